@@ -1,0 +1,3 @@
+//! Delivery: routes, connections to MX hosts, attempts.
+
+pub mod settings;

@@ -1,0 +1,189 @@
+//! What an administrator can set about delivery. Validated by `daemon`; defaults are those of config.toml.example.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::types::Domain;
+
+/// How much TLS a connection to a next hop needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TlsMode {
+    /// Never ask for STARTTLS.
+    None,
+    /// STARTTLS where offered, certificate not checked; a failed handshake is followed by a new clear connection.
+    Opportunistic,
+    /// STARTTLS with a valid certificate for the host name, or no delivery.
+    Require,
+}
+
+/// Where mail for some domains goes, instead of to their MX hosts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteRule {
+    /// Which recipient domains.
+    pub domains: DomainPattern,
+    /// The next hop: a host name (its A and AAAA records are asked for, never MX) or an address.
+    pub host: NextHop,
+    /// TCP port.
+    pub port: u16,
+    /// TLS with this hop.
+    pub tls: TlsMode,
+    /// SMTP AUTH with this hop.
+    pub login: Option<Login>,
+}
+
+/// The next hop of a route.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum NextHop {
+    /// Looked up.
+    Host(Domain),
+    /// Used as it stands.
+    Address(IpAddr),
+}
+
+/// Which domains a route takes; the first matching route wins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DomainPattern {
+    /// `*`.
+    All,
+    /// These exact domains, and, for entries written as `.example.com`, the subdomains.
+    Listed {
+        /// Exact names.
+        exact: Vec<Domain>,
+        /// Parents whose subdomains match.
+        parents: Vec<Domain>,
+    },
+}
+
+/// User name, and the file whose first line is the password (so that it is not in the config).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// SASL authentication identity.
+    pub user: String,
+    /// Mode 0600; read at start and at reload.
+    pub password_file: PathBuf,
+}
+
+/// Delivery as a whole.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// EHLO name.
+    pub hostname: String,
+    /// Port of MX hosts: 25, except in labs.
+    pub port: u16,
+    /// Local addresses to send from, at most one of each family; empty: the system chooses.
+    pub sources: Vec<IpAddr>,
+    /// Routes, first match wins.
+    pub routes: Vec<RouteRule>,
+    /// TLS with MX hosts.
+    pub tls: TlsMode,
+    /// MX hosts with loopback, private or unspecified addresses are skipped unless this is set (labs).
+    pub allow_private_addresses: bool,
+    /// Open connections in all.
+    pub connections_max: usize,
+    /// Open connections to one site.
+    pub connections_per_site_max: usize,
+    /// Messages on one connection before it is closed.
+    pub messages_per_connection_max: u32,
+    /// Recipients in one transaction.
+    pub recipients_per_transaction_max: usize,
+    /// Addresses tried for one delivery attempt.
+    pub addresses_per_attempt_max: usize,
+    /// An unused connection is kept this long.
+    pub idle_timeout: Duration,
+    /// A connection is closed at this age.
+    pub connection_age_max: Duration,
+    /// Timeouts of the client.
+    pub timeouts: Timeouts,
+    /// A host whose STARTTLS handshake failed is greeted in clear for this long.
+    pub clear_memory: Duration,
+}
+
+/// Phases of a delivery (RFC 5321 §4.5.3.2 gives the least values for a patient client; a busy one waits less, except
+/// for the final dot, where impatience makes duplicates).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP connect.
+    pub connect: Duration,
+    /// Greeting.
+    pub greeting: Duration,
+    /// EHLO, MAIL, RCPT, DATA, RSET, STARTTLS and the TLS handshake.
+    pub command: Duration,
+    /// Each write of message data.
+    pub data: Duration,
+    /// The reply to the final dot.
+    pub final_dot: Duration,
+    /// QUIT.
+    pub quit: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(30),
+            greeting: Duration::from_secs(120),
+            command: Duration::from_secs(120),
+            data: Duration::from_secs(180),
+            final_dot: Duration::from_secs(600),
+            quit: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            hostname: "localhost".to_owned(),
+            port: 25,
+            sources: Vec::new(),
+            routes: Vec::new(),
+            tls: TlsMode::Opportunistic,
+            allow_private_addresses: false,
+            connections_max: 1_000,
+            connections_per_site_max: 10,
+            messages_per_connection_max: 100,
+            recipients_per_transaction_max: 50,
+            addresses_per_attempt_max: 5,
+            idle_timeout: Duration::from_secs(10),
+            connection_age_max: Duration::from_secs(300),
+            timeouts: Timeouts::default(),
+            clear_memory: Duration::from_secs(3 * 86_400),
+        }
+    }
+}
+
+/// DNS for routing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsSettings {
+    /// Servers to ask; empty: those of /etc/resolv.conf.
+    pub servers: Vec<SocketAddr>,
+    /// One question to one server.
+    pub timeout: Duration,
+    /// Questions before giving up.
+    pub attempts: usize,
+    /// Cached answers, all types together.
+    pub cache_entries_max: usize,
+    /// Shortest and longest time an answer is cached, whatever its TTL.
+    pub ttl_min: Duration,
+    /// See `ttl_min`.
+    pub ttl_max: Duration,
+    /// How long negative answers are cached at least.
+    pub negative_ttl: Duration,
+    /// How long past its time an answer may serve while the servers fail.
+    pub stale_max: Duration,
+}
+
+impl Default for DnsSettings {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            timeout: Duration::from_secs(5),
+            attempts: 2,
+            cache_entries_max: 100_000,
+            ttl_min: Duration::from_secs(30),
+            ttl_max: Duration::from_secs(86_400),
+            negative_ttl: Duration::from_secs(60),
+            stale_max: Duration::from_secs(86_400),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Names of all metrics, in one place, so that no two modules spell one differently. Label sets are bounded: listener
+//! names and outcome words of this code, never addresses, domains or anything a peer chose.
+
+/// Counter: messages answered 250.
+pub const MESSAGES_ACCEPTED: &str = "posthaste_messages_accepted_total";
+/// Counter: recipients of those messages.
+pub const RECIPIENTS_ACCEPTED: &str = "posthaste_recipients_accepted_total";
+/// Counter, label `code`: refusals sent to clients, by reply code.
+pub const REFUSALS: &str = "posthaste_smtp_refusals_total";
+/// Gauge, label `listener`: open client connections.
+pub const CLIENT_CONNECTIONS: &str = "posthaste_client_connections";
+/// Counter, labels `listener`, `outcome` (accepted, refused): client connections.
+pub const CLIENT_CONNECTIONS_TOTAL: &str = "posthaste_client_connections_total";
+/// Histogram, seconds: from the final dot to the durable commit.
+pub const ACCEPT_SECONDS: &str = "posthaste_accept_seconds";
+/// Histogram: operations in one commit batch.
+pub const COMMIT_OPERATIONS: &str = "posthaste_commit_batch_operations";
+/// Histogram, seconds: one store write, label `synced` (yes, no).
+pub const COMMIT_SECONDS: &str = "posthaste_commit_seconds";
+/// Counter: store errors.
+pub const STORE_ERRORS: &str = "posthaste_store_errors_total";
+/// Gauge: messages in the queue.
+pub const QUEUE_MESSAGES: &str = "posthaste_queue_messages";
+/// Gauge: deliveries (message and destination domain) that wait or are in flight.
+pub const QUEUE_DELIVERIES: &str = "posthaste_queue_deliveries";
+/// Gauge, seconds: age of the oldest message.
+pub const QUEUE_OLDEST_AGE: &str = "posthaste_queue_oldest_age_seconds";
+/// Gauge: bytes that the file system of the queue has free.
+pub const QUEUE_FREE_BYTES: &str = "posthaste_queue_free_bytes";
+/// Gauge: deliveries ready, in memory.
+pub const READY_DELIVERIES: &str = "posthaste_ready_deliveries";
+/// Gauge: sites known.
+pub const SITES: &str = "posthaste_sites";
+/// Gauge: connections to MX hosts.
+pub const OUTBOUND_CONNECTIONS: &str = "posthaste_outbound_connections";
+/// Counter, label `outcome` (connected, refused, timeout, tls, dns): connection attempts.
+pub const OUTBOUND_CONNECTIONS_TOTAL: &str = "posthaste_outbound_connections_total";
+/// Counter, label `outcome` (delivered, deferred, bounced, expired, cancelled): recipients settled.
+pub const OUTCOMES: &str = "posthaste_recipient_outcomes_total";
+/// Histogram, seconds: from acceptance to delivery.
+pub const DELIVERY_SECONDS: &str = "posthaste_delivery_seconds";
+/// Counter, labels `type` (mx, address), `result` (ok, negative, error, cached, stale): DNS questions.
+pub const DNS_LOOKUPS: &str = "posthaste_dns_lookups_total";
+/// Counter, label `kind`: events written to files.
+pub const EVENTS_WRITTEN: &str = "posthaste_events_written_total";
+/// Gauge: events committed and not yet in every file.
+pub const EVENTS_PENDING: &str = "posthaste_events_pending";
+/// Counter: failed writes to event files.
+pub const EVENT_WRITE_ERRORS: &str = "posthaste_event_write_errors_total";
+/// Gauge: 1 while the daemon is healthy.
+pub const HEALTHY: &str = "posthaste_healthy";

@@ -1,0 +1,131 @@
+//! Events: what became of each message, as SES-compatible JSON lines in files that a log shipper tails.
+//!
+//! An event is rendered where it is caused, committed in the same batch as the change it tells of (the outbox), and
+//! written to the files by one thread that pulls synced events from the [`Outbox`]. Promises: each event stands exactly
+//! once in each stream of files that takes its kind, in order of its id, across crash, rotation and full disk.
+
+pub mod metric;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+/// Rises by one with each event of this queue; never reused. The first event has id 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId(u64);
+
+impl EventId {
+    /// Before the first event.
+    pub const NONE: EventId = EventId(0);
+
+    /// The id with this number.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number, as events show it.
+    pub const fn value(self) -> u64 {
+        self.0
+    }
+
+    /// The id that follows.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// What an event tells. The names are SES's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// Accepted and will be attempted.
+    Send,
+    /// The recipient's server took it.
+    Delivery,
+    /// Still waiting.
+    DeliveryDelay,
+    /// Will not be delivered.
+    Bounce,
+    /// A recipient complained.
+    Complaint,
+    /// Refused for its content.
+    Reject,
+}
+
+impl EventKind {
+    /// Every kind, in the order of their stored codes.
+    pub const ALL: [EventKind; 6] = [
+        EventKind::Send,
+        EventKind::Delivery,
+        EventKind::DeliveryDelay,
+        EventKind::Bounce,
+        EventKind::Complaint,
+        EventKind::Reject,
+    ];
+
+    /// `eventType` as SES spells it; the same names stand in the config.
+    pub const fn name(self) -> &'static str {
+        match self {
+            EventKind::Send => "Send",
+            EventKind::Delivery => "Delivery",
+            EventKind::DeliveryDelay => "DeliveryDelay",
+            EventKind::Bounce => "Bounce",
+            EventKind::Complaint => "Complaint",
+            EventKind::Reject => "Reject",
+        }
+    }
+
+    /// The code in the outbox record: the position in [`EventKind::ALL`] plus one.
+    pub const fn code(self) -> u8 {
+        self as u8 + 1
+    }
+
+    /// The kind with this code.
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+}
+
+/// A rendered event whose id is not yet known: the queue gives ids at commit, in commit order. The id's digits belong
+/// at `id_at` of `json`, which has no line end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventLine {
+    /// What it tells.
+    pub kind: EventKind,
+    /// The JSON object without the digits of `posthaste.eventId`.
+    pub json: Bytes,
+    /// Where the digits go; at most `json.len()`.
+    pub id_at: u32,
+}
+
+/// An event with its id, read from the outbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxEvent {
+    /// Its id.
+    pub id: EventId,
+    /// Its text.
+    pub line: EventLine,
+}
+
+/// The store does not answer; the writer stops, the daemon turns unhealthy.
+#[derive(Debug, thiserror::Error)]
+#[error("event outbox: {0}")]
+pub struct OutboxError(pub String);
+
+/// Where committed events wait until the files hold them. `queue` implements it. Blocking: for the writer's thread.
+pub trait Outbox: Send + Sync + 'static {
+    /// Events with ids from `from` on, in order and without gaps, at most `limit`, only those whose batch is synced.
+    fn read(&self, from: EventId, limit: usize) -> Result<Vec<OutboxEvent>, OutboxError>;
+
+    /// The id of the oldest event that is still kept, or the next id to be given where none is.
+    fn oldest(&self) -> Result<EventId, OutboxError>;
+
+    /// All events up to and including `through` are safe in every file: they may be dropped.
+    fn consumed(&self, through: EventId) -> Result<(), OutboxError>;
+
+    /// Blocks until an event after `after` is synced, [`Outbox::wake`] is called or `timeout` has passed.
+    fn wait(&self, after: EventId, timeout: Duration);
+
+    /// Ends one [`Outbox::wait`] early (rotation, shutdown).
+    fn wake(&self);
+}

@@ -1,0 +1,91 @@
+//! The port through which a message enters the queue: what reception knows of it, and nothing more.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::events::EventLine;
+use crate::net::BoxFuture;
+use crate::types::{Envelope, MessageId};
+
+/// A body above this many octets is spooled in parts while it arrives; a part is at most this long.
+pub const SPOOL_PART_BYTES: usize = 1 << 20;
+
+/// A message that the queue is asked to take over.
+#[derive(Clone, Debug)]
+pub struct NewMessage {
+    /// From [`Intake::new_id`]; its time is the time of acceptance.
+    pub id: MessageId,
+    /// From MAIL and RCPT; at least one recipient.
+    pub envelope: Envelope,
+    /// Header block, empty line and body as they will be sent: CRLF line ends, not dot-stuffed, ending in CRLF.
+    pub body: NewBody,
+    /// Octets of the header block within the body, including the empty line.
+    pub header_bytes: u32,
+    /// The `mail` object of every event of this message, rendered once by `events::schema`.
+    pub mail_json: Bytes,
+    /// The `Send` event that is committed with the message.
+    pub send_event: EventLine,
+    /// Who submitted it: `callerIdentity`.
+    pub caller: Box<str>,
+    /// How long it may be retried.
+    pub lifetime: Duration,
+}
+
+/// Where the octets of a new message are.
+#[derive(Clone, Debug)]
+pub enum NewBody {
+    /// All here; at most [`SPOOL_PART_BYTES`].
+    Inline(Bytes),
+    /// Already written by [`Intake::spool`], invisible until the message is accepted.
+    Spooled {
+        /// Parts 0 to `parts - 1` were written.
+        parts: u32,
+        /// Octets of all parts.
+        bytes: u64,
+    },
+}
+
+/// Why a message was not taken; each variant has its own reply.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// Reply 452 4.3.1; the client retries.
+    #[error("queue is at its limit of {limit} messages")]
+    QueueFull {
+        /// The configured limit.
+        limit: u64,
+    },
+    /// Reply 452 4.3.1: the disk is below its reserve.
+    #[error("file system has {free_bytes} bytes free, reserve is {reserve_bytes}")]
+    LowDisk {
+        /// Free now.
+        free_bytes: u64,
+        /// Must stay free.
+        reserve_bytes: u64,
+    },
+    /// Reply 451 4.3.0: the disk no longer keeps promises; the daemon is unhealthy.
+    #[error("commit not durable: {0}")]
+    NotDurable(String),
+    /// Reply 421 4.3.2: the daemon stops.
+    #[error("queue is closed")]
+    Closed,
+}
+
+/// Takes messages over. Implemented by the queue, and by fakes in the tests of reception.
+pub trait Intake: Send + Sync + 'static {
+    /// A fresh id for a message that is being received.
+    fn new_id(&self) -> MessageId;
+
+    /// Whether a message of `bytes` could be taken now: asked at MAIL, so that a full queue refuses before DATA.
+    fn check(&self, bytes: u64) -> Result<(), AcceptError>;
+
+    /// Writes one part of a body ahead of its message. Parts come in order from 0. Not synced.
+    fn spool(&self, id: MessageId, part: u32, bytes: Bytes) -> BoxFuture<'_, Result<(), AcceptError>>;
+
+    /// Drops spooled parts of a message that will never be accepted (the client went away, the message was refused).
+    fn discard(&self, id: MessageId, parts: u32);
+
+    /// Takes the message over. When this returns `Ok`, it is safe on disk: reply 250. Runs to its end even where the
+    /// returned future is dropped: then the client got no reply, and may send again (RFC 5321 §6.1).
+    fn accept(&self, message: NewMessage) -> BoxFuture<'_, Result<(), AcceptError>>;
+}

@@ -1,0 +1,3 @@
+//! Listeners and sessions: the server's side of SMTP.
+
+pub mod settings;

@@ -1,0 +1,109 @@
+//! What an administrator can set about reception. Validated by `daemon`; defaults are those of config.toml.example.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// Name in logs, metrics and events.
+    pub name: String,
+    /// Where it listens; an IPv6 address listens on IPv6 only.
+    pub address: SocketAddr,
+    /// Clear, STARTTLS offered, or TLS from the first byte.
+    pub tls: ListenerTls,
+}
+
+/// How a listener uses TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenerTls {
+    /// Never.
+    None,
+    /// STARTTLS is offered (RFC 3207).
+    StartTls(CertificateFiles),
+    /// TLS before the greeting (RFC 8314 §3).
+    Implicit(CertificateFiles),
+}
+
+/// PEM files; read at start and on every reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// Certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// Private key: PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+}
+
+/// What to do with a message that holds a bare CR or LF, or a NUL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hygiene {
+    /// 550 5.6.11.
+    Refuse,
+    /// Bare CR and bare LF become CRLF; NULs are dropped. The end of data is CRLF.CRLF only, in either case.
+    Repair,
+}
+
+/// Limits and behaviour shared by all listeners.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Our name in the greeting, in `Received`, and in generated ids.
+    pub hostname: String,
+    /// Open client connections in all. Above: 421 4.3.2.
+    pub connections_max: usize,
+    /// Open connections of one client address (IPv6: its /64). Above: 421 4.7.0.
+    pub connections_per_client_max: usize,
+    /// Transactions (MAIL) in one connection. Above: 421 4.7.0.
+    pub transactions_max: u32,
+    /// Refused or unknown commands in one connection. Above: 421 4.7.0.
+    pub errors_max: u32,
+    /// Commands that carry nothing (NOOP, RSET, VRFY, HELP, EHLO) between two accepted messages. Above: 421 4.7.0.
+    pub idle_commands_max: u32,
+    /// Recipients of one message. Above: 452 4.5.3.
+    pub recipients_max: usize,
+    /// Octets of a message. Above: 552 5.3.4 "Message is too long."
+    pub message_bytes_max: u64,
+    /// Octets of a header block. Above: 552 5.3.4.
+    pub header_bytes_max: usize,
+    /// Octets of one line of a message, CRLF included. Above: 550 5.6.11 (default 998 + 2 is for output; intake default
+    /// is generous since long body lines are common, and folds or refuses as `long_lines` says).
+    pub line_bytes_max: usize,
+    /// `Received` fields before a loop is assumed: 554 5.4.6.
+    pub hops_max: usize,
+    /// Bare CR, bare LF, NUL.
+    pub hygiene: Hygiene,
+    /// Whether `Received` names the client's address and HELO name.
+    pub received_shows_client: bool,
+    /// Between commands (RFC 5321 §4.5.3.2.7: 5 minutes). Then 451 4.4.2 "Timeout waiting for data from client."
+    pub command_timeout: Duration,
+    /// Between two blocks of message data (RFC 5321 §4.5.3.2.5 and 6).
+    pub data_timeout: Duration,
+    /// From connect to the end of a session.
+    pub session_timeout: Duration,
+    /// Memory for messages that are being received, all sessions together. Full: readers wait.
+    pub memory_bytes_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            hostname: "localhost".to_owned(),
+            connections_max: 2_000,
+            connections_per_client_max: 500,
+            transactions_max: 10_000,
+            errors_max: 20,
+            idle_commands_max: 100,
+            recipients_max: 50,
+            message_bytes_max: 40 * 1024 * 1024,
+            header_bytes_max: 256 * 1024,
+            line_bytes_max: 1_000,
+            hops_max: 50,
+            hygiene: Hygiene::Refuse,
+            received_shows_client: true,
+            command_timeout: Duration::from_secs(300),
+            data_timeout: Duration::from_secs(180),
+            session_timeout: Duration::from_secs(3_600),
+            memory_bytes_max: 512 * 1024 * 1024,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Who is served when: due messages, site queues, connections, settlement of outcomes.

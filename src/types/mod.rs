@@ -1,0 +1,16 @@
+//! The vocabulary that every other module shares: addresses, ids, envelopes, replies and time.
+//!
+//! Promises: a value of one of these types is valid by construction; nothing here does I/O or reads a clock (except
+//! [`SystemClock`], the one place that does). Does not: decide anything.
+
+mod address;
+mod clock;
+mod envelope;
+mod message_id;
+mod reply;
+
+pub use address::{AddressError, Domain, DomainError, EmailAddress, ReversePath};
+pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use envelope::{BodyKind, DsnReturn, Envelope, Notify, OriginalRecipient, Recipient};
+pub use message_id::{MessageId, MessageIdError};
+pub use reply::{EnhancedStatus, Reply, ReplyCode, Severity};
