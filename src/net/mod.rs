@@ -2,6 +2,8 @@
 //!
 //! The ports are traits, so that a simulation answers names from data and dials in-memory peers.
 
+pub mod settings;
+
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
