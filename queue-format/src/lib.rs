@@ -1,1 +1,43 @@
-//! Queue format.
+//! The byte layout of every record in the posthaste queue.
+//!
+//! A record goes in as a struct and comes out as bytes, and back; keys go in as numbers and ids and come out so that
+//! their byte order is the order of time. FORMAT.md shows each layout byte by byte.
+//!
+//! Promises:
+//! - A change of any one byte of a stored record is noticed by its checksum (CRC-32C).
+//! - A value has exactly one encoding: what decodes, encodes to the same bytes again.
+//! - Decoding never panics, reads each byte once, and allocates at most [`ALLOCATED_PER_INPUT_BYTE_MAX`] bytes for each
+//!   byte of input, whatever the input claims about itself.
+//! - What one release wrote, later releases read: the golden files of every version stay in the tests.
+//!
+//! Does not: read or write anything, know column families, or judge whether the values make sense together beyond what
+//! a reader needs to be safe.
+
+mod body;
+mod due;
+mod error;
+mod frame;
+mod keys;
+mod message;
+mod meta;
+mod outbox;
+mod recipient;
+mod wire;
+
+pub use body::{BODY_OVERHEAD_BYTES, decode_body, encode_body};
+pub use due::{DueEntry, DueEntryRef, HoldEntry};
+pub use error::{FormatError, Problem, RecordKind};
+pub use keys::{
+    BODY_PART_KEY_BYTES, DUE_KEY_BYTES, HOLD_KEY_BYTES, ID_BYTES, OUTBOX_KEY_BYTES, RECIPIENT_KEY_BYTES, body_part_key,
+    body_part_range, due_key, due_range, hold_key, hold_range, outbox_key, outbox_range, parse_body_part_key,
+    parse_due_key, parse_hold_key, parse_outbox_key, parse_recipient_key, recipient_key, recipient_range,
+};
+pub use message::{MessageRecord, RecipientEntry, Ret};
+pub use meta::{check_format_version, decode_meta_number, decode_meta_text, encode_meta_number, encode_meta_text};
+pub use outbox::{OutboxRecord, OutboxRecordRef};
+pub use recipient::{RecipientOutcome, RecipientState};
+pub use wire::ALLOCATED_PER_INPUT_BYTE_MAX;
+
+/// The version of the store as a whole: it rises with any change of a record or a key. The queue keeps it as a meta
+/// number and asks [`check_format_version`] before it touches anything else.
+pub const FORMAT_VERSION: u32 = 1;

@@ -1,0 +1,171 @@
+//! Entries of the due index (a message waits for its next attempt at one destination) and of the hold index.
+//!
+//! A due entry has all that the scheduler needs to queue the message, so that it need not read the message record.
+
+use crate::error::{FormatError, RecordKind};
+use crate::frame::{self, FRAME_BYTES};
+use crate::wire::{Fields, VARINT_BYTES_MAX, put_text, put_u64, put_varint};
+
+/// One message waits for one destination; its time, id and group are in [`due_key`](crate::due_key).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DueEntry {
+    /// The destination.
+    pub domain: String,
+    /// Unix milliseconds.
+    pub expires_at_ms: u64,
+    /// Attempts so far at this destination.
+    pub attempts: u32,
+    /// The pool of sources it goes out from.
+    pub pool: String,
+    /// Whose message it is.
+    pub tenant: String,
+    /// Lower goes first.
+    pub priority: u8,
+}
+
+/// A [`DueEntry`] whose texts stay where they are: paging in the index allocates nothing for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DueEntryRef<'a> {
+    /// The destination.
+    pub domain: &'a str,
+    /// Unix milliseconds.
+    pub expires_at_ms: u64,
+    /// Attempts so far at this destination.
+    pub attempts: u32,
+    /// The pool of sources it goes out from.
+    pub pool: &'a str,
+    /// Whose message it is.
+    pub tenant: &'a str,
+    /// Lower goes first.
+    pub priority: u8,
+}
+
+/// A due entry that an administrator took out of the schedule; its id and group are in [`hold_key`](crate::hold_key).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HoldEntry {
+    /// What comes back when it is released.
+    pub due: DueEntry,
+    /// Unix milliseconds: when it was due.
+    pub due_at_ms: u64,
+    /// Unix milliseconds: since when it is held.
+    pub held_at_ms: u64,
+    /// Why, in the words of whoever held it.
+    pub reason: String,
+}
+
+impl<'a> DueEntryRef<'a> {
+    /// At least as many bytes as [`DueEntryRef::encode`] appends.
+    pub fn encoded_len_hint(&self) -> usize {
+        FRAME_BYTES + self.payload_len_hint()
+    }
+
+    /// Appends the record.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.reserve(self.encoded_len_hint());
+        frame::write(RecordKind::Due, out, |out| self.put(out));
+    }
+
+    /// Reads the record that `bytes` hold, all of them.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, FormatError> {
+        let mut fields = Fields::new(RecordKind::Due, frame::open(RecordKind::Due, bytes)?);
+        let entry = Self::take(&mut fields)?;
+        fields.end()?;
+        Ok(entry)
+    }
+
+    /// The same with texts of its own.
+    pub fn into_owned(self) -> DueEntry {
+        DueEntry {
+            domain: self.domain.to_owned(),
+            expires_at_ms: self.expires_at_ms,
+            attempts: self.attempts,
+            pool: self.pool.to_owned(),
+            tenant: self.tenant.to_owned(),
+            priority: self.priority,
+        }
+    }
+
+    fn payload_len_hint(&self) -> usize {
+        1 + 8 + 4 * VARINT_BYTES_MAX + self.domain.len() + self.pool.len() + self.tenant.len()
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(self.priority);
+        put_u64(out, self.expires_at_ms);
+        put_varint(out, u64::from(self.attempts));
+        put_text(out, self.domain);
+        put_text(out, self.pool);
+        put_text(out, self.tenant);
+    }
+
+    fn take(fields: &mut Fields<'a>) -> Result<Self, FormatError> {
+        Ok(Self {
+            priority: fields.byte("priority")?,
+            expires_at_ms: fields.u64("expires_at_ms")?,
+            attempts: fields.varint_u32("attempts")?,
+            domain: fields.text("domain")?,
+            pool: fields.text("pool")?,
+            tenant: fields.text("tenant")?,
+        })
+    }
+}
+
+impl DueEntry {
+    /// The same without texts of its own.
+    pub fn borrowed(&self) -> DueEntryRef<'_> {
+        DueEntryRef {
+            domain: &self.domain,
+            expires_at_ms: self.expires_at_ms,
+            attempts: self.attempts,
+            pool: &self.pool,
+            tenant: &self.tenant,
+            priority: self.priority,
+        }
+    }
+
+    /// At least as many bytes as [`DueEntry::encode`] appends.
+    pub fn encoded_len_hint(&self) -> usize {
+        self.borrowed().encoded_len_hint()
+    }
+
+    /// Appends the record.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        self.borrowed().encode(out);
+    }
+
+    /// Reads the record that `bytes` hold, all of them.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        DueEntryRef::decode(bytes).map(DueEntryRef::into_owned)
+    }
+}
+
+impl HoldEntry {
+    /// At least as many bytes as [`HoldEntry::encode`] appends.
+    pub fn encoded_len_hint(&self) -> usize {
+        FRAME_BYTES + 2 * 8 + VARINT_BYTES_MAX + self.reason.len() + self.due.borrowed().payload_len_hint()
+    }
+
+    /// Appends the record.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.reserve(self.encoded_len_hint());
+        frame::write(RecordKind::Hold, out, |out| {
+            put_u64(out, self.due_at_ms);
+            put_u64(out, self.held_at_ms);
+            put_text(out, &self.reason);
+            self.due.borrowed().put(out);
+        });
+    }
+
+    /// Reads the record that `bytes` hold, all of them.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let mut fields = Fields::new(RecordKind::Hold, frame::open(RecordKind::Hold, bytes)?);
+        let entry = Self {
+            due_at_ms: fields.u64("due_at_ms")?,
+            held_at_ms: fields.u64("held_at_ms")?,
+            reason: fields.string("reason")?,
+            due: DueEntryRef::take(&mut fields)?.into_owned(),
+        };
+        fields.end()?;
+        Ok(entry)
+    }
+}

@@ -1,0 +1,191 @@
+//! Keys: numbers big-endian, so that the order of bytes is the order of time, id and index.
+//!
+//! A range is a first key and an exclusive end, one byte longer than a key: the last key of the range with a zero byte
+//! after it, which is its successor in byte order. So an end exists for every id, also for one of 0xff only.
+//!
+//! Parsers take exactly the bytes of a key; anything else is `None`, which the queue reports as a foreign key.
+
+/// Length of a message id.
+pub const ID_BYTES: usize = 22;
+/// Length of a [`due_key`].
+pub const DUE_KEY_BYTES: usize = 8 + ID_BYTES + 2;
+/// Length of a [`hold_key`].
+pub const HOLD_KEY_BYTES: usize = ID_BYTES + 2;
+/// Length of a [`recipient_key`].
+pub const RECIPIENT_KEY_BYTES: usize = ID_BYTES + 4;
+/// Length of a [`body_part_key`].
+pub const BODY_PART_KEY_BYTES: usize = ID_BYTES + 4;
+/// Length of an [`outbox_key`].
+pub const OUTBOX_KEY_BYTES: usize = 8;
+
+const ID_LAST: [u8; ID_BYTES] = [0xff; ID_BYTES];
+
+/// Key of a due entry: time in Unix milliseconds, message, group of recipients (position of their domain).
+pub fn due_key(due_at_ms: u64, id: &[u8; ID_BYTES], group: u16) -> [u8; DUE_KEY_BYTES] {
+    let mut key = [0; DUE_KEY_BYTES];
+    let (time, rest) = key.split_at_mut(8);
+    time.copy_from_slice(&due_at_ms.to_be_bytes());
+    rest.copy_from_slice(&hold_key(id, group));
+    key
+}
+
+/// Time, message and group of a [`due_key`].
+pub fn parse_due_key(key: &[u8]) -> Option<(u64, [u8; ID_BYTES], u16)> {
+    let (time, rest) = key.split_first_chunk()?;
+    let (id, group) = parse_hold_key(rest)?;
+    Some((u64::from_be_bytes(*time), id, group))
+}
+
+/// Everything due from `first_ms` to `last_ms`, both included.
+pub fn due_range(first_ms: u64, last_ms: u64) -> ([u8; DUE_KEY_BYTES], [u8; DUE_KEY_BYTES + 1]) {
+    (due_key(first_ms, &[0; ID_BYTES], 0), successor(&due_key(last_ms, &ID_LAST, u16::MAX)))
+}
+
+/// Key of a held entry: message, group of recipients.
+pub fn hold_key(id: &[u8; ID_BYTES], group: u16) -> [u8; HOLD_KEY_BYTES] {
+    let mut key = [0; HOLD_KEY_BYTES];
+    let (key_id, key_group) = key.split_at_mut(ID_BYTES);
+    key_id.copy_from_slice(id);
+    key_group.copy_from_slice(&group.to_be_bytes());
+    key
+}
+
+/// Message and group of a [`hold_key`].
+pub fn parse_hold_key(key: &[u8]) -> Option<([u8; ID_BYTES], u16)> {
+    let (id, group) = key.split_first_chunk()?;
+    Some((*id, u16::from_be_bytes(group.try_into().ok()?)))
+}
+
+/// All held entries of one message.
+pub fn hold_range(id: &[u8; ID_BYTES]) -> ([u8; HOLD_KEY_BYTES], [u8; HOLD_KEY_BYTES + 1]) {
+    (hold_key(id, 0), successor(&hold_key(id, u16::MAX)))
+}
+
+/// Key of the state of one recipient: message, position of the recipient.
+pub fn recipient_key(id: &[u8; ID_BYTES], index: u32) -> [u8; RECIPIENT_KEY_BYTES] {
+    let mut key = [0; RECIPIENT_KEY_BYTES];
+    let (key_id, key_index) = key.split_at_mut(ID_BYTES);
+    key_id.copy_from_slice(id);
+    key_index.copy_from_slice(&index.to_be_bytes());
+    key
+}
+
+/// Message and position of a [`recipient_key`].
+pub fn parse_recipient_key(key: &[u8]) -> Option<([u8; ID_BYTES], u32)> {
+    let (id, index) = key.split_first_chunk()?;
+    Some((*id, u32::from_be_bytes(index.try_into().ok()?)))
+}
+
+/// All recipients of one message.
+pub fn recipient_range(id: &[u8; ID_BYTES]) -> ([u8; RECIPIENT_KEY_BYTES], [u8; RECIPIENT_KEY_BYTES + 1]) {
+    (recipient_key(id, 0), successor(&recipient_key(id, u32::MAX)))
+}
+
+/// Key of a body (part 0) or of one part of a spooled one.
+pub fn body_part_key(id: &[u8; ID_BYTES], part: u32) -> [u8; BODY_PART_KEY_BYTES] {
+    recipient_key(id, part)
+}
+
+/// Message and part of a [`body_part_key`].
+pub fn parse_body_part_key(key: &[u8]) -> Option<([u8; ID_BYTES], u32)> {
+    parse_recipient_key(key)
+}
+
+/// All parts of the body of one message.
+pub fn body_part_range(id: &[u8; ID_BYTES]) -> ([u8; BODY_PART_KEY_BYTES], [u8; BODY_PART_KEY_BYTES + 1]) {
+    recipient_range(id)
+}
+
+/// Key of an event: its id.
+pub fn outbox_key(event_id: u64) -> [u8; OUTBOX_KEY_BYTES] {
+    event_id.to_be_bytes()
+}
+
+/// Event id of an [`outbox_key`].
+pub fn parse_outbox_key(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.try_into().ok()?))
+}
+
+/// Events from `first` to `last`, both included.
+pub fn outbox_range(first: u64, last: u64) -> ([u8; OUTBOX_KEY_BYTES], [u8; OUTBOX_KEY_BYTES + 1]) {
+    (outbox_key(first), successor(&outbox_key(last)))
+}
+
+/// The smallest byte string above `key`.
+fn successor<const KEY: usize, const END: usize>(key: &[u8; KEY]) -> [u8; END] {
+    const { assert!(END == KEY + 1) }
+    let mut end = [0; END];
+    for (to, from) in end.iter_mut().zip(key) {
+        *to = *from;
+    }
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: [u8; ID_BYTES] = *b"ABCDEFGHIJKLMNOPQRSTUV";
+
+    #[test]
+    fn keys_have_the_documented_bytes() {
+        assert_eq!(
+            due_key(0x0102_0304_0506_0708, &ID, 0x090a),
+            *b"\x01\x02\x03\x04\x05\x06\x07\x08ABCDEFGHIJKLMNOPQRSTUV\x09\x0a"
+        );
+        assert_eq!(hold_key(&ID, 0x0102), *b"ABCDEFGHIJKLMNOPQRSTUV\x01\x02");
+        assert_eq!(recipient_key(&ID, 0x0102_0304), *b"ABCDEFGHIJKLMNOPQRSTUV\x01\x02\x03\x04");
+        assert_eq!(body_part_key(&ID, 1), *b"ABCDEFGHIJKLMNOPQRSTUV\x00\x00\x00\x01");
+        assert_eq!(outbox_key(0x0102), *b"\x00\x00\x00\x00\x00\x00\x01\x02");
+    }
+
+    #[test]
+    fn keys_of_another_length_do_not_parse() {
+        let bytes = [7; 64];
+        for len in 0..bytes.len() {
+            let key = bytes.get(..len).unwrap();
+            assert_eq!(parse_due_key(key).is_some(), len == DUE_KEY_BYTES, "{len}");
+            assert_eq!(parse_hold_key(key).is_some(), len == HOLD_KEY_BYTES, "{len}");
+            assert_eq!(parse_recipient_key(key).is_some(), len == RECIPIENT_KEY_BYTES, "{len}");
+            assert_eq!(parse_body_part_key(key).is_some(), len == BODY_PART_KEY_BYTES, "{len}");
+            assert_eq!(parse_outbox_key(key).is_some(), len == OUTBOX_KEY_BYTES, "{len}");
+        }
+    }
+
+    #[test]
+    fn a_range_holds_its_last_key_and_nothing_of_the_next_message() {
+        for last_byte in [0x00, 0x56, 0xfe] {
+            let mut id = ID_LAST;
+            id[ID_BYTES - 1] = last_byte;
+            let mut next = id;
+            next[ID_BYTES - 1] += 1;
+            let (start, end) = recipient_range(&id);
+            assert!(start.as_slice() <= recipient_key(&id, 0).as_slice());
+            assert!(recipient_key(&id, u32::MAX).as_slice() < end.as_slice());
+            assert!(end.as_slice() <= recipient_key(&next, 0).as_slice());
+        }
+    }
+
+    #[test]
+    fn ranges_end_also_behind_the_last_possible_id() {
+        let (start, end) = hold_range(&ID_LAST);
+        assert!(start.as_slice() < end.as_slice());
+        assert!(hold_key(&ID_LAST, u16::MAX).as_slice() < end.as_slice());
+        let (_, end) = due_range(0, u64::MAX);
+        assert!(due_key(u64::MAX, &ID_LAST, u16::MAX).as_slice() < end.as_slice());
+        let (_, end) = outbox_range(1, u64::MAX);
+        assert!(outbox_key(u64::MAX).as_slice() < end.as_slice());
+        let (_, end) = body_part_range(&ID_LAST);
+        assert!(body_part_key(&ID_LAST, u32::MAX).as_slice() < end.as_slice());
+    }
+
+    #[test]
+    fn a_due_range_of_one_instant_holds_that_instant_only() {
+        let (start, end) = due_range(5, 5);
+        let within = |key: [u8; DUE_KEY_BYTES]| start.as_slice() <= key.as_slice() && key.as_slice() < end.as_slice();
+        assert!(within(due_key(5, &[0; ID_BYTES], 0)));
+        assert!(within(due_key(5, &ID_LAST, u16::MAX)));
+        assert!(!within(due_key(4, &ID_LAST, u16::MAX)));
+        assert!(!within(due_key(6, &[0; ID_BYTES], 0)));
+    }
+}

@@ -1,0 +1,219 @@
+//! Golden files: the bytes of one or more samples of every record, for every format version that was ever released.
+//!
+//! Two facts are checked. Each file decodes to its sample: so this release reads what an older one wrote. And, for the
+//! current version, each sample encodes to its file: so the layout does not change unnoticed.
+//!
+//! A file is never overwritten. For a new format version: raise `FORMAT_VERSION` and the version of the record, make a
+//! directory `tests/golden/v<N>`, keep the old directories and decode them here to the samples of their time, then run
+//! `QUEUE_FORMAT_GOLDEN=create cargo test -p queue-format` once: it writes the files that are missing, and nothing else.
+//! Look at the new files (`xxd`) next to FORMAT.md before they are committed.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+
+use queue_format::{
+    DueEntry, DueEntryRef, FORMAT_VERSION, FormatError, HoldEntry, MessageRecord, OutboxRecord, OutboxRecordRef,
+    RecipientEntry, RecipientOutcome, RecipientState, Ret, decode_body, decode_meta_number, decode_meta_text,
+    encode_body, encode_meta_number, encode_meta_text,
+};
+
+fn directory(version: u32) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/v{version}"))
+}
+
+/// The bytes of a golden file of the current version. Creates it where it is missing and that was asked for.
+fn golden(name: &str, encoded: &[u8]) -> Vec<u8> {
+    let path = directory(FORMAT_VERSION).join(format!("{name}.bin"));
+    match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            assert!(
+                std::env::var("QUEUE_FORMAT_GOLDEN").is_ok_and(|value| value == "create"),
+                "{} is missing: restore it from git, or see tests/it/golden.rs on how to create those of a new version",
+                path.display()
+            );
+            let mut file = fs::File::create_new(&path).unwrap();
+            file.write_all(encoded).unwrap();
+            encoded.to_vec()
+        }
+        Err(error) => panic!("{}: {error}", path.display()),
+    }
+}
+
+fn check<T: PartialEq + Debug>(
+    name: &str,
+    sample: &T,
+    encode: impl Fn(&T, &mut Vec<u8>),
+    decode: impl Fn(&[u8]) -> Result<T, FormatError>,
+) {
+    let mut encoded = Vec::new();
+    encode(sample, &mut encoded);
+    let bytes = golden(name, &encoded);
+    assert_eq!(decode(&bytes).as_ref(), Ok(sample), "{name} decodes to another value");
+    assert_eq!(encoded, bytes, "{name}: the layout changed without a new format version");
+}
+
+fn typical_message() -> MessageRecord {
+    MessageRecord {
+        accepted_at_ms: 1_795_302_000_123,
+        expires_at_ms: 1_795_647_600_123,
+        reverse_path: "bounces@shop.example".into(),
+        recipients: vec![RecipientEntry { address: "user@mx.example".into(), ..RecipientEntry::default() }],
+        domains: vec!["mx.example".into()],
+        header_bytes: 612,
+        body_bytes: 10_240,
+        caller: "127.0.0.1".into(),
+        mail_json: br#"{"messageId":"0101"}"#.to_vec(),
+        ..MessageRecord::default()
+    }
+}
+
+fn full_message() -> MessageRecord {
+    MessageRecord {
+        accepted_at_ms: 1,
+        expires_at_ms: u64::MAX,
+        reverse_path: String::new(),
+        recipients: vec![
+            RecipientEntry {
+                address: "grün@münchen.example".into(),
+                domain_index: 1,
+                notify: Some(0),
+                orcpt: Some(("utf-8".into(), "grün@münchen.example".into())),
+            },
+            RecipientEntry {
+                address: "a@one.example".into(),
+                domain_index: 0,
+                notify: Some(7),
+                orcpt: Some(("rfc822".into(), "A@one.example".into())),
+            },
+            RecipientEntry { address: "b@one.example".into(), domain_index: 0, notify: None, orcpt: None },
+        ],
+        domains: vec!["one.example".into(), "xn--mnchen-3ya.example".into()],
+        eight_bit: true,
+        smtputf8: true,
+        ret: Some(Ret::Headers),
+        envid: Some("QQ314159".into()),
+        header_bytes: u32::MAX,
+        body_bytes: u64::MAX,
+        body_parts: 40,
+        caller: "tenant/app".into(),
+        mail_json: vec![0x00, 0xff, b'{', b'}'],
+    }
+}
+
+fn failing_recipient() -> RecipientState {
+    RecipientState {
+        outcome: RecipientOutcome::Pending,
+        attempts: 300,
+        first_attempt_ms: 1_795_302_000_200,
+        last_attempt_ms: 1_795_305_600_200,
+        last_reply: "451 4.7.1 Greylisted, try again".into(),
+        last_rule: "greylisting".into(),
+        last_host: "mx1.example".into(),
+        delay_notices: 2,
+        failing_since_ms: 1_795_302_000_200,
+    }
+}
+
+fn due() -> DueEntry {
+    DueEntry {
+        domain: "mx.example".into(),
+        expires_at_ms: 1_795_647_600_123,
+        attempts: 3,
+        pool: "default".into(),
+        tenant: "shop".into(),
+        priority: 1,
+    }
+}
+
+#[test]
+fn messages_keep_their_bytes() {
+    check("message-empty", &MessageRecord::default(), MessageRecord::encode, MessageRecord::decode);
+    check("message-typical", &typical_message(), MessageRecord::encode, MessageRecord::decode);
+    check("message-full", &full_message(), MessageRecord::encode, MessageRecord::decode);
+    let ret_full = MessageRecord { ret: Some(Ret::Full), ..typical_message() };
+    check("message-ret-full", &ret_full, MessageRecord::encode, MessageRecord::decode);
+}
+
+#[test]
+fn recipient_states_keep_their_bytes() {
+    check("recipient-new", &RecipientState::default(), RecipientState::encode, RecipientState::decode);
+    check("recipient-failing", &failing_recipient(), RecipientState::encode, RecipientState::decode);
+    for (name, outcome) in [
+        ("recipient-delivered", RecipientOutcome::Delivered),
+        ("recipient-bounced", RecipientOutcome::Bounced),
+        ("recipient-expired", RecipientOutcome::Expired),
+        ("recipient-cancelled", RecipientOutcome::Cancelled),
+    ] {
+        let state = RecipientState { outcome, ..RecipientState::default() };
+        check(name, &state, RecipientState::encode, RecipientState::decode);
+    }
+}
+
+#[test]
+fn due_and_hold_entries_keep_their_bytes() {
+    check("due", &due(), DueEntry::encode, DueEntry::decode);
+    let hold = HoldEntry {
+        due: due(),
+        due_at_ms: 1_795_302_900_000,
+        held_at_ms: 1_795_302_600_000,
+        reason: "held by root".into(),
+    };
+    check("hold", &hold, HoldEntry::encode, HoldEntry::decode);
+}
+
+#[test]
+fn outbox_records_keep_their_bytes() {
+    let record = OutboxRecord { kind: 2, id_at: 11, json: br#"{"eventId":}"#.to_vec() };
+    check("outbox", &record, OutboxRecord::encode, OutboxRecord::decode);
+}
+
+#[test]
+fn bodies_and_meta_values_keep_their_bytes() {
+    let body = b"Subject: hi\r\n\r\n\x00\xff hello\r\n".to_vec();
+    check("body", &body, |body, out| encode_body(body, out), |bytes| decode_body(bytes).map(<[u8]>::to_vec));
+    check("meta-number", &1, |number, out| encode_meta_number(*number, out), decode_meta_number);
+    check("meta-number-max", &u64::MAX, |number, out| encode_meta_number(*number, out), decode_meta_number);
+    let text = "clean".to_owned();
+    check(
+        "meta-text",
+        &text,
+        |text, out| encode_meta_text(text, out),
+        |bytes| decode_meta_text(bytes).map(str::to_owned),
+    );
+}
+
+#[test]
+fn borrowed_and_owned_forms_read_and_write_the_same_bytes() {
+    let (mut owned, mut borrowed) = (Vec::new(), Vec::new());
+    let entry = due();
+    entry.encode(&mut owned);
+    entry.borrowed().encode(&mut borrowed);
+    assert_eq!(owned, borrowed);
+    assert_eq!(DueEntryRef::decode(&owned).unwrap().into_owned(), entry);
+
+    owned.clear();
+    borrowed.clear();
+    let record = OutboxRecord { kind: 2, id_at: 0, json: b"{}".to_vec() };
+    record.encode(&mut owned);
+    record.borrowed().encode(&mut borrowed);
+    assert_eq!(owned, borrowed);
+    assert_eq!(OutboxRecordRef::decode(&owned).unwrap().into_owned(), record);
+}
+
+#[test]
+fn no_golden_file_is_unknown_to_these_tests() {
+    let present: BTreeSet<String> = fs::read_dir(directory(1))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".bin"))
+        .collect();
+    let known = include_str!("golden.rs");
+    for name in present {
+        let stem = name.trim_end_matches(".bin");
+        assert!(known.contains(&format!("\"{stem}\"")), "tests/golden/v1/{name} is not read by any test");
+    }
+}
