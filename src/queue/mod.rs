@@ -2,7 +2,380 @@
 //!
 //! docs/QUEUE.md tells the whole story: states, keys, batches, recovery. Promises: `accept` returns after one synced
 //! write holds the whole message; every change of state is one atomic batch with its events; a restart brings all back.
+//! Does not: decide when or where a message goes.
 
+mod committer;
+pub mod health;
 pub mod intake;
+mod meta;
+pub mod model;
+mod open;
+pub mod outbox;
+pub mod rocks;
+pub mod store;
+pub mod stored;
+mod transition;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use crossbeam::channel::{Sender, TrySendError};
+use queue_format as format;
+use rand::{RngExt, rngs::SmallRng};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::net::BoxFuture;
+use crate::types::{Clock, MessageId, Timestamp};
+use committer::{Completion, Transaction};
+use health::Health;
+use outbox::QueueOutbox;
+use store::{Change, Family, Key, Store, StoreError};
+
+pub use committer::EndGroup;
 pub use intake::{AcceptError, Intake, NewBody, NewMessage};
+pub use open::{OpenError, Opened, random_seed};
+pub use stored::{DueEntry, DueJob, JobKey, RecipientOutcome, RecipientState, StoredBody, StoredMessage};
+pub use transition::{HeldJob, Next, Settlement};
+
+/// Transactions that wait for the committer. Full: sessions and workers wait, which slows intake and delivery to the
+/// pace of the disk.
+const TRANSACTIONS_MAX: usize = 4_096;
+
+/// Limits of the queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Messages in the queue. Above: 452 4.3.1.
+    pub messages_max: u64,
+    /// Bytes that must stay free on the queue's file system. Below: 452 4.3.1.
+    pub free_space_reserve_bytes: u64,
+    /// Events that may wait for the files. Above: 452 4.3.1, since an unread outbox must not fill the disk.
+    pub events_pending_max: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { messages_max: 10_000_000, free_space_reserve_bytes: 1 << 30, events_pending_max: 10_000_000 }
+    }
+}
+
+/// A message that was just committed, on its way to the scheduler without a detour over the disk.
+#[derive(Debug)]
+pub struct Handoff {
+    /// The message.
+    pub message: Arc<StoredMessage>,
+    /// Its octets, where they are in memory.
+    pub body: StoredBody,
+    /// The time in its due keys.
+    pub due_at: Timestamp,
+}
+
+/// Why a message cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The store does not answer: try again later.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A record is damaged: set the message aside and name it.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+/// Handle of the queue; cheap to clone. The committer's thread ends when the last handle is gone.
+#[derive(Clone)]
+pub struct Queue(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    outbox: Arc<QueueOutbox>,
+    health: Arc<Health>,
+    clock: Arc<dyn Clock>,
+    ids: Mutex<SmallRng>,
+    transactions: Sender<Transaction>,
+    room: Semaphore,
+    handoffs: mpsc::Sender<Handoff>,
+    messages_max: AtomicU64,
+    free_space_reserve_bytes: AtomicU64,
+    events_pending_max: AtomicU64,
+}
+
+impl Queue {
+    /// Where the event writer reads.
+    pub fn outbox(&self) -> Arc<QueueOutbox> {
+        Arc::clone(&self.0.outbox)
+    }
+
+    /// Whether promises are kept, and the size of the queue.
+    pub fn health(&self) -> &Arc<Health> {
+        &self.0.health
+    }
+
+    /// New limits, from now on.
+    pub fn reload(&self, settings: &Settings) {
+        self.0.messages_max.store(settings.messages_max, Ordering::Relaxed);
+        self.0.free_space_reserve_bytes.store(settings.free_space_reserve_bytes, Ordering::Relaxed);
+        self.0.events_pending_max.store(settings.events_pending_max, Ordering::Relaxed);
+    }
+
+    /// The message and the states of its recipients; `None` where it is not in the queue. Blocks.
+    pub fn load(&self, id: MessageId) -> Result<Option<StoredMessage>, LoadError> {
+        let Some(bytes) = self.0.store.get(Family::Message, id.as_bytes())? else { return Ok(None) };
+        let damaged = |what: String| LoadError::Damaged(format!("message {id}: {what}"));
+        let record = format::MessageRecord::decode(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let (from, to) = format::recipient_range(id.as_bytes());
+        let limit = record.recipients.len() + 1;
+        let mut states = Vec::new();
+        for (key, value) in self.0.store.scan(Family::Recipient, &from, &to, limit)? {
+            let index = format::parse_recipient_key(&key).map(|(_, index)| index);
+            let index = index.ok_or_else(|| damaged("a recipient key is malformed".to_owned()))?;
+            if index == committer::ENDED_GROUPS_INDEX {
+                continue;
+            }
+            let state =
+                RecipientState::decode(&value).map_err(|error| damaged(format!("recipient {index}: {error}")))?;
+            states.push((index, state));
+        }
+        StoredMessage::from_record(id, record, states).map(Some).map_err(damaged)
+    }
+
+    /// The octets of a message that is in the queue. Blocks.
+    pub fn body(&self, message: &StoredMessage) -> Result<StoredBody, LoadError> {
+        if message.body_parts > 0 {
+            return Ok(StoredBody::Parts { parts: message.body_parts });
+        }
+        self.read_body(Family::Body, message.id.as_bytes(), message.id).map(StoredBody::Inline)
+    }
+
+    /// One part of a spooled body. Blocks.
+    pub fn body_part(&self, id: MessageId, part: u32) -> Result<Bytes, LoadError> {
+        self.read_body(Family::BodyPart, &format::body_part_key(id.as_bytes(), part), id)
+    }
+
+    fn read_body(&self, family: Family, key: &[u8], id: MessageId) -> Result<Bytes, LoadError> {
+        let Some(record) = self.0.store.get(family, key)? else {
+            return Err(LoadError::Damaged(format!("message {id}: its {} is missing", family.name())));
+        };
+        let body = format::decode_body(&record)
+            .map_err(|error| LoadError::Damaged(format!("message {id}: its {}: {error}", family.name())))?;
+        Ok(record.slice_ref(body))
+    }
+
+    /// Up to `limit` jobs with due keys from `from` (exclusive of nothing) to before `until`, in order. Damaged entries
+    /// are returned as errors beside them. Blocks.
+    pub fn due(&self, from: DueKey, until: Timestamp, limit: usize) -> Result<DuePage, StoreError> {
+        let until_key = format::due_key(until.millis(), &[0; MessageId::BYTES], 0);
+        let records = self.0.store.scan(Family::Due, &from.0, &until_key, limit)?;
+        let complete = records.len() < limit;
+        let mut page = DuePage { jobs: Vec::with_capacity(records.len()), next: None, damaged: Vec::new() };
+        for (key, value) in records {
+            let Some((due_at_ms, id, group)) = format::parse_due_key(&key) else {
+                page.damaged.push("a due key is malformed".to_owned());
+                continue;
+            };
+            let key = JobKey { id: MessageId::from_bytes(id), group };
+            let due_at = Timestamp::from_millis(due_at_ms);
+            page.next = Some(DueKey::after(due_at, key));
+            match DueEntry::decode(&value) {
+                Ok(entry) => page.jobs.push(DueJob { due_at, key, entry }),
+                Err(error) => page.damaged.push(format!("due entry of message {}: {error}", key.id)),
+            }
+        }
+        if complete {
+            page.next = None;
+        }
+        Ok(page)
+    }
+
+    /// Up to `limit` held jobs from `from` on. Blocks.
+    pub fn held(&self, from: Option<JobKey>, limit: usize) -> Result<Vec<HeldJob>, StoreError> {
+        transition::held(&*self.0.store, from, limit)
+    }
+
+    /// Up to `limit` message ids after `after`, oldest first. Blocks.
+    pub fn messages(&self, after: Option<MessageId>, limit: usize) -> Result<Vec<MessageId>, StoreError> {
+        let mut from = after.map_or_else(Vec::new, |id| id.as_bytes().to_vec());
+        if after.is_some() {
+            from.push(0);
+        }
+        let records = self.0.store.scan(Family::Message, &from, &[0xff; MessageId::BYTES + 1], limit)?;
+        Ok(records.iter().filter_map(|(key, _)| key.as_slice().try_into().ok().map(MessageId::from_bytes)).collect())
+    }
+
+    /// Commits what became of a job: recipient states, the next due time or the end, events, and DSNs, as one batch.
+    /// `done` is called on the committer's thread when it is written. Waits only for room in the committer's queue.
+    pub async fn settle(&self, settlement: Settlement, done: impl FnOnce() + Send + 'static) {
+        let now = self.0.clock.now();
+        let (mut transaction, accepted) = transition::settle(settlement, now);
+        let queue = self.clone();
+        transaction.done = Box::new(move |result| {
+            if result.is_ok() {
+                done();
+                for handoff in accepted {
+                    queue.hand_off(handoff);
+                }
+            }
+        });
+        self.submit(transaction).await;
+    }
+
+    /// Notes that this is an orderly stop: all is settled. The next start then knows that nothing was in flight.
+    pub async fn mark_clean_stop(&self) -> Result<(), AcceptError> {
+        let change = committer::meta_put(meta::CLEAN_STOP, self.0.clock.now().millis());
+        self.write_and_wait(vec![change], true).await
+    }
+
+    async fn write_and_wait(&self, changes: Vec<Change>, sync: bool) -> Result<(), AcceptError> {
+        let (reply, answer) = oneshot::channel();
+        let done: Completion = Box::new(move |result| {
+            let _ = reply.send(result.map_err(|error| AcceptError::NotDurable(error.to_string())));
+        });
+        self.submit(Transaction { changes, sync, may_fail: true, done, ..Transaction::empty() }).await;
+        answer.await.unwrap_or(Err(AcceptError::Closed))
+    }
+
+    async fn submit(&self, mut transaction: Transaction) {
+        let permit = self.0.room.acquire().await.expect("the semaphore of the committer is never closed");
+        // The permit goes back when the committer is done with the transaction, so the channel always has room.
+        permit.forget();
+        let inner = Arc::downgrade(&self.0);
+        let done = std::mem::replace(&mut transaction.done, Box::new(|_| ()));
+        transaction.done = Box::new(move |result| {
+            if let Some(inner) = inner.upgrade() {
+                inner.room.add_permits(1);
+            }
+            done(result);
+        });
+        match self.0.transactions.try_send(transaction) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                unreachable!("the committer lives as long as a handle, and its channel has as much room as permits")
+            }
+        }
+    }
+
+    /// Gives an accepted message to the scheduler. Runs on the committer's thread: a scheduler that lags slows commits.
+    fn hand_off(&self, handoff: Handoff) {
+        // An error means that the scheduler has ended: the message waits in the due index for the next start.
+        let _ = self.0.handoffs.blocking_send(handoff);
+    }
+
+    fn room_for(&self, bytes: u64) -> Result<(), AcceptError> {
+        let health = &self.0.health;
+        if let Some(reason) = health.failure() {
+            return Err(AcceptError::NotDurable(reason));
+        }
+        let reserve_bytes = self.0.free_space_reserve_bytes.load(Ordering::Relaxed);
+        let free_bytes = health.free_bytes();
+        if free_bytes.saturating_sub(bytes) < reserve_bytes {
+            return Err(AcceptError::LowDisk { free_bytes, reserve_bytes });
+        }
+        let limit = self.0.messages_max.load(Ordering::Relaxed);
+        if health.messages() >= limit {
+            return Err(AcceptError::QueueFull { limit });
+        }
+        let limit = self.0.events_pending_max.load(Ordering::Relaxed);
+        if self.0.outbox.pending() >= limit {
+            return Err(AcceptError::QueueFull { limit });
+        }
+        Ok(())
+    }
+}
+
+/// A position in the due index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DueKey([u8; 32]);
+
+impl DueKey {
+    /// Before every job.
+    pub const START: DueKey = DueKey([0; 32]);
+
+    /// Before every job that is due at `time` or later.
+    pub fn at(time: Timestamp) -> Self {
+        Self(format::due_key(time.millis(), &[0; MessageId::BYTES], 0))
+    }
+
+    /// The position of this job itself.
+    pub fn of(due_at: Timestamp, key: JobKey) -> Self {
+        Self(format::due_key(due_at.millis(), key.id.as_bytes(), key.group))
+    }
+
+    fn after(due_at: Timestamp, key: JobKey) -> Self {
+        match key.group.checked_add(1) {
+            Some(group) => Self::of(due_at, JobKey { id: key.id, group }),
+            None => Self::at(due_at.plus(std::time::Duration::from_millis(1))),
+        }
+    }
+}
+
+/// A page of the due index.
+#[derive(Debug)]
+pub struct DuePage {
+    /// In order.
+    pub jobs: Vec<DueJob>,
+    /// Where to go on; `None` where the range is exhausted.
+    pub next: Option<DueKey>,
+    /// Entries that could not be read, in words.
+    pub damaged: Vec<String>,
+}
+
+impl Intake for Queue {
+    fn new_id(&self) -> MessageId {
+        let random = self.0.ids.lock().unwrap_or_else(PoisonError::into_inner).random();
+        MessageId::new(self.0.clock.now(), random)
+    }
+
+    fn check(&self, bytes: u64) -> Result<(), AcceptError> {
+        self.room_for(bytes)
+    }
+
+    fn spool(&self, id: MessageId, part: u32, bytes: Bytes) -> BoxFuture<'_, Result<(), AcceptError>> {
+        Box::pin(async move {
+            self.room_for(bytes.len() as u64)?;
+            let mut value = Vec::with_capacity(bytes.len() + 16);
+            format::encode_body(&bytes, &mut value);
+            let key = Key::new(&format::body_part_key(id.as_bytes(), part));
+            let change = Change::Put { family: Family::BodyPart, key, value: value.into() };
+            self.write_and_wait(vec![change], false).await
+        })
+    }
+
+    fn discard(&self, id: MessageId, parts: u32) {
+        if parts == 0 {
+            return;
+        }
+        let keys = (0..parts).map(|part| Key::new(&format::body_part_key(id.as_bytes(), part)));
+        let changes = keys.map(|key| Change::Delete { family: Family::BodyPart, key }).collect();
+        let queue = self.clone();
+        tokio::spawn(async move {
+            // Where this fails, the sweep at the next start removes the parts.
+            let _ = queue.write_and_wait(changes, false).await;
+        });
+    }
+
+    fn accept(&self, message: NewMessage) -> BoxFuture<'_, Result<(), AcceptError>> {
+        Box::pin(async move {
+            let bytes = match &message.body {
+                NewBody::Inline(bytes) => bytes.len() as u64,
+                NewBody::Spooled { .. } => 0,
+            };
+            self.room_for(bytes)?;
+            let (changes, event, handoff) = transition::accept(message);
+            let (reply, answer) = oneshot::channel();
+            let queue = self.clone();
+            let done: Completion = Box::new(move |result| match result {
+                Ok(()) => {
+                    let _ = reply.send(Ok(()));
+                    queue.hand_off(handoff);
+                }
+                Err(error) => {
+                    let _ = reply.send(Err(AcceptError::NotDurable(error.to_string())));
+                }
+            });
+            let events = vec![event];
+            let accept =
+                Transaction { changes, events, accepts: 1, sync: true, may_fail: true, done, ..Transaction::empty() };
+            self.submit(accept).await;
+            answer.await.unwrap_or(Err(AcceptError::Closed))
+        })
+    }
+}

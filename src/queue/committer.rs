@@ -1,0 +1,346 @@
+//! Group commit: one OS thread joins all transactions that wait into one batch, writes it with one sync if any of them
+//! asked for it, and then tells each of them.
+//!
+//! Promises: transactions are applied in the order in which they were queued, each whole or not at all; event ids rise
+//! in that order; an event is published only after the batch that holds it is synced; what was written without a sync
+//! is synced at most [`LAZY_SYNC_AFTER`] later. A failed write fails the acceptances in it (451) and keeps all others
+//! for the next try: the outcome of a delivery is never dropped, for that would make a duplicate.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossbeam::channel::{Receiver, RecvTimeoutError};
+use queue_format as format;
+
+use super::health::Health;
+use super::outbox::QueueOutbox;
+use super::store::{Change, Family, Key, Store, StoreError};
+use crate::events::{EventId, EventLine, OutboxEvent, metric};
+use crate::types::MessageId;
+
+/// Outcomes written without a sync of their own survive a power cut after this long.
+pub(super) const LAZY_SYNC_AFTER: Duration = Duration::from_millis(100);
+/// Pause before a failed write is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Transactions in one batch: more would only delay the first ones.
+const BATCH_TRANSACTIONS_MAX: usize = 512;
+/// Octets in one batch before it is written: bounds the memory of the copy that RocksDB makes.
+const BATCH_BYTES_MAX: usize = 16 << 20;
+/// Messages with several destinations whose ended ones are remembered; when full, all are forgotten and read again.
+const ENDED_GROUPS_MAX: usize = 50_000;
+
+/// Called on the committer's thread when the fate of a transaction is known. Must not block on the committer.
+pub(super) type Completion = Box<dyn FnOnce(Result<(), &StoreError>) + Send>;
+
+/// What must be written as one.
+pub(super) struct Transaction {
+    pub(super) changes: Vec<Change>,
+    pub(super) events: Vec<EventLine>,
+    /// New messages in it: one for an acceptance, DSNs beside an outcome.
+    pub(super) accepts: u32,
+    /// The destination that has no pending recipient any more.
+    pub(super) ends: Option<EndGroup>,
+    /// The caller's promise depends on the disk: accept.
+    pub(super) sync: bool,
+    /// Where the disk fails, the caller hears of it and tells a client; otherwise the transaction is tried again.
+    pub(super) may_fail: bool,
+    pub(super) done: Completion,
+}
+
+/// A destination that ended, and what belongs to its message: removed when it was the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndGroup {
+    /// The message.
+    pub id: MessageId,
+    /// Which of its destinations.
+    pub group: u16,
+    /// How many it has in all.
+    pub groups: u16,
+    /// How many body parts it has; 0: one inline body.
+    pub body_parts: u32,
+    /// How many recipients.
+    pub recipients: u32,
+    /// Whether any recipient has a state record.
+    pub has_states: bool,
+}
+
+/// The committer's own state. Runs on its thread until the channel closes.
+pub(super) struct Committer {
+    store: Arc<dyn Store>,
+    outbox: Arc<QueueOutbox>,
+    health: Arc<Health>,
+    inbox: Receiver<Transaction>,
+    next_event: EventId,
+    messages: u64,
+    ended: HashMap<MessageId, Vec<u8>>,
+    /// Not droppable, not yet written: the store failed.
+    backlog: Vec<Transaction>,
+    unsynced_since: Option<Instant>,
+}
+
+/// A batch as it will be written.
+#[derive(Default)]
+struct Batch {
+    changes: Vec<Change>,
+    events: Vec<OutboxEvent>,
+    bytes: usize,
+    sync: bool,
+    accepted: u64,
+    finished: u64,
+}
+
+impl Committer {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        outbox: Arc<QueueOutbox>,
+        health: Arc<Health>,
+        inbox: Receiver<Transaction>,
+        next_event: EventId,
+        messages: u64,
+    ) -> Self {
+        let (ended, backlog) = (HashMap::new(), Vec::new());
+        Self { store, outbox, health, inbox, next_event, messages, ended, backlog, unsynced_since: None }
+    }
+
+    /// Commits until all senders are gone and everything is written and synced.
+    pub(super) fn run(mut self) {
+        loop {
+            let first = match self.wait() {
+                Wake::Transaction(transaction) => Some(transaction),
+                Wake::Retry => None,
+                Wake::Sync => {
+                    self.sync_now();
+                    continue;
+                }
+                Wake::Closed => break,
+            };
+            let transactions = self.gather(first);
+            if !transactions.is_empty() {
+                self.commit(transactions);
+            }
+        }
+        if !self.backlog.is_empty() {
+            tracing::error!(
+                lost = self.backlog.len(),
+                "outcomes could not be written before the end; next start repeats them"
+            );
+        }
+        self.sync_now();
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "an OS thread on real disks: latency here is the disk's own")]
+    fn wait(&self) -> Wake {
+        let patience = match (self.backlog.is_empty(), self.unsynced_since) {
+            (false, _) => RETRY_AFTER,
+            (true, Some(since)) => LAZY_SYNC_AFTER.saturating_sub(since.elapsed()),
+            (true, None) => {
+                return self.inbox.recv().map_or(Wake::Closed, Wake::Transaction);
+            }
+        };
+        match self.inbox.recv_timeout(patience) {
+            Ok(transaction) => Wake::Transaction(transaction),
+            Err(RecvTimeoutError::Timeout) if self.backlog.is_empty() => Wake::Sync,
+            Err(RecvTimeoutError::Timeout) => Wake::Retry,
+            Err(RecvTimeoutError::Disconnected) => Wake::Closed,
+        }
+    }
+
+    /// What waits, up to the bounds of a batch, oldest first.
+    fn gather(&mut self, first: Option<Transaction>) -> Vec<Transaction> {
+        let mut transactions = std::mem::take(&mut self.backlog);
+        transactions.extend(first);
+        let mut bytes: usize = transactions.iter().map(Transaction::bytes).sum();
+        while transactions.len() < BATCH_TRANSACTIONS_MAX && bytes < BATCH_BYTES_MAX {
+            let Ok(transaction) = self.inbox.try_recv() else { break };
+            bytes += transaction.bytes();
+            transactions.push(transaction);
+        }
+        transactions
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "measures the disk")]
+    fn commit(&mut self, mut transactions: Vec<Transaction>) {
+        if self.ended.len() > ENDED_GROUPS_MAX {
+            self.ended.clear();
+        }
+        let started = Instant::now();
+        let result = self.assemble(&mut transactions).and_then(|batch| {
+            self.store.write(&batch.changes, batch.sync)?;
+            Ok(batch)
+        });
+        match result {
+            Ok(batch) => {
+                metrics::histogram!(metric::COMMIT_OPERATIONS).record(transactions.len() as f64);
+                let synced = if batch.sync { "yes" } else { "no" };
+                metrics::histogram!(metric::COMMIT_SECONDS, "synced" => synced).record(started.elapsed());
+                self.committed(batch, started);
+                for transaction in transactions {
+                    (transaction.done)(Ok(()));
+                }
+            }
+            Err(error) => self.failed(transactions, &error),
+        }
+    }
+
+    fn assemble(&mut self, transactions: &mut [Transaction]) -> Result<Batch, StoreError> {
+        let mut batch = Batch::default();
+        let mut next_event = self.next_event;
+        for transaction in transactions {
+            batch.sync |= transaction.sync;
+            batch.bytes += transaction.bytes();
+            batch.changes.extend(transaction.changes.iter().cloned());
+            for line in &transaction.events {
+                batch.changes.push(outbox_put(next_event, line));
+                batch.events.push(OutboxEvent { id: next_event, line: line.clone() });
+                next_event = next_event.next();
+            }
+            batch.accepted += u64::from(transaction.accepts);
+            if let Some(end) = transaction.ends {
+                self.end_group(end, &mut batch)?;
+            }
+        }
+        if batch.accepted != batch.finished {
+            let messages = (self.messages + batch.accepted).saturating_sub(batch.finished);
+            batch.changes.push(meta_put(super::meta::MESSAGES, messages));
+        }
+        Ok(batch)
+    }
+
+    /// Marks a destination as ended; with the last one, the message goes.
+    fn end_group(&mut self, end: EndGroup, batch: &mut Batch) -> Result<(), StoreError> {
+        if end.groups > 1 {
+            let key = format::recipient_key(end.id.as_bytes(), ENDED_GROUPS_INDEX);
+            let ended = match self.ended.entry(end.id) {
+                std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+                std::collections::hash_map::Entry::Vacant(entry) => {
+                    let stored = self.store.get(Family::Recipient, &key)?;
+                    entry.insert(stored.map_or_else(Vec::new, |bytes| bytes.to_vec()))
+                }
+            };
+            ended.resize(usize::from(end.groups).div_ceil(8), 0);
+            if let Some(byte) = ended.get_mut(usize::from(end.group / 8)) {
+                *byte |= 1 << (end.group % 8);
+            }
+            let count: u32 = ended.iter().map(|byte| byte.count_ones()).sum();
+            if count < u32::from(end.groups) {
+                let value = Bytes::copy_from_slice(ended);
+                batch.changes.push(Change::Put { family: Family::Recipient, key: Key::new(&key), value });
+                return Ok(());
+            }
+            self.ended.remove(&end.id);
+            batch.changes.push(Change::Delete { family: Family::Recipient, key: Key::new(&key) });
+        }
+        batch.finished += 1;
+        remove_message(end, &mut batch.changes);
+        Ok(())
+    }
+
+    fn committed(&mut self, batch: Batch, started: Instant) {
+        self.health.store_works();
+        self.messages = (self.messages + batch.accepted).saturating_sub(batch.finished);
+        self.health.set_messages(self.messages);
+        if let Some(last) = batch.events.last() {
+            self.next_event = last.id.next();
+            self.outbox.committed(batch.events);
+        }
+        if batch.sync {
+            self.unsynced_since = None;
+            self.outbox.synced();
+        } else {
+            self.unsynced_since.get_or_insert(started);
+            if self.unsynced_since.is_some_and(|since| since.elapsed() >= LAZY_SYNC_AFTER) {
+                self.sync_now();
+            }
+        }
+    }
+
+    fn failed(&mut self, transactions: Vec<Transaction>, error: &StoreError) {
+        metrics::counter!(metric::STORE_ERRORS).increment(1);
+        self.health.store_failed(error);
+        // What the failed batch put into it was not written.
+        self.ended.clear();
+        for transaction in transactions {
+            if transaction.may_fail {
+                (transaction.done)(Err(error));
+            } else {
+                self.backlog.push(transaction);
+            }
+        }
+    }
+
+    fn sync_now(&mut self) {
+        if self.unsynced_since.is_none() {
+            return;
+        }
+        match self.store.sync() {
+            Ok(()) => {
+                self.unsynced_since = None;
+                self.outbox.synced();
+            }
+            Err(error) => {
+                metrics::counter!(metric::STORE_ERRORS).increment(1);
+                self.health.store_failed(&error);
+                std::thread::sleep(RETRY_AFTER);
+            }
+        }
+    }
+}
+
+enum Wake {
+    Transaction(Transaction),
+    Retry,
+    Sync,
+    Closed,
+}
+
+/// The index in the recipient family under which the set of ended destinations of a message stands: no message has
+/// that many recipients.
+pub(super) const ENDED_GROUPS_INDEX: u32 = u32::MAX;
+
+impl Transaction {
+    /// Changes nothing and tells nobody.
+    pub(super) fn empty() -> Self {
+        let done: Completion = Box::new(|_| ());
+        Self { changes: Vec::new(), events: Vec::new(), accepts: 0, ends: None, sync: false, may_fail: false, done }
+    }
+
+    fn bytes(&self) -> usize {
+        let changes =
+            self.changes.iter().map(|change| if let Change::Put { value, .. } = change { value.len() } else { 0 });
+        changes.sum::<usize>() + self.events.iter().map(|line| line.json.len()).sum::<usize>()
+    }
+}
+
+fn outbox_put(id: EventId, line: &EventLine) -> Change {
+    let record = format::OutboxRecordRef { kind: line.kind.code(), id_at: line.id_at, json: &line.json };
+    let mut value = Vec::with_capacity(record.encoded_len_hint());
+    record.encode(&mut value);
+    Change::Put { family: Family::Outbox, key: Key::new(&format::outbox_key(id.value())), value: value.into() }
+}
+
+/// A counter or position in the meta family.
+pub(super) fn meta_put(name: &str, number: u64) -> Change {
+    let mut value = Vec::with_capacity(16);
+    format::encode_meta_number(number, &mut value);
+    Change::Put { family: Family::Meta, key: Key::new(name.as_bytes()), value: value.into() }
+}
+
+fn remove_message(end: EndGroup, changes: &mut Vec<Change>) {
+    let id = end.id.as_bytes();
+    changes.push(Change::Delete { family: Family::Message, key: Key::new(id) });
+    if end.body_parts == 0 {
+        changes.push(Change::Delete { family: Family::Body, key: Key::new(id) });
+    }
+    for part in 0..end.body_parts {
+        let key = Key::new(&format::body_part_key(id, part));
+        changes.push(Change::Delete { family: Family::BodyPart, key });
+    }
+    if end.has_states || end.groups > 1 {
+        for index in 0..end.recipients {
+            let key = Key::new(&format::recipient_key(id, index));
+            changes.push(Change::Delete { family: Family::Recipient, key });
+        }
+    }
+}

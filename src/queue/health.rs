@@ -1,0 +1,70 @@
+//! Whether the queue keeps its promises right now, in atomics that every session reads.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::store::StoreError;
+use crate::events::metric;
+
+/// Shared between the committer, intake, the admin API and the daemon.
+#[derive(Default)]
+pub struct Health {
+    store_failed: AtomicBool,
+    reason: Mutex<Option<String>>,
+    messages: AtomicU64,
+    free_bytes: AtomicU64,
+}
+
+impl Health {
+    /// Healthy, with nothing known of the disk yet.
+    pub fn new(messages: u64) -> Self {
+        let health = Self { messages: AtomicU64::new(messages), ..Self::default() };
+        health.free_bytes.store(u64::MAX, Ordering::Relaxed);
+        metrics::gauge!(metric::HEALTHY).set(1.0);
+        health
+    }
+
+    /// Why the store is not to be trusted; `None` while it is.
+    pub fn failure(&self) -> Option<String> {
+        if !self.store_failed.load(Ordering::Acquire) {
+            return None;
+        }
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Messages in the queue.
+    pub fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
+    }
+
+    /// Free bytes on the queue's file system, as last measured; `u64::MAX` before the first measure.
+    pub fn free_bytes(&self) -> u64 {
+        self.free_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Notes a measure of the file system.
+    pub fn set_free_bytes(&self, bytes: u64) {
+        self.free_bytes.store(bytes, Ordering::Relaxed);
+        metrics::gauge!(metric::QUEUE_FREE_BYTES).set(bytes as f64);
+    }
+
+    pub(super) fn set_messages(&self, messages: u64) {
+        self.messages.store(messages, Ordering::Relaxed);
+        metrics::gauge!(metric::QUEUE_MESSAGES).set(messages as f64);
+    }
+
+    pub(super) fn store_failed(&self, error: &StoreError) {
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+        if !self.store_failed.swap(true, Ordering::AcqRel) {
+            tracing::error!(%error, "the queue cannot be written: mail is refused with 451 until it can");
+            metrics::gauge!(metric::HEALTHY).set(0.0);
+        }
+    }
+
+    pub(super) fn store_works(&self) {
+        if self.store_failed.load(Ordering::Relaxed) && self.store_failed.swap(false, Ordering::AcqRel) {
+            tracing::warn!("the queue can be written again");
+            metrics::gauge!(metric::HEALTHY).set(1.0);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Names of the counters and positions in the meta family.
+
+/// Version of the record layout: `queue_format::FORMAT_VERSION`.
+pub(super) const FORMAT: &str = "format_version";
+/// Messages in the queue.
+pub(super) const MESSAGES: &str = "messages";
+/// The last event that every file holds.
+pub(super) const EVENTS_CONSUMED: &str = "events_consumed";
+/// Time of the last clean stop; absent while running and after a crash.
+pub(super) const CLEAN_STOP: &str = "clean_stop";

@@ -1,0 +1,136 @@
+//! A store in memory that forgets what was not synced: what a power cut does, which no `kill -9` can show.
+//!
+//! For tests and simulation. It obeys the same contract as RocksDB; `tests` run the same random actions on both.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use super::store::{Change, Family, Record, Store, StoreError};
+
+type Map = BTreeMap<(Family, Vec<u8>), Bytes>;
+
+#[derive(Default)]
+struct State {
+    now: Map,
+    synced: Map,
+    syncs: u64,
+    fail_writes: bool,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct ModelStore(Mutex<State>);
+
+impl ModelStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A power cut: all that was not synced is gone.
+    pub fn crash(&self) {
+        let mut state = self.state();
+        state.now = state.synced.clone();
+    }
+
+    /// From now on every write fails, as on a dead disk; or works again.
+    pub fn set_failing(&self, failing: bool) {
+        self.state().fail_writes = failing;
+    }
+
+    /// How many synced writes there were.
+    pub fn syncs(&self) -> u64 {
+        self.state().syncs
+    }
+
+    /// Everything in the store, for comparison.
+    pub fn dump(&self, family: Family) -> Vec<Record> {
+        let state = self.state();
+        let all = state.now.iter().filter(|((of, _), _)| *of == family);
+        all.map(|((_, key), value)| (key.clone(), value.clone())).collect()
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for ModelStore {
+    fn write(&self, changes: &[Change], sync: bool) -> Result<(), StoreError> {
+        let mut state = self.state();
+        if state.fail_writes {
+            return Err(StoreError("the model disk was told to fail".to_owned()));
+        }
+        for change in changes {
+            match change {
+                Change::Put { family, key, value } => {
+                    let old = state.now.insert((*family, key.as_ref().to_vec()), value.clone());
+                    assert!(old.is_none() || !family.is_written_once(), "{family:?} {key:?} was written twice");
+                }
+                Change::Delete { family, key } => {
+                    state.now.remove(&(*family, key.as_ref().to_vec()));
+                }
+                Change::DeleteRange { family, from, to } => {
+                    assert!(!family.is_written_once(), "{family:?} takes no range deletes");
+                    let range = (*family, from.as_ref().to_vec())..(*family, to.as_ref().to_vec());
+                    let doomed: Vec<_> = state.now.range(range).map(|(key, _)| key.clone()).collect();
+                    for key in doomed {
+                        state.now.remove(&key);
+                    }
+                }
+            }
+        }
+        if sync {
+            state.synced = state.now.clone();
+            state.syncs += 1;
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.write(&[], true)
+    }
+
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.state().now.get(&(family, key.to_vec())).cloned())
+    }
+
+    fn scan(&self, family: Family, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Record>, StoreError> {
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        let state = self.state();
+        let range = (family, from.to_vec())..(family, to.to_vec());
+        Ok(state.now.range(range).take(limit).map(|((_, key), value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn last(&self, family: Family) -> Result<Option<Record>, StoreError> {
+        let state = self.state();
+        let upper = Bound::Included((family, vec![0xff; 64]));
+        let mut range = state.now.range((Bound::Included((family, Vec::new())), upper));
+        Ok(range.next_back().map(|((_, key), value)| (key.clone(), value.clone())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::store::Key;
+
+    #[test]
+    fn a_crash_forgets_exactly_what_was_not_synced() {
+        let store = ModelStore::new();
+        let put =
+            |key: &[u8]| Change::Put { family: Family::Meta, key: Key::new(key), value: Bytes::from_static(b"v") };
+        store.write(&[put(b"a")], true).unwrap();
+        store.write(&[put(b"b")], false).unwrap();
+        assert_eq!(store.scan(Family::Meta, b"", b"z", 9).unwrap().len(), 2);
+        store.crash();
+        assert!(store.get(Family::Meta, b"a").unwrap().is_some());
+        assert!(store.get(Family::Meta, b"b").unwrap().is_none());
+        assert_eq!(store.last(Family::Meta).unwrap().unwrap().0, b"a");
+    }
+}

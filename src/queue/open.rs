@@ -1,0 +1,182 @@
+//! Opening the queue: format check, what the last run left behind, the committer's thread.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use queue_format as format;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::committer::{Committer, meta_put};
+use super::health::Health;
+use super::outbox::QueueOutbox;
+use super::store::{Change, Family, Key, Store, StoreError};
+use super::{Handoff, Inner, Queue, Settings, TRANSACTIONS_MAX, meta};
+use crate::events::EventId;
+use crate::types::{Clock, MessageId, Timestamp};
+
+/// Handoffs on their way to the scheduler. Full: the committer waits, and with it intake.
+const HANDOFFS_MAX: usize = 4_096;
+/// Parts removed in one batch of the sweep.
+const SWEEP_BATCH: usize = 1_024;
+
+/// Why the queue cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store does not answer, or is damaged; its text names the file.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A newer posthaste wrote this queue. Nothing was changed.
+    #[error(
+        "the queue has format version {found}, this posthaste knows {supported}: start the newer version, or drain the queue with it first"
+    )]
+    NewerFormat {
+        /// In the store.
+        found: u64,
+        /// Known here.
+        supported: u32,
+    },
+    /// A position or counter cannot be read.
+    #[error("meta record {name:?} is damaged: {reason}")]
+    Meta {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The operating system gave no thread.
+    #[error("cannot start the committer thread: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+/// An open queue and what its owner must know.
+pub struct Opened {
+    /// The handle.
+    pub queue: Queue,
+    /// Accepted messages, for the scheduler.
+    pub handoffs: mpsc::Receiver<Handoff>,
+    /// The committer's thread: ends after the last handle is dropped and everything is synced.
+    pub committer: JoinHandle<()>,
+    /// Set after a crash or power cut: jobs that were due before this time may have been in flight (promise 3).
+    pub unclean_since: Option<Timestamp>,
+    /// Body parts of messages that never came to be, now removed.
+    pub swept_parts: u64,
+}
+
+impl Queue {
+    /// Opens the queue on `store`. `seed` feeds the generator of message ids.
+    pub fn open(
+        store: Arc<dyn Store>,
+        settings: &Settings,
+        clock: Arc<dyn Clock>,
+        seed: u64,
+    ) -> Result<Opened, OpenError> {
+        let fresh = check_format(&*store)?;
+        let messages = read_meta(&*store, meta::MESSAGES)?.unwrap_or(0);
+        let consumed = EventId::new(read_meta(&*store, meta::EVENTS_CONSUMED)?.unwrap_or(0));
+        let last = last_event(&*store)?.max(consumed);
+        let clean = fresh || read_meta(&*store, meta::CLEAN_STOP)?.is_some();
+        let swept_parts = sweep_parts(&*store)?;
+        mark_running(&*store)?;
+        let outbox = Arc::new(QueueOutbox::new(Arc::clone(&store), last, consumed));
+        let health = Arc::new(Health::new(messages));
+        let (transactions, inbox) = crossbeam::channel::bounded(TRANSACTIONS_MAX);
+        let (handoffs, handoff_receiver) = mpsc::channel(HANDOFFS_MAX);
+        let committer =
+            Committer::new(Arc::clone(&store), Arc::clone(&outbox), Arc::clone(&health), inbox, last.next(), messages);
+        let committer = std::thread::Builder::new()
+            .name("committer".to_owned())
+            .spawn(move || committer.run())
+            .map_err(OpenError::Thread)?;
+        let unclean_since = (!clean).then(|| clock.now());
+        let inner = Inner {
+            store,
+            outbox,
+            health,
+            clock,
+            ids: Mutex::new(SmallRng::seed_from_u64(seed)),
+            transactions,
+            room: Semaphore::new(TRANSACTIONS_MAX),
+            handoffs,
+            messages_max: AtomicU64::new(0),
+            free_space_reserve_bytes: AtomicU64::new(0),
+            events_pending_max: AtomicU64::new(0),
+        };
+        let queue = Queue(Arc::new(inner));
+        queue.reload(settings);
+        Ok(Opened { queue, handoffs: handoff_receiver, committer, unclean_since, swept_parts })
+    }
+}
+
+/// A seed from the operating system.
+pub fn random_seed() -> u64 {
+    rand::rng().random()
+}
+
+/// Refuses a newer format; marks a fresh store with ours and tells whether it was fresh.
+fn check_format(store: &dyn Store) -> Result<bool, OpenError> {
+    let supported = format::FORMAT_VERSION;
+    match read_meta(store, meta::FORMAT)? {
+        Some(found) if found > u64::from(supported) => Err(OpenError::NewerFormat { found, supported }),
+        Some(_) => Ok(false),
+        None => {
+            store.write(&[meta_put(meta::FORMAT, u64::from(supported))], true)?;
+            Ok(true)
+        }
+    }
+}
+
+fn read_meta(store: &dyn Store, name: &'static str) -> Result<Option<u64>, OpenError> {
+    let Some(value) = store.get(Family::Meta, name.as_bytes())? else { return Ok(None) };
+    let number = format::decode_meta_number(&value);
+    number.map(Some).map_err(|error| OpenError::Meta { name, reason: error.to_string() })
+}
+
+fn last_event(store: &dyn Store) -> Result<EventId, OpenError> {
+    let last = store.last(Family::Outbox)?;
+    Ok(last.and_then(|(key, _)| format::parse_outbox_key(&key)).map_or(EventId::NONE, EventId::new))
+}
+
+/// From here until a clean stop, whatever is due may be in flight.
+fn mark_running(store: &dyn Store) -> Result<(), OpenError> {
+    let change = Change::Delete { family: Family::Meta, key: Key::new(meta::CLEAN_STOP.as_bytes()) };
+    Ok(store.write(&[change], true)?)
+}
+
+/// Removes body parts whose message was never accepted: written ahead by a session that a crash ended.
+fn sweep_parts(store: &dyn Store) -> Result<u64, OpenError> {
+    let mut swept = 0;
+    let mut from = Vec::new();
+    let end = [0xff; MessageId::BYTES + 5];
+    // One record of each message is read, then the scan jumps to the next message.
+    while let Some((key, _)) = store.scan(Family::BodyPart, &from, &end, 1)?.into_iter().next() {
+        let Some((id, _)) = format::parse_body_part_key(&key) else {
+            tracing::error!(?key, "a body part key is malformed; the entry is left alone");
+            from = key;
+            from.push(0);
+            continue;
+        };
+        let (start, next) = format::body_part_range(&id);
+        if store.get(Family::Message, &id)?.is_none() {
+            swept += remove_range(store, &start, &next)?;
+        }
+        from = next.to_vec();
+    }
+    Ok(swept)
+}
+
+fn remove_range(store: &dyn Store, start: &[u8], end: &[u8]) -> Result<u64, OpenError> {
+    let mut removed = 0;
+    loop {
+        let records = store.scan(Family::BodyPart, start, end, SWEEP_BATCH)?;
+        if records.is_empty() {
+            return Ok(removed);
+        }
+        let keys = records.iter().map(|(key, _)| Key::new(key));
+        let changes: Vec<_> = keys.map(|key| Change::Delete { family: Family::BodyPart, key }).collect();
+        store.write(&changes, false)?;
+        removed += changes.len() as u64;
+    }
+}

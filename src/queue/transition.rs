@@ -1,0 +1,179 @@
+//! Every change of a message's state as the set of records it writes and removes: the table of docs/QUEUE.md in code.
+//!
+//! Pure: no store, no clock. What is built here is committed as one batch or not at all.
+
+use std::sync::Arc;
+
+use queue_format as format;
+
+use super::committer::{EndGroup, Transaction};
+use super::store::{Change, Family, Key, Store, StoreError};
+use super::stored::{DueEntry, JobKey, RecipientState, StoredBody, StoredMessage};
+use super::{Handoff, NewBody, NewMessage};
+use crate::events::EventLine;
+use crate::types::{MessageId, Timestamp};
+
+/// What became of a job, to be committed.
+#[derive(Debug)]
+pub struct Settlement {
+    /// The job.
+    pub key: JobKey,
+    /// The time in its due key (or, for a held job, in its hold entry); `None` where it is held.
+    pub due_at: Option<Timestamp>,
+    /// States to write, by recipient index: all that had an attempt and are not gone with the message.
+    pub states: Vec<(u32, RecipientState)>,
+    /// Where it stands now.
+    pub next: Next,
+    /// The events that tell of it.
+    pub events: Vec<EventLine>,
+    /// DSNs that it causes; each becomes a message of its own.
+    pub notifications: Vec<NewMessage>,
+}
+
+/// Where a job stands after a settlement.
+#[derive(Clone, Debug)]
+pub enum Next {
+    /// All its recipients ended.
+    Ended(EndGroup),
+    /// It is due again.
+    Due {
+        /// When.
+        at: Timestamp,
+        /// Where it goes.
+        entry: DueEntry,
+    },
+    /// It waits until an operator releases it.
+    Held {
+        /// When it was due.
+        due_at: Timestamp,
+        /// Where it goes.
+        entry: DueEntry,
+        /// Why, for the operator.
+        reason: String,
+    },
+}
+
+/// A held job.
+#[derive(Clone, Debug)]
+pub struct HeldJob {
+    /// Which job.
+    pub key: JobKey,
+    /// When it was due.
+    pub due_at: Timestamp,
+    /// Since when it is held.
+    pub held_at: Timestamp,
+    /// Why.
+    pub reason: String,
+    /// Where it goes.
+    pub entry: DueEntry,
+}
+
+/// absent (or receiving) to queued.
+pub(super) fn accept(new: NewMessage) -> (Vec<Change>, EventLine, Handoff) {
+    let mut changes = Vec::with_capacity(4);
+    let handoff = put_message(&new, &mut changes);
+    (changes, new.send_event, handoff)
+}
+
+fn put_message(new: &NewMessage, changes: &mut Vec<Change>) -> Handoff {
+    let message = StoredMessage::from_new(new);
+    let id = message.id.as_bytes();
+    let record = message.to_record();
+    let mut value = Vec::with_capacity(record.encoded_len_hint());
+    record.encode(&mut value);
+    changes.push(Change::Put { family: Family::Message, key: Key::new(id), value: value.into() });
+    let body = match &new.body {
+        NewBody::Inline(bytes) => {
+            let mut value = Vec::with_capacity(bytes.len() + 16);
+            format::encode_body(bytes, &mut value);
+            changes.push(Change::Put { family: Family::Body, key: Key::new(id), value: value.into() });
+            StoredBody::Inline(bytes.clone())
+        }
+        NewBody::Spooled { parts, .. } => StoredBody::Parts { parts: *parts },
+    };
+    let due_at = message.accepted_at;
+    for index in 0..message.domains.len() {
+        let group = u16::try_from(index).expect("groups are counted in 16 bits");
+        let key = JobKey { id: message.id, group };
+        changes.push(put_due(key, due_at, &message.due_entry(group, 0)));
+    }
+    Handoff { message: Arc::new(message), body, due_at }
+}
+
+/// queued or held to queued, held or absent.
+pub(super) fn settle(settlement: Settlement, now: Timestamp) -> (Transaction, Vec<Handoff>) {
+    let Settlement { key, due_at, states, next, mut events, notifications } = settlement;
+    let mut changes = Vec::with_capacity(2 + states.len());
+    changes.push(match due_at {
+        Some(due_at) => Change::Delete { family: Family::Due, key: due_key(due_at, key) },
+        None => Change::Delete { family: Family::Hold, key: hold_key(key) },
+    });
+    let stays = !matches!(&next, Next::Ended(end) if end.groups == 1);
+    for (index, state) in states.iter().filter(|_| stays) {
+        let mut value = Vec::with_capacity(state.encoded_len_hint());
+        state.encode(&mut value);
+        let key = Key::new(&format::recipient_key(key.id.as_bytes(), *index));
+        changes.push(Change::Put { family: Family::Recipient, key, value: value.into() });
+    }
+    let mut ends = None;
+    match next {
+        Next::Ended(end) => ends = Some(end),
+        Next::Due { at, entry } => changes.push(put_due(key, at, &entry)),
+        Next::Held { due_at, entry, reason } => changes.push(put_hold(key, due_at, entry, now, reason)),
+    }
+    let mut handoffs = Vec::with_capacity(notifications.len());
+    for notification in notifications {
+        handoffs.push(put_message(&notification, &mut changes));
+        events.push(notification.send_event);
+    }
+    let accepts = u32::try_from(handoffs.len()).unwrap_or(u32::MAX);
+    (Transaction { changes, events, accepts, ends, ..Transaction::empty() }, handoffs)
+}
+
+fn put_due(key: JobKey, due_at: Timestamp, entry: &DueEntry) -> Change {
+    let mut value = Vec::with_capacity(entry.encoded_len_hint());
+    entry.encode(&mut value);
+    Change::Put { family: Family::Due, key: due_key(due_at, key), value: value.into() }
+}
+
+fn put_hold(key: JobKey, due_at: Timestamp, due: DueEntry, now: Timestamp, reason: String) -> Change {
+    let entry = format::HoldEntry { due, due_at_ms: due_at.millis(), held_at_ms: now.millis(), reason };
+    let mut value = Vec::with_capacity(entry.encoded_len_hint());
+    entry.encode(&mut value);
+    Change::Put { family: Family::Hold, key: hold_key(key), value: value.into() }
+}
+
+fn due_key(due_at: Timestamp, key: JobKey) -> Key {
+    Key::new(&format::due_key(due_at.millis(), key.id.as_bytes(), key.group))
+}
+
+fn hold_key(key: JobKey) -> Key {
+    Key::new(&format::hold_key(key.id.as_bytes(), key.group))
+}
+
+/// Up to `limit` held jobs from `from` on; a damaged entry is shown with its damage as the reason.
+pub(super) fn held(store: &dyn Store, from: Option<JobKey>, limit: usize) -> Result<Vec<HeldJob>, StoreError> {
+    let from = from.map_or_else(Vec::new, |key| hold_key(key).as_ref().to_vec());
+    let records = store.scan(Family::Hold, &from, &[0xff; MessageId::BYTES + 3], limit)?;
+    let mut jobs = Vec::with_capacity(records.len());
+    for (key, value) in records {
+        let Some((id, group)) = format::parse_hold_key(&key) else {
+            tracing::error!(?key, "a hold key is malformed; the entry is left alone");
+            continue;
+        };
+        let key = JobKey { id: MessageId::from_bytes(id), group };
+        match format::HoldEntry::decode(&value) {
+            Ok(entry) => jobs.push(HeldJob {
+                key,
+                due_at: Timestamp::from_millis(entry.due_at_ms),
+                held_at: Timestamp::from_millis(entry.held_at_ms),
+                reason: entry.reason,
+                entry: entry.due,
+            }),
+            Err(error) => {
+                tracing::error!(message_id = %key.id, group, %error, "hold entry is damaged; it is left alone")
+            }
+        }
+    }
+    Ok(jobs)
+}

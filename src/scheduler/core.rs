@@ -1,0 +1,694 @@
+//! The scheduler's state machine.
+//!
+//! ```text
+//!             accepted / paged, due           site known            connection free
+//!  (disk) ──────────────────────────▶ resolving ─────────▶ ready ─────────────────▶ leased ──▶ settled
+//!     ▲  paged, due within a minute ▶ waiting ───▲ due                                 │
+//!     └──────────────────────── due later than the window ◀───────────────────────────┘
+//! ```
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+use super::sites::Site;
+use super::window::{PAGE_JOBS, Window};
+use super::{
+    Action, Command, ConnectionId, HostFeedback, Lease, Payload, RoutingFailure, Settings, Settled, SiteName,
+    SiteReport, Totals, Verdict, Whereabouts, job_from_due,
+};
+use crate::queue::{DueJob, DueKey, DuePage, Handoff, JobKey};
+use crate::types::{Domain, Timestamp};
+
+/// How often waiting jobs of suspended sites are looked at for expiry and delay notices.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// Domains and sites without jobs that are remembered; above, those without jobs are forgotten at the next sweep.
+const IDLE_NAMES_MAX: usize = 50_000;
+
+#[derive(Debug)]
+struct Job {
+    due_at: Timestamp,
+    expires_at: Timestamp,
+    domain: Domain,
+    attempts: u32,
+    notices: u8,
+    ambiguous: bool,
+    state: JobState,
+    payload: Option<Box<Payload>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum JobState {
+    Waiting,
+    Resolving,
+    Ready,
+    Leased,
+}
+
+#[derive(Debug, Default)]
+struct DomainState {
+    site: Option<(SiteName, Timestamp)>,
+    /// Wait for the site. Not empty: a lookup is under way.
+    parked: Vec<JobKey>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    site: SiteName,
+    idle: bool,
+}
+
+/// See the module. All methods append what the driver has to do to `actions`.
+#[derive(Debug)]
+pub struct Scheduler {
+    settings: Settings,
+    unclean_since: Option<Timestamp>,
+    jobs: HashMap<JobKey, Job>,
+    waiting: BTreeSet<(Timestamp, JobKey)>,
+    domains: HashMap<Domain, DomainState>,
+    sites: HashMap<SiteName, Site>,
+    connections: HashMap<ConnectionId, Connection>,
+    /// Sites with ready jobs that could have another connection, if there were one.
+    line: VecDeque<SiteName>,
+    /// Ends of suspensions.
+    alarms: BTreeSet<(Timestamp, SiteName)>,
+    window: Window,
+    payload_bytes: usize,
+    in_flight: usize,
+    next_connection: u64,
+    next_sweep: Timestamp,
+    draining: bool,
+}
+
+impl Scheduler {
+    /// A scheduler that knows no job yet: the first page brings them. Jobs that were due before `unclean_since` are
+    /// marked as ambiguous.
+    pub fn new(settings: Settings, unclean_since: Option<Timestamp>) -> Self {
+        Self {
+            settings,
+            unclean_since,
+            jobs: HashMap::new(),
+            waiting: BTreeSet::new(),
+            domains: HashMap::new(),
+            sites: HashMap::new(),
+            connections: HashMap::new(),
+            line: VecDeque::new(),
+            alarms: BTreeSet::new(),
+            window: Window::new(),
+            payload_bytes: 0,
+            in_flight: 0,
+            next_connection: 0,
+            next_sweep: Timestamp::EPOCH,
+            draining: false,
+        }
+    }
+
+    /// New limits, from now on.
+    pub fn reload(&mut self, settings: Settings, now: Timestamp, actions: &mut Vec<Action>) {
+        self.settings = settings;
+        // Routes and DNS settings may have changed too: every domain is looked up again when it is next needed.
+        for domain in self.domains.values_mut() {
+            if let Some((_, expires_at)) = &mut domain.site {
+                *expires_at = now;
+            }
+        }
+        self.serve_line(now, actions);
+    }
+
+    /// A message was committed.
+    pub fn accepted(&mut self, handoff: Handoff, now: Timestamp, actions: &mut Vec<Action>) {
+        let message = &handoff.message;
+        for (index, domain) in message.domains.iter().enumerate() {
+            let Ok(group) = u16::try_from(index) else { break };
+            let key = JobKey { id: message.id, group };
+            let payload = Payload { message: handoff.message.clone(), body: handoff.body.clone() };
+            let fits = self.payload_bytes + payload.bytes() <= self.settings.body_cache_bytes;
+            let job = Job {
+                due_at: handoff.due_at,
+                expires_at: message.expires_at,
+                domain: domain.clone(),
+                attempts: 0,
+                notices: 0,
+                ambiguous: false,
+                state: JobState::Waiting,
+                payload: fits.then(|| Box::new(payload)),
+            };
+            self.insert(key, job, now, actions);
+        }
+    }
+
+    /// A page of the due index was read.
+    pub fn paged(&mut self, page: DuePage, now: Timestamp, actions: &mut Vec<Action>) {
+        let flushing = self.window.is_flushing();
+        for due in &page.jobs {
+            if self.jobs.contains_key(&due.key) || !self.window.is_current(due.key) {
+                continue;
+            }
+            let Some((domain, expires_at)) = job_from_due(due) else {
+                tracing::error!(message_id = %due.key.id, domain = due.entry.domain, "due entry names no domain; it is left alone");
+                continue;
+            };
+            let ambiguous = self.unclean_since.is_some_and(|since| due.due_at <= since);
+            let job = Job {
+                due_at: due.due_at,
+                expires_at,
+                domain,
+                attempts: due.entry.attempts,
+                notices: 0,
+                ambiguous,
+                state: JobState::Waiting,
+                payload: None,
+            };
+            let now = if flushing { now.max(due.due_at) } else { now };
+            self.insert(due.key, job, now, actions);
+        }
+        self.window.paged(page.next, now);
+        self.page_in(now, actions);
+    }
+
+    /// The page could not be read: the store fails; the next tick tries again.
+    pub fn page_failed(&mut self) {
+        self.window.page_failed();
+    }
+
+    /// The site of a domain is known, until `expires_at`.
+    pub fn resolved(
+        &mut self,
+        domain: &Domain,
+        site: SiteName,
+        expires_at: Timestamp,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
+        let state = self.domains.entry(domain.clone()).or_default();
+        state.site = Some((site.clone(), expires_at));
+        let parked = std::mem::take(&mut state.parked);
+        for key in parked {
+            self.enqueue(key, &site);
+        }
+        self.serve(&site, now, actions);
+    }
+
+    /// A domain has no route: its jobs are settled accordingly.
+    pub fn unroutable(&mut self, domain: &Domain, failure: &RoutingFailure, actions: &mut Vec<Action>) {
+        let Some(state) = self.domains.get_mut(domain) else { return };
+        state.site = None;
+        let parked = std::mem::take(&mut state.parked);
+        for key in parked {
+            if let Some(lease) = self.lease(key) {
+                actions.push(Action::Settle { lease, verdict: Verdict::Routing(failure.clone()) });
+            }
+        }
+    }
+
+    /// A connection did what it was given, and could do more. Its jobs are settled by their own messages.
+    pub fn connection_idle(
+        &mut self,
+        id: ConnectionId,
+        feedback: HostFeedback,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.idle = true;
+        let name = connection.site.clone();
+        self.learn(&name, feedback, now);
+        let Some(site) = self.sites.get_mut(&name) else { return };
+        if site.connections > site.window() {
+            self.set_idle(id, false);
+            actions.push(Action::Close(id));
+            return;
+        }
+        site.idle.push(id);
+        self.serve(&name, now, actions);
+        self.serve_line(now, actions);
+    }
+
+    /// A connection is gone. `unserved` are jobs it was given and did not try.
+    pub fn connection_closed(
+        &mut self,
+        id: ConnectionId,
+        feedback: HostFeedback,
+        unserved: Vec<Lease>,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(connection) = self.connections.remove(&id) else { return };
+        let name = connection.site;
+        if let Some(site) = self.sites.get_mut(&name) {
+            site.connections -= 1;
+            site.idle.retain(|idle| *idle != id);
+        }
+        self.learn(&name, feedback, now);
+        for lease in unserved.into_iter().rev() {
+            self.give_back(lease, &name);
+        }
+        self.serve(&name, now, actions);
+        self.serve_line(now, actions);
+    }
+
+    /// A settlement was committed.
+    pub fn settled(&mut self, key: JobKey, settled: Settled, now: Timestamp, actions: &mut Vec<Action>) {
+        self.window.changed(key);
+        let Some(mut job) = self.remove(key) else {
+            // A released job that was not in memory.
+            return self.page_in(now, actions);
+        };
+        let Settled::Due { at, attempts } = settled else { return self.page_in(now, actions) };
+        (job.due_at, job.attempts, job.ambiguous) = (at, attempts, false);
+        job.state = JobState::Waiting;
+        self.insert(key, job, now, actions);
+    }
+
+    /// A job that was not in memory was made due (released).
+    pub fn released(&mut self, due: &DueJob, now: Timestamp, actions: &mut Vec<Action>) {
+        let Some((domain, expires_at)) = job_from_due(due) else { return };
+        self.window.changed(due.key);
+        let job = Job {
+            due_at: due.due_at,
+            expires_at,
+            domain,
+            attempts: due.entry.attempts,
+            notices: 0,
+            ambiguous: false,
+            state: JobState::Waiting,
+            payload: None,
+        };
+        self.insert(due.key, job, now, actions);
+    }
+
+    /// The time has come that [`Scheduler::next_wakeup`] named, or any other.
+    pub fn tick(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        while let Some((at, key)) = self.waiting.first().copied() {
+            if at > now {
+                break;
+            }
+            self.waiting.pop_first();
+            self.make_ready(key, now, actions);
+        }
+        while let Some((at, site)) = self.alarms.first().cloned() {
+            if at > now {
+                break;
+            }
+            self.alarms.pop_first();
+            self.serve(&site, now, actions);
+        }
+        if now >= self.next_sweep {
+            self.next_sweep = now.plus(SWEEP_EVERY);
+            self.sweep(now, actions);
+        }
+        self.page_in(now, actions);
+        self.serve_line(now, actions);
+    }
+
+    /// When [`Scheduler::tick`] is needed next.
+    pub fn next_wakeup(&self) -> Timestamp {
+        let waiting = self.waiting.first().map(|(at, _)| *at);
+        let alarm = self.alarms.first().map(|(at, _)| *at);
+        [waiting, alarm, Some(self.next_sweep)].into_iter().flatten().min().unwrap_or(Timestamp::MAX)
+    }
+
+    /// Everything deferred is due now, suspended sites are tried at once (SIGUSR2).
+    pub fn flush(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        self.window.flush();
+        self.alarms.clear();
+        let names: Vec<_> = self.sites.keys().cloned().collect();
+        for name in names {
+            if let Some(site) = self.sites.get_mut(&name) {
+                site.unsuspend();
+            }
+            self.serve(&name, now, actions);
+        }
+        for (_, key) in std::mem::take(&mut self.waiting) {
+            self.make_ready(key, now, actions);
+        }
+        self.page_in(now, actions);
+    }
+
+    /// Applies an operator's command to a job; `false` where it is in flight and the command must be given again.
+    pub fn command(&mut self, due: &DueJob, command: &Command, now: Timestamp, actions: &mut Vec<Action>) -> bool {
+        if self.jobs.get(&due.key).is_some_and(|job| job.state == JobState::Leased) {
+            return false;
+        }
+        if !self.jobs.contains_key(&due.key) {
+            let Some((domain, expires_at)) = job_from_due(due) else { return false };
+            let (due_at, attempts) = (due.due_at, due.entry.attempts);
+            let ambiguous = self.unclean_since.is_some_and(|since| due_at <= since);
+            let state = JobState::Waiting;
+            let job = Job { due_at, expires_at, domain, attempts, notices: 0, ambiguous, state, payload: None };
+            self.jobs.insert(due.key, job);
+            self.waiting.insert((due_at, due.key));
+        }
+        let verdict = match command {
+            Command::Retry => {
+                self.unpark(due.key);
+                let domain = self.jobs.get(&due.key).map(|job| job.domain.clone());
+                self.unsuspend_domain(domain.as_ref());
+                self.make_ready(due.key, now, actions);
+                return true;
+            }
+            Command::Hold(reason) => Verdict::Hold(reason.clone()),
+            Command::Cancel => Verdict::Cancelled,
+        };
+        self.unpark(due.key);
+        if let Some(lease) = self.lease(due.key) {
+            actions.push(Action::Settle { lease, verdict });
+        }
+        true
+    }
+
+    /// No new work from now on; what is in flight goes on.
+    pub fn drain(&mut self, actions: &mut Vec<Action>) {
+        self.draining = true;
+        for (id, connection) in &mut self.connections {
+            if std::mem::replace(&mut connection.idle, false) {
+                actions.push(Action::Close(*id));
+            }
+        }
+        for site in self.sites.values_mut() {
+            site.idle.clear();
+        }
+    }
+
+    /// Whether nothing is in flight.
+    pub fn is_quiet(&self) -> bool {
+        self.in_flight == 0 && self.connections.is_empty()
+    }
+
+    /// Totals for status and metrics.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            jobs: self.jobs.len(),
+            in_flight: self.in_flight,
+            ready: self.sites.values().map(|site| site.ready.len()).sum(),
+            connections: self.connections.len(),
+            sites: self.sites.len(),
+        }
+    }
+
+    /// The sites with the most ready jobs, at most `limit`.
+    pub fn report(&self, limit: usize, now: Timestamp) -> Vec<SiteReport> {
+        let mut reports: Vec<_> = self
+            .sites
+            .iter()
+            .map(|(name, site)| SiteReport {
+                site: name.clone(),
+                ready: site.ready.len(),
+                connections: site.connections,
+                window: site.window(),
+                suspended_until: site.suspended_until(now),
+                reason: site.reason().map(str::to_owned),
+            })
+            .collect();
+        reports.sort_by(|a, b| b.ready.cmp(&a.ready).then_with(|| a.site.cmp(&b.site)));
+        reports.truncate(limit);
+        reports
+    }
+
+    /// Where a job is; `None` where it waits on disk.
+    pub fn whereabouts(&self, key: JobKey, now: Timestamp) -> Option<Whereabouts> {
+        let job = self.jobs.get(&key)?;
+        Some(match job.state {
+            JobState::Leased => Whereabouts::InFlight,
+            JobState::Resolving => Whereabouts::Resolving,
+            JobState::Waiting => Whereabouts::Waiting(job.due_at),
+            JobState::Ready => {
+                let (name, _) = self.domains.get(&job.domain)?.site.as_ref()?;
+                let site = self.sites.get(name)?;
+                match site.suspended_until(now) {
+                    None => Whereabouts::Ready(name.clone()),
+                    Some(until) => {
+                        let reason = site.reason().unwrap_or("it was unreachable").to_owned();
+                        Whereabouts::Suspended { site: name.clone(), until, reason }
+                    }
+                }
+            }
+        })
+    }
+
+    fn insert(&mut self, key: JobKey, job: Job, now: Timestamp, actions: &mut Vec<Action>) {
+        let place = DueKey::of(job.due_at, key);
+        let fresh = job.payload.is_some();
+        if self.jobs.len() >= self.settings.jobs_max {
+            return self.window.leave_on_disk(place);
+        }
+        // What was just accepted is due now, though the window may not have come that far after a restart.
+        if !fresh && job.due_at > now && !self.window.covers(place) {
+            return;
+        }
+        self.payload_bytes += job.payload.as_ref().map_or(0, |payload| payload.bytes());
+        let due_at = job.due_at;
+        self.jobs.insert(key, job);
+        if due_at > now {
+            self.waiting.insert((due_at, key));
+        } else {
+            self.make_ready(key, now, actions);
+        }
+    }
+
+    fn remove(&mut self, key: JobKey) -> Option<Job> {
+        let mut job = self.jobs.remove(&key)?;
+        match job.state {
+            JobState::Leased => self.in_flight -= 1,
+            JobState::Waiting => {
+                self.waiting.remove(&(job.due_at, key));
+            }
+            JobState::Resolving | JobState::Ready => {}
+        }
+        if let Some(payload) = job.payload.take() {
+            self.payload_bytes -= payload.bytes();
+        }
+        Some(job)
+    }
+
+    /// Due now: to its site, or to find out which that is.
+    fn make_ready(&mut self, key: JobKey, now: Timestamp, actions: &mut Vec<Action>) {
+        let Some(job) = self.jobs.get_mut(&key) else { return };
+        self.waiting.remove(&(job.due_at, key));
+        if now >= job.expires_at {
+            if let Some(lease) = self.lease(key) {
+                actions.push(Action::Settle { lease, verdict: Verdict::Expired(None) });
+            }
+            return;
+        }
+        let domain = job.domain.clone();
+        let state = self.domains.entry(domain.clone()).or_default();
+        match &state.site {
+            Some((site, expires_at)) if *expires_at > now => {
+                let site = site.clone();
+                self.enqueue(key, &site);
+                self.serve(&site, now, actions);
+            }
+            _ => {
+                job.state = JobState::Resolving;
+                state.parked.push(key);
+                if state.parked.len() == 1 {
+                    actions.push(Action::Resolve(domain));
+                }
+            }
+        }
+    }
+
+    fn enqueue(&mut self, key: JobKey, site: &SiteName) {
+        let Some(job) = self.jobs.get_mut(&key) else { return };
+        job.state = JobState::Ready;
+        self.site_mut(site).ready.push_back(key);
+    }
+
+    fn site_mut(&mut self, name: &SiteName) -> &mut Site {
+        let connections_max = self.settings.connections_per_site_max;
+        self.sites.entry(name.clone()).or_insert_with(|| Site::new(connections_max))
+    }
+
+    /// Gives ready jobs of a site to its idle connections, and opens more where that is allowed.
+    fn serve(&mut self, name: &SiteName, now: Timestamp, actions: &mut Vec<Action>) {
+        while !self.draining {
+            let Some(site) = self.sites.get_mut(name) else { return };
+            let idle = site.idle.last().copied().filter(|_| site.suspended_until(now).is_none());
+            let may_open = site.may_open(now);
+            if site.ready.is_empty() || (idle.is_none() && !may_open) {
+                return;
+            }
+            if idle.is_none() && self.connections.len() >= self.settings.connections_max {
+                if !std::mem::replace(&mut site.in_line, true) {
+                    self.line.push_back(name.clone());
+                }
+                return;
+            }
+            let Some((domain, jobs)) = self.next_jobs(name, now, actions) else { continue };
+            match idle {
+                Some(connection) => {
+                    self.take_idle(connection, name);
+                    actions.push(Action::Assign { connection, jobs });
+                }
+                None => {
+                    let connection = self.open(name);
+                    actions.push(Action::Open { connection, site: name.clone(), domain, jobs });
+                }
+            }
+        }
+    }
+
+    /// The next jobs of a site that can share a transaction: one message, several of its domains.
+    fn next_jobs(
+        &mut self,
+        name: &SiteName,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) -> Option<(Domain, Vec<Lease>)> {
+        let mut leases: Vec<Lease> = Vec::new();
+        let mut first_domain = None;
+        while let Some(key) = self.sites.get(name)?.ready.front().copied() {
+            if leases.first().is_some_and(|first| {
+                first.key.id != key.id || leases.len() >= self.settings.recipients_per_transaction_max
+            }) {
+                break;
+            }
+            self.sites.get_mut(name)?.ready.pop_front();
+            let Some(job) = self.jobs.get(&key).filter(|job| job.state == JobState::Ready) else { continue };
+            let expired = now >= job.expires_at;
+            let domain = job.domain.clone();
+            let Some(lease) = self.lease(key) else { continue };
+            if expired {
+                let reason = self.sites.get(name).and_then(Site::reason).map(str::to_owned);
+                actions.push(Action::Settle { lease, verdict: Verdict::Expired(reason) });
+                continue;
+            }
+            first_domain.get_or_insert(domain);
+            leases.push(lease);
+        }
+        Some((first_domain?, leases))
+    }
+
+    fn lease(&mut self, key: JobKey) -> Option<Lease> {
+        let job = self.jobs.get_mut(&key)?;
+        self.waiting.remove(&(job.due_at, key));
+        job.state = JobState::Leased;
+        self.in_flight += 1;
+        let payload = job.payload.take().map(|payload| *payload);
+        self.payload_bytes -= payload.as_ref().map_or(0, Payload::bytes);
+        Some(Lease { key, due_at: Some(job.due_at), attempts: job.attempts, ambiguous: job.ambiguous, payload })
+    }
+
+    fn give_back(&mut self, lease: Lease, site: &SiteName) {
+        let Some(job) = self.jobs.get_mut(&lease.key) else { return };
+        self.in_flight -= 1;
+        job.state = JobState::Ready;
+        if let Some(payload) = lease.payload {
+            self.payload_bytes += payload.bytes();
+            job.payload = Some(Box::new(payload));
+        }
+        self.site_mut(site).ready.push_front(lease.key);
+    }
+
+    fn open(&mut self, name: &SiteName) -> ConnectionId {
+        let id = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        self.connections.insert(id, Connection { site: name.clone(), idle: false });
+        self.site_mut(name).connections += 1;
+        id
+    }
+
+    fn take_idle(&mut self, id: ConnectionId, name: &SiteName) {
+        self.site_mut(name).idle.retain(|idle| *idle != id);
+        self.set_idle(id, false);
+    }
+
+    fn set_idle(&mut self, id: ConnectionId, idle: bool) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.idle = idle;
+        }
+    }
+
+    /// Serves the sites that wait for a connection; makes room by closing one idle connection of another site each.
+    fn serve_line(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        for _ in 0..self.line.len() {
+            if self.connections.len() >= self.settings.connections_max {
+                self.close_one_idle(actions);
+                return;
+            }
+            let Some(name) = self.line.pop_front() else { return };
+            if let Some(site) = self.sites.get_mut(&name) {
+                site.in_line = false;
+            }
+            self.serve(&name, now, actions);
+        }
+    }
+
+    fn close_one_idle(&mut self, actions: &mut Vec<Action>) {
+        let Some((id, name)) = self
+            .connections
+            .iter()
+            .find(|(_, connection)| connection.idle)
+            .map(|(id, connection)| (*id, connection.site.clone()))
+        else {
+            return;
+        };
+        self.take_idle(id, &name);
+        actions.push(Action::Close(id));
+    }
+
+    fn learn(&mut self, name: &SiteName, feedback: HostFeedback, now: Timestamp) {
+        let connections_max = self.settings.connections_per_site_max;
+        let Some(site) = self.sites.get_mut(name) else { return };
+        if let Some(until) = site.learn(feedback, connections_max, now) {
+            self.alarms.insert((until, name.clone()));
+        }
+    }
+
+    fn page_in(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        if self.draining || self.jobs.len() + PAGE_JOBS > self.settings.jobs_max.max(PAGE_JOBS * 2) {
+            return;
+        }
+        if let Some((from, until)) = self.window.next_page(now) {
+            actions.push(Action::PageIn { from, until, limit: PAGE_JOBS });
+        }
+    }
+
+    fn unpark(&mut self, key: JobKey) {
+        let Some(job) = self.jobs.get(&key).filter(|job| job.state == JobState::Resolving) else { return };
+        if let Some(state) = self.domains.get_mut(&job.domain) {
+            state.parked.retain(|parked| *parked != key);
+        }
+    }
+
+    fn unsuspend_domain(&mut self, domain: Option<&Domain>) {
+        let state = domain.and_then(|domain| self.domains.get(domain));
+        let Some((name, _)) = state.and_then(|state| state.site.as_ref()) else { return };
+        if let Some(site) = self.sites.get_mut(name) {
+            site.unsuspend();
+        }
+    }
+
+    /// Jobs of suspended sites that expired, or whose senders should hear of the delay; names without jobs.
+    fn sweep(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        let suspended = self.sites.iter().filter(|(_, site)| site.suspended_until(now).is_some());
+        let mut overdue = Vec::new();
+        for (_, site) in suspended {
+            for key in &site.ready {
+                let Some(job) = self.jobs.get_mut(key).filter(|job| job.state == JobState::Ready) else { continue };
+                let age = now.since(key.id.accepted_at());
+                let notices = self.settings.delay_notices.iter().filter(|notice| age >= **notice).count();
+                let notices = u8::try_from(notices).unwrap_or(u8::MAX);
+                let reason = site.reason().unwrap_or("it was unreachable").to_owned();
+                if now >= job.expires_at {
+                    overdue.push((*key, Verdict::Expired(Some(reason))));
+                } else if notices > job.notices {
+                    job.notices = notices;
+                    overdue.push((*key, Verdict::Notice(reason)));
+                }
+            }
+        }
+        for (key, verdict) in overdue {
+            if let Some(lease) = self.lease(key) {
+                actions.push(Action::Settle { lease, verdict });
+            }
+        }
+        if self.domains.len() > IDLE_NAMES_MAX {
+            let used: std::collections::HashSet<&Domain> = self.jobs.values().map(|job| &job.domain).collect();
+            self.domains.retain(|domain, state| !state.parked.is_empty() || used.contains(domain));
+        }
+        if self.sites.len() > IDLE_NAMES_MAX {
+            self.sites.retain(|_, site| !site.is_forgettable());
+        }
+    }
+}
