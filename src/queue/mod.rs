@@ -7,6 +7,7 @@
 mod committer;
 pub mod health;
 pub mod intake;
+pub mod invariants;
 mod meta;
 pub mod model;
 mod open;
@@ -14,6 +15,8 @@ pub mod outbox;
 pub mod rocks;
 pub mod store;
 pub mod stored;
+#[cfg(test)]
+mod tests;
 mod transition;
 
 use std::sync::atomic::{AtomicU64, Ordering};

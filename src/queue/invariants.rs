@@ -1,0 +1,127 @@
+//! What must hold of a queue at rest, written once: tests, recovery drills and simulation ask the same function.
+//!
+//! The names are those of docs/QUEUE.md.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use queue_format as format;
+
+use super::committer::ENDED_GROUPS_INDEX;
+use super::meta;
+use super::store::{Family, Record, Store, StoreError};
+
+/// Records read at once.
+const PAGE: usize = 4_096;
+
+/// Reads the whole store and returns a sentence for each violation. Blocks; for a store that nobody writes.
+pub fn violations(store: &dyn Store) -> Result<Vec<String>, StoreError> {
+    let mut found = Vec::new();
+    let places = places(store, &mut found)?;
+    let mut messages = 0_u64;
+    let mut known = BTreeSet::new();
+    for (key, value) in all(store, Family::Message)? {
+        messages += 1;
+        let Ok(id) = <[u8; 22]>::try_from(key.as_slice()) else {
+            found.push(format!("KEY: message key {key:02x?} is not an id"));
+            continue;
+        };
+        known.insert(id);
+        match format::MessageRecord::decode(&value) {
+            Err(error) => found.push(format!("RECORD: message {id:02x?}: {error}")),
+            Ok(record) => check_message(store, &id, &record, places.get(&id), &mut found)?,
+        }
+    }
+    for id in places.keys().filter(|id| !known.contains(*id)) {
+        found.push(format!("ORPHAN: {id:02x?} is due or held, but there is no message"));
+    }
+    for family in [Family::Body, Family::BodyPart, Family::Recipient] {
+        for (key, _) in all(store, family)? {
+            let id = key.first_chunk::<22>();
+            if id.is_none_or(|id| !known.contains(id)) {
+                found.push(format!("LEFTOVER: {} {key:02x?} has no message", family.name()));
+            }
+        }
+    }
+    check_counter(store, messages, &mut found)?;
+    check_outbox(store, &mut found)?;
+    Ok(found)
+}
+
+fn all(store: &dyn Store, family: Family) -> Result<Vec<Record>, StoreError> {
+    let mut records: Vec<Record> = Vec::new();
+    let mut from = Vec::new();
+    loop {
+        let page = store.scan(family, &from, &[0xff; 33], PAGE)?;
+        let Some((last, _)) = page.last() else { return Ok(records) };
+        from.clone_from(last);
+        from.push(0);
+        records.extend(page);
+    }
+}
+
+type Places = BTreeMap<[u8; 22], BTreeMap<u16, usize>>;
+
+/// For each message, how often each of its groups is due or held.
+fn places(store: &dyn Store, found: &mut Vec<String>) -> Result<Places, StoreError> {
+    let mut places = Places::new();
+    let due = all(store, Family::Due)?;
+    let held = all(store, Family::Hold)?;
+    let due = due.iter().map(|(key, _)| format::parse_due_key(key).map(|(_, id, group)| (id, group)));
+    let held = held.iter().map(|(key, _)| format::parse_hold_key(key));
+    for place in due.chain(held) {
+        match place {
+            Some((id, group)) => *places.entry(id).or_default().entry(group).or_default() += 1,
+            None => found.push("KEY: a due or hold key is malformed".to_owned()),
+        }
+    }
+    Ok(places)
+}
+
+fn check_message(
+    store: &dyn Store,
+    id: &[u8; 22],
+    record: &format::MessageRecord,
+    places: Option<&BTreeMap<u16, usize>>,
+    found: &mut Vec<String>,
+) -> Result<(), StoreError> {
+    if record.body_parts == 0 && store.get(Family::Body, id)?.is_none() {
+        found.push(format!("BODY: message {id:02x?} has no body"));
+    }
+    for part in 0..record.body_parts {
+        if store.get(Family::BodyPart, &format::body_part_key(id, part))?.is_none() {
+            found.push(format!("BODY: message {id:02x?} has no part {part}"));
+        }
+    }
+    let ended = store.get(Family::Recipient, &format::recipient_key(id, ENDED_GROUPS_INDEX))?.unwrap_or_default();
+    for group in 0..u16::try_from(record.domains.len()).unwrap_or(u16::MAX) {
+        let has_ended = ended.get(usize::from(group / 8)).is_some_and(|byte| byte >> (group % 8) & 1 == 1);
+        let count = places.and_then(|places| places.get(&group)).copied().unwrap_or(0);
+        if count != usize::from(!has_ended) {
+            found.push(format!("DUE: group {group} of {id:02x?}: ended {has_ended}, due or held {count} times"));
+        }
+    }
+    Ok(())
+}
+
+fn check_counter(store: &dyn Store, messages: u64, found: &mut Vec<String>) -> Result<(), StoreError> {
+    let counter = store.get(Family::Meta, meta::MESSAGES.as_bytes())?;
+    let counter = counter.map_or(Ok(0), |bytes| format::decode_meta_number(&bytes));
+    if counter.as_ref().ok() != Some(&messages) {
+        found.push(format!("COUNTER: {messages} messages, counter says {counter:?}"));
+    }
+    Ok(())
+}
+
+fn check_outbox(store: &dyn Store, found: &mut Vec<String>) -> Result<(), StoreError> {
+    let mut expected = None;
+    for (key, _) in all(store, Family::Outbox)? {
+        let id = format::parse_outbox_key(&key);
+        if let (Some(id), Some(expected)) = (id, expected)
+            && id != expected
+        {
+            found.push(format!("EVENTS: event {id} follows {}", expected - 1));
+        }
+        expected = id.map(|id| id + 1);
+    }
+    Ok(())
+}

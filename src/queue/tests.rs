@@ -1,0 +1,421 @@
+//! The queue against its specification: random accept, settle, hold, crash and reopen, on the model store and on RocksDB.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::sync::oneshot;
+
+use super::invariants::violations;
+use super::model::ModelStore;
+use super::rocks::{RocksSettings, RocksStore};
+use super::store::{Family, Store};
+use super::*;
+use crate::events::{EventId, EventKind, EventLine, Outbox};
+use crate::types::{BodyKind, EmailAddress, Envelope, ManualClock, Recipient, ReversePath};
+
+/// One step of a random run. Numbers are taken modulo what exists.
+#[derive(Clone, Debug)]
+enum Step {
+    Accept { domains: u8, spooled: bool },
+    Deliver(usize),
+    Defer(usize),
+    Hold(usize),
+    Bounce { job: usize, dsn: bool },
+    Consume,
+    Reopen,
+    Crash,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (1..4_u8, any::<bool>()).prop_map(|(domains, spooled)| Step::Accept { domains, spooled }),
+        4 => any::<usize>().prop_map(Step::Deliver),
+        2 => any::<usize>().prop_map(Step::Defer),
+        1 => any::<usize>().prop_map(Step::Hold),
+        1 => (any::<usize>(), any::<bool>()).prop_map(|(job, dsn)| Step::Bounce { job, dsn }),
+        1 => Just(Step::Consume),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::Crash),
+    ];
+    proptest::collection::vec(step, 1..40)
+}
+
+struct World {
+    store: Arc<dyn Store>,
+    clock: Arc<ManualClock>,
+    opened: Option<Opened>,
+    /// What must be there: jobs with their place, by key. `None`: held.
+    jobs: BTreeMap<JobKey, Option<Timestamp>>,
+    last_event: u64,
+}
+
+fn line(kind: EventKind) -> EventLine {
+    EventLine { kind, json: Bytes::from_static(b"{\"id\":}"), id_at: 6 }
+}
+
+fn new_message(id: MessageId, domains: u8, body: NewBody) -> NewMessage {
+    let recipients = (0..domains).map(|n| Recipient {
+        address: EmailAddress::parse(&format!("user@d{n}.test"), false).unwrap(),
+        notify: None,
+        orcpt: None,
+    });
+    let envelope = Envelope {
+        reverse_path: ReversePath::Mailbox(EmailAddress::parse("from@app.test", false).unwrap()),
+        recipients: recipients.collect(),
+        body: BodyKind::SevenBit,
+        smtputf8: false,
+        ret: None,
+        envid: None,
+    };
+    NewMessage {
+        id,
+        envelope,
+        body,
+        header_bytes: 0,
+        mail_json: Bytes::from_static(b"{}"),
+        send_event: line(EventKind::Send),
+        caller: "network".into(),
+        lifetime: Duration::from_secs(86_400),
+    }
+}
+
+impl World {
+    fn new(store: Arc<dyn Store>) -> Self {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
+        let mut world = Self { store, clock, opened: None, jobs: BTreeMap::new(), last_event: 0 };
+        world.open();
+        world
+    }
+
+    fn open(&mut self) {
+        let clock: Arc<dyn Clock> = self.clock.clone();
+        let settings = Settings { free_space_reserve_bytes: 0, ..Settings::default() };
+        self.opened = Some(Queue::open(Arc::clone(&self.store), &settings, clock, 7).unwrap());
+    }
+
+    /// Ends the queue as the end of the process does; the committer's last sync included.
+    fn close(&mut self) {
+        let Opened { queue, handoffs, committer, .. } = self.opened.take().unwrap();
+        drop((queue, handoffs));
+        committer.join().unwrap();
+    }
+
+    fn queue(&self) -> &Queue {
+        &self.opened.as_ref().unwrap().queue
+    }
+
+    async fn accept(&mut self, domains: u8, spooled: bool) {
+        self.clock.advance(Duration::from_millis(3));
+        let queue = self.queue().clone();
+        let id = queue.new_id();
+        let body = if spooled {
+            queue.spool(id, 0, Bytes::from_static(b"part 0")).await.unwrap();
+            queue.spool(id, 1, Bytes::from_static(b"part 1")).await.unwrap();
+            NewBody::Spooled { parts: 2, bytes: 12 }
+        } else {
+            NewBody::Inline(Bytes::from_static(b"Subject: x\r\n\r\nbody\r\n"))
+        };
+        queue.accept(new_message(id, domains, body)).await.unwrap();
+        let handoff = self.opened.as_mut().unwrap().handoffs.recv().await.unwrap();
+        assert_eq!(handoff.message.id, id);
+        self.last_event += 1;
+        for group in 0..u16::from(domains) {
+            self.jobs.insert(JobKey { id, group }, Some(self.clock.now()));
+        }
+    }
+
+    fn pick(&self, number: usize) -> Option<(JobKey, Option<Timestamp>, StoredMessage)> {
+        let (key, place) = self.jobs.iter().nth(number.checked_rem(self.jobs.len())?)?;
+        let message = self.queue().load(key.id).unwrap().expect("a job's message is there");
+        Some((*key, *place, message))
+    }
+
+    async fn settle(&mut self, key: JobKey, place: Option<Timestamp>, next: Next, message: &StoredMessage, dsn: bool) {
+        self.clock.advance(Duration::from_millis(3));
+        let queue = self.queue().clone();
+        let outcome = match next {
+            Next::Ended(_) => RecipientOutcome::Delivered,
+            _ => RecipientOutcome::Pending,
+        };
+        let state = RecipientState {
+            outcome,
+            attempts: 1,
+            first_attempt_ms: 1,
+            last_attempt_ms: 1,
+            last_reply: "451 later".to_owned(),
+            last_rule: String::new(),
+            last_host: String::new(),
+            delay_notices: 0,
+            failing_since_ms: 0,
+        };
+        let states = message.pending(key.group).map(|index| (u32::try_from(index).unwrap(), state.clone())).collect();
+        let id = queue.new_id();
+        let body = NewBody::Inline(Bytes::from_static(b"Subject: dsn\r\n\r\n"));
+        let notifications = if dsn { vec![new_message(id, 1, body)] } else { Vec::new() };
+        match &next {
+            Next::Ended(_) => drop(self.jobs.remove(&key)),
+            Next::Due { at, .. } => drop(self.jobs.insert(key, Some(*at))),
+            Next::Held { .. } => drop(self.jobs.insert(key, None)),
+        }
+        let events = vec![line(EventKind::Delivery)];
+        let (sender, receiver) = oneshot::channel();
+        let settlement = Settlement { key, due_at: place, states, next, events, notifications };
+        queue.settle(settlement, move || drop(sender.send(()))).await;
+        receiver.await.unwrap();
+        self.last_event += 1 + u64::from(dsn);
+        if dsn {
+            self.opened.as_mut().unwrap().handoffs.recv().await.unwrap();
+            self.jobs.insert(JobKey { id, group: 0 }, Some(id.accepted_at()));
+        }
+    }
+
+    async fn step(&mut self, step: Step) {
+        match step {
+            Step::Accept { domains, spooled } => self.accept(domains, spooled).await,
+            Step::Deliver(number) => self.end(number, false).await,
+            Step::Bounce { job, dsn } => self.end(job, dsn).await,
+            Step::Defer(number) => {
+                let Some((key, place, message)) = self.pick(number) else { return };
+                let at = self.clock.now().plus(Duration::from_secs(60));
+                let next = Next::Due { at, entry: message.due_entry(key.group, 1) };
+                self.settle(key, place, next, &message, false).await;
+            }
+            Step::Hold(number) => {
+                let Some((key, Some(due_at), message)) = self.pick(number) else { return };
+                let (entry, reason) = (message.due_entry(key.group, 1), "test".to_owned());
+                self.settle(key, Some(due_at), Next::Held { due_at, entry, reason }, &message, false).await;
+            }
+            Step::Consume => {
+                let outbox = self.queue().outbox();
+                let synced = outbox.read(outbox.oldest().unwrap(), 1_000).unwrap();
+                if let Some(event) = synced.get(synced.len() / 2) {
+                    outbox.consumed(event.id).unwrap();
+                }
+            }
+            Step::Reopen | Step::Crash => {
+                self.close();
+                self.open();
+            }
+        }
+        self.check();
+    }
+
+    async fn end(&mut self, number: usize, dsn: bool) {
+        let Some((key, place, message)) = self.pick(number) else { return };
+        let end = EndGroup {
+            id: key.id,
+            group: key.group,
+            groups: u16::try_from(message.domains.len()).unwrap(),
+            body_parts: message.body_parts,
+            recipients: u32::try_from(message.envelope.recipients.len()).unwrap(),
+            has_states: message.has_states(),
+        };
+        self.settle(key, place, Next::Ended(end), &message, dsn).await;
+    }
+
+    fn check(&self) {
+        assert_eq!(violations(&*self.store).unwrap(), Vec::<String>::new());
+        let due = self.queue().due(DueKey::START, Timestamp::MAX, 10_000).unwrap();
+        let mut found: BTreeMap<JobKey, Option<Timestamp>> =
+            due.jobs.iter().map(|job| (job.key, Some(job.due_at))).collect();
+        found.extend(self.queue().held(None, 10_000).unwrap().into_iter().map(|job| (job.key, None)));
+        assert_eq!(found, self.jobs);
+    }
+}
+
+fn run(store: Arc<dyn Store>, steps: Vec<Step>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut world = World::new(store);
+        for step in steps {
+            world.step(step).await;
+        }
+        world.close();
+        world.open();
+        world.check();
+        let last = world.store.last(Family::Outbox).unwrap();
+        let last = last.and_then(|(key, _)| queue_format::parse_outbox_key(&key));
+        assert!(last.is_none_or(|last| last == world.last_event), "event ids rise by one");
+        world.close();
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_history_leaves_the_model_store_as_specified(steps in steps()) {
+        run(Arc::new(ModelStore::new()), steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_history_leaves_rocksdb_as_specified(steps in steps()) {
+        let directory = tempfile::tempdir().unwrap();
+        let steps: Vec<Step> = steps.into_iter().filter(|step| !matches!(step, Step::Reopen | Step::Crash)).collect();
+        let settings = RocksSettings { memtable_bytes: 1 << 20, ..RocksSettings::default() };
+        run(Arc::new(RocksStore::open(directory.path(), &settings).unwrap()), steps.clone());
+    }
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+#[test]
+fn a_power_cut_right_after_accept_loses_nothing() {
+    block_on(async {
+        let store = Arc::new(ModelStore::new());
+        let mut world = World::new(store.clone());
+        world.accept(2, false).await;
+        world.accept(1, true).await;
+        store.crash();
+        world.close();
+        world.open();
+        world.check();
+        assert!(world.opened.as_ref().unwrap().unclean_since.is_some());
+        world.close();
+    });
+}
+
+#[test]
+fn a_power_cut_before_an_outcome_is_synced_brings_the_job_back_and_no_event() {
+    block_on(async {
+        let store = Arc::new(ModelStore::new());
+        let mut world = World::new(store.clone());
+        world.accept(1, false).await;
+        let before = world.jobs.clone();
+        // The write is made without a sync; the crash follows before the lazy one.
+        world.end(0, false).await;
+        store.crash();
+        world.jobs = before;
+        let events = world.queue().outbox().read(EventId::new(1), 10).unwrap();
+        let published = events.len();
+        world.close();
+        world.open();
+        world.check();
+        assert!(published <= 2);
+        world.close();
+    });
+}
+
+#[test]
+fn spooled_parts_without_a_message_are_swept_at_the_next_start() {
+    block_on(async {
+        let mut world = World::new(Arc::new(ModelStore::new()));
+        world.accept(1, true).await;
+        let queue = world.queue().clone();
+        let id = queue.new_id();
+        queue.spool(id, 0, Bytes::from_static(b"orphan")).await.unwrap();
+        queue.spool(id, 1, Bytes::from_static(b"orphan")).await.unwrap();
+        drop(queue);
+        world.close();
+        world.open();
+        assert_eq!(world.opened.as_ref().unwrap().swept_parts, 2);
+        world.check();
+        world.close();
+    });
+}
+
+#[test]
+fn a_dead_disk_refuses_mail_keeps_outcomes_and_recovers() {
+    block_on(async {
+        let store = Arc::new(ModelStore::new());
+        let mut world = World::new(store.clone());
+        world.accept(1, false).await;
+        store.set_failing(true);
+        let queue = world.queue().clone();
+        let id = queue.new_id();
+        let body = NewBody::Inline(Bytes::from_static(b"\r\n"));
+        let refused = queue.accept(new_message(id, 1, body.clone())).await;
+        assert!(matches!(refused, Err(AcceptError::NotDurable(_))), "{refused:?}");
+        assert!(matches!(queue.check(1), Err(AcceptError::NotDurable(_))), "the next one is refused before DATA");
+        let (key, place, message) = world.pick(0).unwrap();
+        let (sender, mut receiver) = oneshot::channel();
+        let next = Next::Ended(EndGroup {
+            id: key.id,
+            group: 0,
+            groups: 1,
+            body_parts: 0,
+            recipients: 1,
+            has_states: message.has_states(),
+        });
+        let settlement = Settlement {
+            key,
+            due_at: place,
+            states: Vec::new(),
+            next,
+            events: vec![line(EventKind::Delivery)],
+            notifications: Vec::new(),
+        };
+        queue.settle(settlement, move || drop(sender.send(()))).await;
+        assert!(receiver.try_recv().is_err());
+        store.set_failing(false);
+        receiver.await.expect("the outcome is written once the disk works");
+        queue.accept(new_message(queue.new_id(), 1, body)).await.expect("mail is taken again");
+        drop(queue);
+        world.close();
+        assert_eq!(violations(&*world.store).unwrap(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn limits_refuse_before_anything_is_written() {
+    block_on(async {
+        let mut world = World::new(Arc::new(ModelStore::new()));
+        world.accept(1, false).await;
+        let queue = world.queue().clone();
+        queue.reload(&Settings { messages_max: 1, free_space_reserve_bytes: 0, ..Settings::default() });
+        assert!(matches!(queue.check(0), Err(AcceptError::QueueFull { limit: 1 })));
+        queue.reload(&Settings { free_space_reserve_bytes: 100, ..Settings::default() });
+        queue.health().set_free_bytes(109);
+        assert!(queue.check(9).is_ok());
+        assert!(matches!(queue.check(10), Err(AcceptError::LowDisk { free_bytes: 109, reserve_bytes: 100 })));
+        drop(queue);
+        world.close();
+    });
+}
+
+#[test]
+fn an_orderly_stop_is_remembered_and_a_newer_format_is_refused() {
+    block_on(async {
+        let mut world = World::new(Arc::new(ModelStore::new()));
+        assert!(world.opened.as_ref().unwrap().unclean_since.is_none(), "a fresh store is clean");
+        world.queue().mark_clean_stop().await.unwrap();
+        world.close();
+        world.open();
+        assert!(world.opened.as_ref().unwrap().unclean_since.is_none());
+        world.close();
+        world.open();
+        assert!(world.opened.as_ref().unwrap().unclean_since.is_some());
+        world.close();
+        world.store.write(&[committer::meta_put(meta::FORMAT, 99)], true).unwrap();
+        let refused = Queue::open(Arc::clone(&world.store), &Settings::default(), world.clock.clone(), 1).err();
+        assert!(matches!(refused, Some(OpenError::NewerFormat { found: 99, supported: 1 })));
+    });
+}
+
+#[test]
+fn rocksdb_brings_everything_back_after_a_reopen() {
+    block_on(async {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Arc::new(RocksStore::open(directory.path(), &RocksSettings::default()).unwrap());
+        let mut world = World::new(open());
+        for domains in 1..4 {
+            world.accept(domains, domains == 2).await;
+        }
+        world.step(Step::Defer(1)).await;
+        world.step(Step::Deliver(3)).await;
+        world.close();
+        world.store = Arc::new(ModelStore::new());
+        world.store = open();
+        world.open();
+        world.check();
+        world.close();
+    });
+}

@@ -1,0 +1,278 @@
+//! The inside of the scheduler: jobs into memory, to their sites, out on leases, and the sweep.
+
+use super::{Connection, IDLE_NAMES_MAX, Job, JobState, Scheduler};
+use crate::queue::{DueKey, JobKey};
+use crate::scheduler::sites::Site;
+use crate::scheduler::window::PAGE_JOBS;
+use crate::scheduler::{Action, ConnectionId, HostFeedback, Lease, Payload, SiteName, Verdict};
+use crate::types::{Domain, Timestamp};
+
+impl Scheduler {
+    /// Takes a job into memory, or leaves it on disk. An urgent one is due now, whatever its due time says.
+    pub(super) fn insert(&mut self, key: JobKey, job: Job, urgent: bool, now: Timestamp, actions: &mut Vec<Action>) {
+        let place = DueKey::of(job.due_at, key);
+        let fresh = job.payload.is_some();
+        if self.jobs.len() >= self.settings.jobs_max {
+            return self.window.leave_on_disk(place);
+        }
+        // What was just accepted is due now, though the window may not have come that far after a restart.
+        if !fresh && !urgent && job.due_at > now && !self.window.covers(place) {
+            return;
+        }
+        self.payload_bytes += job.payload.as_ref().map_or(0, |payload| payload.bytes());
+        let due_at = job.due_at;
+        self.jobs.insert(key, job);
+        if due_at > now && !urgent {
+            self.waiting.insert((due_at, key));
+        } else {
+            self.make_ready(key, now, actions);
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: JobKey) -> Option<Job> {
+        let mut job = self.jobs.remove(&key)?;
+        match job.state {
+            JobState::Leased => self.in_flight -= 1,
+            JobState::Waiting => {
+                self.waiting.remove(&(job.due_at, key));
+            }
+            JobState::Resolving | JobState::Ready => {}
+        }
+        if let Some(payload) = job.payload.take() {
+            self.payload_bytes -= payload.bytes();
+        }
+        Some(job)
+    }
+
+    /// Due now: to its site, or to find out which that is.
+    pub(super) fn make_ready(&mut self, key: JobKey, now: Timestamp, actions: &mut Vec<Action>) {
+        let Some(job) = self.jobs.get_mut(&key) else { return };
+        self.waiting.remove(&(job.due_at, key));
+        if now >= job.expires_at {
+            if let Some(lease) = self.lease(key) {
+                actions.push(Action::Settle { lease, verdict: Verdict::Expired(None) });
+            }
+            return;
+        }
+        let domain = job.domain.clone();
+        let state = self.domains.entry(domain.clone()).or_default();
+        match &state.site {
+            Some((site, expires_at)) if *expires_at > now => {
+                let site = site.clone();
+                self.enqueue(key, &site);
+                self.serve(&site, now, actions);
+            }
+            _ => {
+                job.state = JobState::Resolving;
+                state.parked.push(key);
+                if state.parked.len() == 1 {
+                    actions.push(Action::Resolve(domain));
+                }
+            }
+        }
+    }
+
+    pub(super) fn enqueue(&mut self, key: JobKey, site: &SiteName) {
+        let Some(job) = self.jobs.get_mut(&key) else { return };
+        job.state = JobState::Ready;
+        self.site_mut(site).ready.push_back(key);
+    }
+
+    pub(super) fn site_mut(&mut self, name: &SiteName) -> &mut Site {
+        let connections_max = self.settings.connections_per_site_max;
+        self.sites.entry(name.clone()).or_insert_with(|| Site::new(connections_max))
+    }
+
+    /// Gives ready jobs of a site to its idle connections, and opens more where that is allowed.
+    pub(super) fn serve(&mut self, name: &SiteName, now: Timestamp, actions: &mut Vec<Action>) {
+        while !self.draining {
+            let Some(site) = self.sites.get_mut(name) else { return };
+            let idle = site.idle.last().copied().filter(|_| site.suspended_until(now).is_none());
+            let may_open = site.may_open(now);
+            if site.ready.is_empty() || (idle.is_none() && !may_open) {
+                return;
+            }
+            if idle.is_none() && self.connections.len() >= self.settings.connections_max {
+                if !std::mem::replace(&mut site.in_line, true) {
+                    self.line.push_back(name.clone());
+                }
+                return;
+            }
+            let Some((domain, jobs)) = self.next_jobs(name, now, actions) else { continue };
+            match idle {
+                Some(connection) => {
+                    self.take_idle(connection, name);
+                    actions.push(Action::Assign { connection, jobs });
+                }
+                None => {
+                    let connection = self.open(name);
+                    actions.push(Action::Open { connection, site: name.clone(), domain, jobs });
+                }
+            }
+        }
+    }
+
+    /// The next jobs of a site that can share a transaction: one message, several of its domains.
+    pub(super) fn next_jobs(
+        &mut self,
+        name: &SiteName,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) -> Option<(Domain, Vec<Lease>)> {
+        let mut leases: Vec<Lease> = Vec::new();
+        let mut first_domain = None;
+        while let Some(key) = self.sites.get(name)?.ready.front().copied() {
+            if leases.first().is_some_and(|first| {
+                first.key.id != key.id || leases.len() >= self.settings.recipients_per_transaction_max
+            }) {
+                break;
+            }
+            self.sites.get_mut(name)?.ready.pop_front();
+            let Some(job) = self.jobs.get(&key).filter(|job| job.state == JobState::Ready) else { continue };
+            let expired = now >= job.expires_at;
+            let domain = job.domain.clone();
+            let Some(lease) = self.lease(key) else { continue };
+            if expired {
+                let reason = self.sites.get(name).and_then(Site::reason).map(str::to_owned);
+                actions.push(Action::Settle { lease, verdict: Verdict::Expired(reason) });
+                continue;
+            }
+            first_domain.get_or_insert(domain);
+            leases.push(lease);
+        }
+        Some((first_domain?, leases))
+    }
+
+    pub(super) fn lease(&mut self, key: JobKey) -> Option<Lease> {
+        let job = self.jobs.get_mut(&key)?;
+        self.waiting.remove(&(job.due_at, key));
+        job.state = JobState::Leased;
+        self.in_flight += 1;
+        let payload = job.payload.take().map(|payload| *payload);
+        self.payload_bytes -= payload.as_ref().map_or(0, Payload::bytes);
+        Some(Lease { key, due_at: Some(job.due_at), attempts: job.attempts, ambiguous: job.ambiguous, payload })
+    }
+
+    pub(super) fn give_back(&mut self, lease: Lease, site: &SiteName) {
+        let Some(job) = self.jobs.get_mut(&lease.key) else { return };
+        self.in_flight -= 1;
+        job.state = JobState::Ready;
+        if let Some(payload) = lease.payload {
+            self.payload_bytes += payload.bytes();
+            job.payload = Some(Box::new(payload));
+        }
+        self.site_mut(site).ready.push_front(lease.key);
+    }
+
+    pub(super) fn open(&mut self, name: &SiteName) -> ConnectionId {
+        let id = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        self.connections.insert(id, Connection { site: name.clone(), idle: false });
+        self.site_mut(name).connections += 1;
+        id
+    }
+
+    pub(super) fn take_idle(&mut self, id: ConnectionId, name: &SiteName) {
+        self.site_mut(name).idle.retain(|idle| *idle != id);
+        self.set_idle(id, false);
+    }
+
+    pub(super) fn set_idle(&mut self, id: ConnectionId, idle: bool) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.idle = idle;
+        }
+    }
+
+    /// Serves the sites that wait for a connection; makes room by closing one idle connection of another site each.
+    pub(super) fn serve_line(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        for _ in 0..self.line.len() {
+            if self.connections.len() >= self.settings.connections_max {
+                self.close_one_idle(actions);
+                return;
+            }
+            let Some(name) = self.line.pop_front() else { return };
+            if let Some(site) = self.sites.get_mut(&name) {
+                site.in_line = false;
+            }
+            self.serve(&name, now, actions);
+        }
+    }
+
+    pub(super) fn close_one_idle(&mut self, actions: &mut Vec<Action>) {
+        let Some((id, name)) = self
+            .connections
+            .iter()
+            .find(|(_, connection)| connection.idle)
+            .map(|(id, connection)| (*id, connection.site.clone()))
+        else {
+            return;
+        };
+        self.take_idle(id, &name);
+        actions.push(Action::Close(id));
+    }
+
+    pub(super) fn learn(&mut self, name: &SiteName, feedback: HostFeedback, now: Timestamp) {
+        let connections_max = self.settings.connections_per_site_max;
+        let Some(site) = self.sites.get_mut(name) else { return };
+        if let Some(until) = site.learn(feedback, connections_max, now) {
+            self.alarms.insert((until, name.clone()));
+        }
+    }
+
+    pub(super) fn page_in(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        if self.draining || self.jobs.len() + PAGE_JOBS > self.settings.jobs_max.max(PAGE_JOBS * 2) {
+            return;
+        }
+        if let Some((from, until)) = self.window.next_page(now) {
+            actions.push(Action::PageIn { from, until, limit: PAGE_JOBS });
+        }
+    }
+
+    pub(super) fn unpark(&mut self, key: JobKey) {
+        let Some(job) = self.jobs.get(&key).filter(|job| job.state == JobState::Resolving) else { return };
+        if let Some(state) = self.domains.get_mut(&job.domain) {
+            state.parked.retain(|parked| *parked != key);
+        }
+    }
+
+    pub(super) fn unsuspend_domain(&mut self, domain: Option<&Domain>) {
+        let state = domain.and_then(|domain| self.domains.get(domain));
+        let Some((name, _)) = state.and_then(|state| state.site.as_ref()) else { return };
+        if let Some(site) = self.sites.get_mut(name) {
+            site.unsuspend();
+        }
+    }
+
+    /// Jobs of suspended sites that expired, or whose senders should hear of the delay; names without jobs.
+    pub(super) fn sweep(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        let suspended = self.sites.iter().filter(|(_, site)| site.suspended_until(now).is_some());
+        let mut overdue = Vec::new();
+        for (_, site) in suspended {
+            for key in &site.ready {
+                let Some(job) = self.jobs.get_mut(key).filter(|job| job.state == JobState::Ready) else { continue };
+                let age = now.since(key.id.accepted_at());
+                let notices = self.settings.delay_notices.iter().filter(|notice| age >= **notice).count();
+                let notices = u8::try_from(notices).unwrap_or(u8::MAX);
+                let reason = site.reason().unwrap_or("it was unreachable").to_owned();
+                if now >= job.expires_at {
+                    overdue.push((*key, Verdict::Expired(Some(reason))));
+                } else if notices > job.notices {
+                    job.notices = notices;
+                    overdue.push((*key, Verdict::Notice(reason)));
+                }
+            }
+        }
+        for (key, verdict) in overdue {
+            if let Some(lease) = self.lease(key) {
+                actions.push(Action::Settle { lease, verdict });
+            }
+        }
+        if self.domains.len() > IDLE_NAMES_MAX {
+            let used: std::collections::HashSet<&Domain> = self.jobs.values().map(|job| &job.domain).collect();
+            self.domains.retain(|domain, state| !state.parked.is_empty() || used.contains(domain));
+        }
+        if self.sites.len() > IDLE_NAMES_MAX {
+            self.sites.retain(|_, site| !site.is_forgettable());
+        }
+    }
+}
