@@ -1,0 +1,185 @@
+//! Settles jobs without a connection: expired, cancelled, held, released, without a route; and sets aside what cannot be
+//! read, so that one damaged record stops nothing else.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::dispatch::Input;
+use super::shared::{Shared, count};
+use crate::policy::{BounceClass, Disposition, Fault};
+use crate::queue::{
+    DueEntry, DueJob, Intake, JobKey, LoadError, Next, Settlement, StoredBody, StoredMessage,
+};
+use crate::scheduler::settlement::{self, Attempt, Decided, Fate, Way, Words};
+use crate::scheduler::{Lease, Payload, Settled, Verdict};
+use crate::types::{EnhancedStatus, Timestamp};
+
+/// Settles one job. Returns when the settlement is on its way to the committer.
+pub(super) async fn settle(shared: &Arc<Shared>, lease: Lease, verdict: Verdict, inputs: &mpsc::Sender<Input>) {
+    let Some((lease, payload)) = load(shared, lease, inputs).await else { return };
+    let message = &*payload.message;
+    match verdict {
+        Verdict::Hold(reason) => hold(shared, &lease, message, reason, inputs).await,
+        Verdict::Release => {
+            let at = shared.clock.now();
+            let entry = message.due_entry(lease.key.group, lease.attempts);
+            move_to(shared, &lease, Next::Due { at, entry }, Settled::Due { at, attempts: lease.attempts }, inputs).await;
+        }
+        verdict => decide(shared, &lease, &payload, &verdict, inputs).await,
+    }
+}
+
+/// The message of a lease: from memory, or from the queue. `None`: gone or set aside, and settled.
+pub(super) async fn load(
+    shared: &Arc<Shared>,
+    mut lease: Lease,
+    inputs: &mpsc::Sender<Input>,
+) -> Option<(Lease, Payload)> {
+    if let Some(payload) = lease.payload.take() {
+        return Some((lease, payload));
+    }
+    let queue = shared.queue.clone();
+    let id = lease.key.id;
+    let read = tokio::task::spawn_blocking(move || {
+        let Some(message) = queue.load(id)? else { return Ok(None) };
+        let body = queue.body(&message)?;
+        Ok(Some(Payload { message: Arc::new(message), body }))
+    });
+    let problem = match read.await {
+        Ok(Ok(Some(payload))) => return Some((lease, payload)),
+        Ok(Ok(None)) => "there is no such message any more".to_owned(),
+        Ok(Err(LoadError::Damaged(what))) => what,
+        Ok(Err(LoadError::Store(error))) => {
+            tracing::error!(message_id = %id, %error, "message cannot be read; tried again in a minute");
+            let at = shared.clock.now().plus(std::time::Duration::from_secs(60));
+            // Nothing is written: after a restart it is due as before.
+            let settled = Settled::Due { at, attempts: lease.attempts };
+            let _ = inputs.send(Input::Postponed { key: lease.key, due_at: lease.due_at, settled }).await;
+            return None;
+        }
+        Err(error) => format!("reading it failed: {error}"),
+    };
+    tracing::error!(message_id = %id, group = lease.key.group, %problem, "message is set aside as held");
+    let entry = DueEntry {
+        domain: String::new(),
+        expires_at_ms: 0,
+        attempts: lease.attempts,
+        pool: String::new(),
+        tenant: String::new(),
+        priority: 0,
+    };
+    let due_at = lease.due_at.unwrap_or(Timestamp::EPOCH);
+    move_to(shared, &lease, Next::Held { due_at, entry, reason: problem }, Settled::Out, inputs).await;
+    None
+}
+
+async fn hold(shared: &Shared, lease: &Lease, message: &StoredMessage, reason: String, inputs: &mpsc::Sender<Input>) {
+    let entry = message.due_entry(lease.key.group, lease.attempts);
+    let due_at = lease.due_at.unwrap_or_else(|| shared.clock.now());
+    move_to(shared, lease, Next::Held { due_at, entry, reason }, Settled::Out, inputs).await;
+}
+
+async fn move_to(shared: &Shared, lease: &Lease, next: Next, settled: Settled, inputs: &mpsc::Sender<Input>) {
+    let settlement = Settlement {
+        key: lease.key,
+        due_at: lease.due_at,
+        states: Vec::new(),
+        next,
+        events: Vec::new(),
+        notifications: Vec::new(),
+    };
+    commit(shared, settlement, settled, lease.key, inputs).await;
+}
+
+/// Hands a settlement to the committer; the scheduler hears of it when it is written.
+pub(super) async fn commit(
+    shared: &Shared,
+    settlement: Settlement,
+    settled: Settled,
+    key: JobKey,
+    inputs: &mpsc::Sender<Input>,
+) {
+    let released = match (&settlement.next, settlement.due_at) {
+        (Next::Due { at, entry }, None) => Some(DueJob { due_at: *at, key, entry: entry.clone() }),
+        _ => None,
+    };
+    let inputs = inputs.clone();
+    let done = move || {
+        let input = match released {
+            Some(job) => Input::Released(job),
+            None => Input::Settled { key, settled },
+        };
+        // An error means that the dispatcher has ended: nobody needs to know.
+        let _ = inputs.blocking_send(input);
+    };
+    shared.queue.settle(settlement, done).await;
+}
+
+async fn decide(shared: &Shared, lease: &Lease, payload: &Payload, verdict: &Verdict, inputs: &mpsc::Sender<Input>) {
+    let message = &*payload.message;
+    let now = shared.clock.now();
+    let fates: Vec<Fate> =
+        message.pending(lease.key.group).map(|index| fate(verdict, message, index, now)).collect();
+    let first_part;
+    let original: &[u8] = match &payload.body {
+        StoredBody::Inline(bytes) => bytes,
+        StoredBody::Parts { .. } => {
+            let (queue, id) = (shared.queue.clone(), lease.key.id);
+            let part = tokio::task::spawn_blocking(move || queue.body_part(id, 0)).await;
+            first_part = part.ok().and_then(Result::ok).unwrap_or_default();
+            &first_part
+        }
+    };
+    let attempt = Attempt {
+        message,
+        key: lease.key,
+        due_at: lease.due_at,
+        now,
+        ambiguous: lease.ambiguous,
+        counts: matches!(verdict, Verdict::Routing(_)),
+        way: &Way::default(),
+        original,
+    };
+    let reloadable = shared.reloadable();
+    let mut new_id = || shared.queue.new_id();
+    let Decided { mut settlement, mut settled, tally } =
+        settlement::settle(&attempt, &fates, &reloadable.settlement, &mut new_id);
+    // A notice changes what was told, not when it is due.
+    if let (Verdict::Notice(_), Next::Due { entry, .. }, Some(due_at)) = (verdict, &settlement.next, lease.due_at) {
+        settlement.next = Next::Due { at: due_at, entry: DueEntry { attempts: lease.attempts, ..entry.clone() } };
+        settled = Settled::Due { at: due_at, attempts: lease.attempts };
+    } else {
+        count(tally);
+    }
+    commit(shared, settlement, settled, lease.key, inputs).await;
+}
+
+fn fate(verdict: &Verdict, message: &StoredMessage, index: usize, now: Timestamp) -> Fate {
+    let last_reply = message.states.get(index).and_then(Option::as_ref).map(|state| state.last_reply.clone());
+    let local = |rule: &str, class, disposition, (a, b, c), text: String| {
+        let mut verdict = Fault::ConnectionLost.verdict();
+        (verdict.rule, verdict.class, verdict.disposition) = (rule.into(), class, disposition);
+        let status = EnhancedStatus::new(a, b, c).expect("classes 4 and 5 with small numbers only");
+        Fate { index, verdict, status, words: Words::Local(text) }
+    };
+    match verdict {
+        Verdict::Routing(failure) => settlement::routing_fate(failure, message, index, now),
+        Verdict::Notice(reason) => {
+            local("site-suspended", BounceClass::Connection, Disposition::Deferred, (4, 4, 1), reason.clone())
+        }
+        Verdict::Cancelled => {
+            let text = "cancelled by the operator".to_owned();
+            local("cancelled", BounceClass::Policy, Disposition::Bounced, (5, 7, 0), text)
+        }
+        Verdict::Expired(reason) => {
+            let last = last_reply.filter(|text| !text.is_empty()).or_else(|| reason.clone());
+            let text = match last {
+                Some(last) => format!("not delivered before its lifetime ended; last reason: {last}"),
+                None => "not delivered before its lifetime ended".to_owned(),
+            };
+            local("expired", BounceClass::Expired, Disposition::Bounced, (4, 4, 7), text)
+        }
+        Verdict::Hold(_) | Verdict::Release => unreachable!("holding and releasing settle no recipient"),
+    }
+}

@@ -1,0 +1,323 @@
+//! Drives the scheduler: one task that takes in what happened and does what the scheduler says.
+//!
+//! It waits for nothing but its own inputs: lookups, connections, settlements and reads of the queue run in tasks of
+//! their own and report back. So one dead name server, one slow host or one busy disk stops nobody else.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::clerk;
+use super::route::{Route, RouteOutcome, no_such_domain_status, NO_SUCH_DOMAIN_RULE};
+use super::shared::Shared;
+use super::worker::{Order, Worker};
+use crate::events::metric;
+use crate::queue::{DueJob, DuePage, Handoff, JobKey};
+use crate::queue::store::StoreError;
+use crate::scheduler::core::Scheduler;
+use crate::scheduler::{
+    Action, Command, ConnectionId, HostFeedback, Lease, RoutingFailure, RoutingFailureKind, Settings, Settled,
+    SiteName, SiteReport, Totals, Verdict, Whereabouts,
+};
+use crate::types::Domain;
+
+/// Reports waiting for the dispatcher. Full: workers and the committer wait, so nothing new is started or accepted.
+pub(super) const INPUTS_MAX: usize = 8_192;
+/// Inputs taken in before actions are performed.
+const BATCH: usize = 256;
+/// Settlements without a connection that run at once; the others wait in line.
+const CLERKS_MAX: usize = 64;
+/// Longest sleep: a wall clock that jumps is noticed after this time.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// Routes remembered for sites; above, those of sites the scheduler forgot are dropped.
+const ROUTES_MAX: usize = 100_000;
+
+/// What the dispatcher hears.
+pub(super) enum Input {
+    Resolved { domain: Domain, outcome: RouteOutcome },
+    Idle { connection: ConnectionId, feedback: HostFeedback },
+    Closed { connection: ConnectionId, feedback: HostFeedback, unserved: Vec<Lease> },
+    Settled { key: JobKey, settled: Settled },
+    ClerkDone,
+    Paged(Result<DuePage, StoreError>),
+    Request(Request),
+}
+
+/// What the daemon and the operator ask.
+pub enum Request {
+    /// Everything is due now.
+    Flush,
+    /// New limits.
+    Reload(Settings),
+    /// Apply a command to jobs; the answer is how many took it, the others being in flight.
+    Command {
+        /// As the due index shows them.
+        jobs: Vec<DueJob>,
+        /// What to do.
+        command: Command,
+        /// How many did.
+        reply: oneshot::Sender<usize>,
+    },
+    /// Jobs were released and committed: they are due.
+    Released(Vec<DueJob>),
+    /// Totals and the busiest sites.
+    Report {
+        /// At most so many sites.
+        sites_max: usize,
+        /// The answer.
+        reply: oneshot::Sender<(Totals, Vec<SiteReport>)>,
+    },
+    /// Where jobs are.
+    Locate {
+        /// Which.
+        keys: Vec<JobKey>,
+        /// In the same order; `None`: on disk.
+        reply: oneshot::Sender<Vec<Option<Whereabouts>>>,
+    },
+    /// No new attempts; the dispatcher ends when nothing is in flight.
+    Drain,
+}
+
+/// Handle of the dispatcher. It ends after [`Request::Drain`].
+#[derive(Clone)]
+pub struct Dispatcher {
+    inputs: mpsc::Sender<Input>,
+}
+
+impl Dispatcher {
+    /// Starts delivery. The join handle yields whether everything in flight came to its end.
+    pub fn start(
+        shared: Shared,
+        settings: Settings,
+        handoffs: mpsc::Receiver<Handoff>,
+        unclean_since: Option<crate::types::Timestamp>,
+    ) -> (Dispatcher, JoinHandle<()>) {
+        let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
+        let run = Run {
+            shared: Arc::new(shared),
+            scheduler: Scheduler::new(settings, unclean_since),
+            inputs: inputs.clone(),
+            workers: HashMap::new(),
+            routes: HashMap::new(),
+            clerks: 0,
+            clerk_line: VecDeque::new(),
+            draining: false,
+        };
+        let task = tokio::spawn(run.run(receiver, handoffs));
+        (Dispatcher { inputs }, task)
+    }
+
+    /// Sends a request; an error means that the dispatcher has ended.
+    pub async fn request(&self, request: Request) -> Result<(), Ended> {
+        self.inputs.send(Input::Request(request)).await.map_err(|_| Ended)
+    }
+
+    /// Asks for totals and the busiest sites.
+    pub async fn report(&self, sites_max: usize) -> Result<(Totals, Vec<SiteReport>), Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.request(Request::Report { sites_max, reply }).await?;
+        answer.await.map_err(|_| Ended)
+    }
+}
+
+/// Delivery has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("delivery has stopped")]
+pub struct Ended;
+
+struct Run {
+    shared: Arc<Shared>,
+    scheduler: Scheduler,
+    inputs: mpsc::Sender<Input>,
+    workers: HashMap<ConnectionId, mpsc::Sender<Order>>,
+    routes: HashMap<SiteName, Arc<Route>>,
+    clerks: usize,
+    clerk_line: VecDeque<(Lease, Verdict)>,
+    draining: bool,
+}
+
+impl Run {
+    async fn run(mut self, mut receiver: mpsc::Receiver<Input>, mut handoffs: mpsc::Receiver<Handoff>) {
+        let mut inputs = Vec::with_capacity(BATCH);
+        let mut accepted = Vec::with_capacity(BATCH);
+        let mut actions = Vec::new();
+        let mut handoffs_open = true;
+        let sleep = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(sleep);
+        while !(self.draining && self.is_quiet()) {
+            tokio::select! {
+                _ = receiver.recv_many(&mut inputs, BATCH) => {}
+                count = handoffs.recv_many(&mut accepted, BATCH), if handoffs_open => handoffs_open = count > 0,
+                () = &mut sleep => {}
+            }
+            let now = self.shared.clock.now();
+            for handoff in accepted.drain(..) {
+                self.scheduler.accepted(handoff, now, &mut actions);
+            }
+            for input in inputs.drain(..) {
+                self.take(input, &mut actions);
+            }
+            let wakeup = self.scheduler.next_wakeup();
+            if wakeup <= now {
+                self.scheduler.tick(now, &mut actions);
+            }
+            for action in actions.drain(..) {
+                self.perform(action);
+            }
+            let pause = self.scheduler.next_wakeup().since(now).clamp(Duration::from_millis(1), SLEEP_MAX);
+            sleep.as_mut().reset(Instant::now() + pause);
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.scheduler.is_quiet() && self.clerks == 0
+    }
+
+    fn take(&mut self, input: Input, actions: &mut Vec<Action>) {
+        let now = self.shared.clock.now();
+        match input {
+            Input::Resolved { domain, outcome } => self.resolved(&domain, outcome, actions),
+            Input::Idle { connection, feedback } => self.scheduler.connection_idle(connection, feedback, now, actions),
+            Input::Closed { connection, feedback, unserved } => {
+                self.workers.remove(&connection);
+                metrics::gauge!(metric::OUTBOUND_CONNECTIONS).set(self.workers.len() as f64);
+                self.scheduler.connection_closed(connection, feedback, unserved, now, actions);
+            }
+            Input::Settled { key, settled } => self.scheduler.settled(key, settled, now, actions),
+            Input::ClerkDone => {
+                self.clerks -= 1;
+                self.start_clerks();
+            }
+            Input::Paged(Ok(page)) => {
+                for damage in &page.damaged {
+                    tracing::error!(%damage, "an entry of the due index cannot be read; it is left alone");
+                }
+                self.scheduler.paged(page, now, actions);
+            }
+            Input::Paged(Err(error)) => {
+                tracing::error!(%error, "the due index cannot be read; tried again in a second");
+                self.scheduler.page_failed();
+            }
+            Input::Request(request) => self.answer(request, actions),
+        }
+    }
+
+    fn answer(&mut self, request: Request, actions: &mut Vec<Action>) {
+        let now = self.shared.clock.now();
+        // Whoever asked may have gone; an answer to nobody is no failure.
+        match request {
+            Request::Flush => self.scheduler.flush(now, actions),
+            Request::Reload(settings) => self.scheduler.reload(settings, now, actions),
+            Request::Command { jobs, command, reply } => {
+                let took = jobs.iter().filter(|job| self.scheduler.command(job, &command, now, actions)).count();
+                let _ = reply.send(took);
+            }
+            Request::Released(jobs) => {
+                for job in jobs {
+                    self.scheduler.released(&job, now, actions);
+                }
+            }
+            Request::Report { sites_max, reply } => {
+                let _ = reply.send((self.scheduler.totals(), self.scheduler.report(sites_max, now)));
+            }
+            Request::Locate { keys, reply } => {
+                let places = keys.iter().map(|key| self.scheduler.whereabouts(*key, now)).collect();
+                let _ = reply.send(places);
+            }
+            Request::Drain => {
+                self.draining = true;
+                self.scheduler.drain(actions);
+                self.clerk_line.clear();
+            }
+        }
+    }
+
+    fn resolved(&mut self, domain: &Domain, outcome: RouteOutcome, actions: &mut Vec<Action>) {
+        let now = self.shared.clock.now();
+        let failure = |kind, status, text, rule| RoutingFailure { kind, status, text, rule };
+        let failure = match outcome {
+            RouteOutcome::Route(route) => {
+                let (site, expires_at) = (route.site.clone(), route.expires_at);
+                if self.routes.len() >= ROUTES_MAX {
+                    let known: std::collections::HashSet<_> = self.scheduler.site_names().cloned().collect();
+                    self.routes.retain(|site, _| known.contains(site));
+                }
+                self.routes.insert(site.clone(), route);
+                return self.scheduler.resolved(domain, site, expires_at, now, actions);
+            }
+            RouteOutcome::Permanent { status, text, rule } => failure(RoutingFailureKind::Permanent, status, text, rule),
+            RouteOutcome::NoSuchDomain { text } => {
+                failure(RoutingFailureKind::NoSuchDomain, no_such_domain_status(), text, NO_SUCH_DOMAIN_RULE)
+            }
+            RouteOutcome::Temporary { status, text, rule } => failure(RoutingFailureKind::Temporary, status, text, rule),
+        };
+        self.scheduler.unroutable(domain, &failure, actions);
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Resolve(domain) => {
+                let (shared, inputs) = (Arc::clone(&self.shared), self.inputs.clone());
+                tokio::spawn(async move {
+                    let outcome = shared.reloadable().router.route(&domain).await;
+                    // An error means that the dispatcher has ended, and the job waits on disk.
+                    let _ = inputs.send(Input::Resolved { domain, outcome }).await;
+                });
+            }
+            Action::Open { connection, site, jobs, .. } => self.open(connection, &site, jobs),
+            Action::Assign { connection, jobs } => self.order(connection, Order::Deliver(jobs)),
+            Action::Close(connection) => self.order(connection, Order::Close),
+            Action::Settle { lease, verdict } => {
+                self.clerk_line.push_back((lease, verdict));
+                self.start_clerks();
+            }
+            Action::PageIn { from, until, limit } => {
+                let (queue, inputs) = (self.shared.queue.clone(), self.inputs.clone());
+                tokio::task::spawn_blocking(move || {
+                    let _ = inputs.blocking_send(Input::Paged(queue.due(from, until, limit)));
+                });
+            }
+        }
+    }
+
+    fn open(&mut self, connection: ConnectionId, site: &SiteName, jobs: Vec<Lease>) {
+        let Some(route) = self.routes.get(site) else {
+            unreachable!("a site is known to the scheduler only by a route that is kept for it")
+        };
+        let orders = Worker::start(Arc::clone(&self.shared), Arc::clone(route), connection, jobs, self.inputs.clone());
+        self.workers.insert(connection, orders);
+        metrics::gauge!(metric::OUTBOUND_CONNECTIONS).set(self.workers.len() as f64);
+    }
+
+    fn order(&mut self, connection: ConnectionId, order: Order) {
+        // A worker gets at most one assignment and one close before it reports, and its channel holds two; one that
+        // has just closed reports what it did not serve.
+        if let Some(Err(error)) = self.workers.get(&connection).map(|worker| worker.try_send(order)) {
+            match error.into_inner() {
+                Order::Close => {}
+                Order::Deliver(unserved) => {
+                    let (inputs, feedback) = (self.inputs.clone(), HostFeedback::None);
+                    tokio::spawn(async move {
+                        let _ = inputs.send(Input::Closed { connection, feedback, unserved }).await;
+                    });
+                }
+            }
+        }
+    }
+
+    fn start_clerks(&mut self) {
+        while self.clerks < CLERKS_MAX {
+            let Some((lease, verdict)) = self.clerk_line.pop_front() else { return };
+            self.clerks += 1;
+            let (shared, inputs) = (Arc::clone(&self.shared), self.inputs.clone());
+            tokio::spawn(async move {
+                clerk::settle(&shared, lease, verdict, &inputs).await;
+                let _ = inputs.send(Input::ClerkDone).await;
+            });
+        }
+    }
+}

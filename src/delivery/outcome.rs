@@ -1,0 +1,278 @@
+//! What transactions and failures mean for the recipients of an assignment, up to their settlement.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::clerk;
+use super::dispatch::Input;
+use super::route::RouteFailure;
+use super::session::{ConnectCause, Loss, LossReason, RecipientResult, SendResult, Stage};
+use super::shared::{Shared, count};
+use super::worker::Unreached;
+use crate::events::metric;
+use crate::policy::{self, Disposition, Fault, Scope, classify};
+use crate::queue::{Intake, StoredBody, StoredMessage};
+use crate::scheduler::settlement::{self, AMBIGUOUS_RULE, Attempt, Fate, Way, Words};
+use crate::scheduler::{HostFeedback, Lease, Payload, RoutingFailure, RoutingFailureKind};
+use crate::types::{EnhancedStatus, Recipient, Reply, Severity};
+
+/// Connections that may be lost before the rest of an assignment is given up for this attempt.
+const STALE_MAX: u32 = 2;
+
+/// The fates of all recipients of an assignment, as they become known.
+pub(super) struct Results {
+    /// Pending recipients of all jobs, in order.
+    pending: Vec<usize>,
+    fates: Vec<Fate>,
+    feedback: HostFeedback,
+    give_back: bool,
+    stale: u32,
+    message: Arc<StoredMessage>,
+}
+
+impl Results {
+    pub(super) fn new(message: &Arc<StoredMessage>, leases: &[Lease]) -> Self {
+        let pending = leases.iter().flat_map(|lease| message.pending(lease.key.group)).collect();
+        let message = Arc::clone(message);
+        Self { pending, fates: Vec::new(), feedback: HostFeedback::None, give_back: false, stale: 0, message }
+    }
+
+    /// Every recipient has a fate.
+    pub(super) fn is_complete(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// The host sent us away before it tried anything: no attempt was made.
+    pub(super) fn should_give_back(&self) -> bool {
+        self.give_back
+    }
+
+    /// What was learned of the host.
+    pub(super) fn feedback(&self) -> HostFeedback {
+        self.feedback.clone()
+    }
+
+    /// The recipients of the next transaction.
+    pub(super) fn next_recipients(&self, message: &StoredMessage, limit: usize) -> (Vec<usize>, Vec<Recipient>) {
+        let indices: Vec<usize> = self.pending.iter().copied().take(limit.max(1)).collect();
+        let recipients = indices.iter().filter_map(|index| message.envelope.recipients.get(*index).cloned());
+        let recipients = recipients.collect();
+        (indices, recipients)
+    }
+
+    /// Takes in a transaction. `first` says that it was the first of its connection.
+    pub(super) fn take(&mut self, indices: &[usize], result: SendResult, first: bool) {
+        if result.stale && self.stale < STALE_MAX {
+            // The host had closed an idle connection: again on a new one.
+            self.stale += 1;
+            return;
+        }
+        let untouched = result.recipients.iter().all(|result| matches!(result, RecipientResult::NotSent { .. }));
+        let sent_away = result.recipients.first().and_then(|result| match result {
+            RecipientResult::NotSent { loss } => loss.reply().cloned(),
+            _ => None,
+        });
+        if let (true, true, Some(reply), false) = (untouched, self.fates.is_empty(), &sent_away, first) {
+            // 421 behind earlier messages: the host has had enough on this connection, which is no attempt.
+            self.give_back = true;
+            self.feedback = HostFeedback::Busy(reply.to_string());
+            return;
+        }
+        for (index, result) in indices.iter().zip(result.recipients) {
+            let fate = fate(*index, result, &mut self.feedback);
+            self.fates.push(fate);
+        }
+        self.pending.retain(|index| !indices.contains(index));
+        if untouched {
+            // The rest would fare the same on this host now.
+            let rest: Vec<usize> = std::mem::take(&mut self.pending);
+            if let Some(last) = self.fates.last().cloned() {
+                self.fates.extend(rest.into_iter().map(|index| Fate { index, ..last.clone() }));
+            }
+        }
+    }
+
+    fn fail_all(&mut self, make: impl Fn(usize, &StoredMessage) -> Fate) {
+        for index in std::mem::take(&mut self.pending) {
+            let fate = make(index, &self.message);
+            self.fates.push(fate);
+        }
+    }
+
+    /// Settles every job of the assignment.
+    pub(super) async fn settle(
+        self,
+        shared: &Arc<Shared>,
+        way: &Way,
+        leases: Vec<Lease>,
+        payload: &Payload,
+        inputs: &mpsc::Sender<Input>,
+    ) {
+        let now = shared.clock.now();
+        let reloadable = shared.reloadable();
+        let original = original(shared, payload).await;
+        for lease in leases {
+            let in_group = |index: usize| self.message.groups.get(index) == Some(&lease.key.group);
+            let fates: Vec<Fate> = self.fates.iter().filter(|fate| in_group(fate.index)).cloned().collect();
+            let attempt = Attempt {
+                message: &self.message,
+                key: lease.key,
+                due_at: lease.due_at,
+                now,
+                ambiguous: lease.ambiguous,
+                counts: true,
+                way,
+                original: &original,
+            };
+            let mut new_id = || shared.queue.new_id();
+            let decided = settlement::settle(&attempt, &fates, &reloadable.settlement, &mut new_id);
+            count(decided.tally);
+            if decided.tally.delivered > 0 {
+                metrics::histogram!(metric::DELIVERY_SECONDS).record(now.since(self.message.accepted_at));
+            }
+            clerk::commit(shared, decided.settlement, decided.settled, lease.key, inputs).await;
+        }
+    }
+}
+
+async fn original(shared: &Arc<Shared>, payload: &Payload) -> bytes::Bytes {
+    match &payload.body {
+        StoredBody::Inline(bytes) => bytes.clone(),
+        StoredBody::Parts { .. } => {
+            let (queue, id) = (shared.queue.clone(), payload.message.id);
+            let part = tokio::task::spawn_blocking(move || queue.body_part(id, 0)).await;
+            part.ok().and_then(Result::ok).unwrap_or_default()
+        }
+    }
+}
+
+fn fate(index: usize, result: RecipientResult, feedback: &mut HostFeedback) -> Fate {
+    match result {
+        RecipientResult::Accepted { reply } => {
+            if *feedback == HostFeedback::None {
+                *feedback = HostFeedback::Good;
+            }
+            replied(index, reply, policy::Stage::Dot)
+        }
+        RecipientResult::Refused { reply, stage } => {
+            let fate = replied(index, reply, policy_stage(stage));
+            if fate.verdict.scope == Scope::Host {
+                *feedback = HostFeedback::Busy(words(&fate));
+            } else if *feedback == HostFeedback::None {
+                *feedback = HostFeedback::Good;
+            }
+            fate
+        }
+        RecipientResult::NotSent { loss } => {
+            *feedback = match &loss.reason {
+                LossReason::Body(_) => HostFeedback::None,
+                LossReason::ShuttingDown(reply) => HostFeedback::Busy(reply.to_string()),
+                _ => HostFeedback::Unreachable(loss.to_string()),
+            };
+            lost(index, &loss)
+        }
+        RecipientResult::Ambiguous { loss } => {
+            let mut fate = lost(index, &loss);
+            fate.verdict.rule = AMBIGUOUS_RULE.into();
+            fate.words = Words::Local(format!("{loss}, after all of the message was sent; it may have been delivered"));
+            fate
+        }
+        RecipientResult::Unsendable { status, text } => {
+            let too_large = status.subject() == 3;
+            let fault = if too_large { Fault::TooLarge } else { Fault::NeedsSmtpUtf8 };
+            Fate { index, verdict: fault.verdict(), status, words: Words::Local(text.into()) }
+        }
+    }
+}
+
+fn words(fate: &Fate) -> String {
+    match &fate.words {
+        Words::Reply(reply) => reply.to_string(),
+        Words::Local(text) => text.clone(),
+    }
+}
+
+fn replied(index: usize, reply: Reply, stage: policy::Stage) -> Fate {
+    let verdict = classify(&reply, stage);
+    let status = reply.enhanced().unwrap_or_else(|| default_status(&reply, verdict.disposition));
+    Fate { index, verdict, status, words: Words::Reply(reply) }
+}
+
+/// RFC 3463 x.0.0 where the peer gave no enhanced status.
+fn default_status(reply: &Reply, disposition: Disposition) -> EnhancedStatus {
+    let class = match (disposition, reply.severity()) {
+        (Disposition::Delivered, _) => 2,
+        (_, Severity::Permanent) => 5,
+        _ => 4,
+    };
+    EnhancedStatus::new(class, 0, 0).expect("2, 4 and 5 are the classes")
+}
+
+fn lost(index: usize, loss: &Loss) -> Fate {
+    if let Some(reply) = loss.reply() {
+        return replied(index, reply.clone(), policy_stage(loss.stage));
+    }
+    let fault = match &loss.reason {
+        LossReason::Body(_) => Fault::Internal,
+        LossReason::Protocol(_) => Fault::Protocol,
+        _ => Fault::ConnectionLost,
+    };
+    Fate { index, verdict: fault.verdict(), status: fault.status(), words: Words::Local(loss.to_string()) }
+}
+
+/// No connection: every recipient fares the same.
+pub(super) fn connect_fates(unreached: &Unreached, results: &mut Results) {
+    match unreached {
+        Unreached::Failed { host, address, failure } => {
+            let place = format!("{host}[{}]", address.ip());
+            results.fail_all(|index, _| match &failure.cause {
+                ConnectCause::Refused(reply) => {
+                    let mut fate = replied(index, reply.clone(), policy_stage(failure.stage));
+                    // What a greeting says is about us and the host: the recipient is not at fault.
+                    fate.verdict.scope = Scope::Host;
+                    fate
+                }
+                _ => {
+                    let fault = match failure.stage {
+                        Stage::Tls | Stage::Auth => Fault::TlsRequired,
+                        Stage::Connect => Fault::ConnectFailed,
+                        _ => Fault::ConnectionLost,
+                    };
+                    let words = Words::Local(format!("{place}: {failure}"));
+                    Fate { index, verdict: fault.verdict(), status: fault.status(), words }
+                }
+            });
+        }
+        Unreached::NoAddress(failure) => {
+            let kind = match failure {
+                RouteFailure::Temporary { .. } => RoutingFailureKind::Temporary,
+                RouteFailure::NoAddress { .. } => RoutingFailureKind::NoSuchDomain,
+                RouteFailure::Refused { .. } => RoutingFailureKind::Permanent,
+            };
+            let (status, text, rule) = (failure.status(), failure.to_string(), failure.rule());
+            let failure = RoutingFailure { kind, status, text, rule };
+            results.fail_all(|index, message| {
+                settlement::routing_fate(&failure, message, index, message.accepted_at)
+            });
+        }
+        Unreached::NoHosts => results.fail_all(|index, _| {
+            let words = Words::Local("the route has no hosts".to_owned());
+            Fate { index, verdict: Fault::DnsFailed.verdict(), status: Fault::DnsFailed.status(), words }
+        }),
+    }
+}
+
+fn policy_stage(stage: Stage) -> policy::Stage {
+    match stage {
+        Stage::Connect => policy::Stage::Connect,
+        Stage::Greeting => policy::Stage::Greeting,
+        Stage::Ehlo => policy::Stage::Ehlo,
+        Stage::Tls => policy::Stage::Tls,
+        Stage::Auth => policy::Stage::Auth,
+        Stage::Mail => policy::Stage::Mail,
+        Stage::Rcpt => policy::Stage::Rcpt,
+        Stage::Data => policy::Stage::Data,
+        Stage::Dot => policy::Stage::Dot,
+    }
+}

@@ -1,0 +1,124 @@
+//! What all workers and clerks share: ports, settings that a reload replaces, and what is remembered of hosts.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use super::route::{ClearHosts, DeadHosts, Router};
+use super::session::{Credentials, EhloName, TlsHint};
+use super::settings::{Login, Settings};
+use crate::events::metric;
+use crate::net::Dialer;
+use crate::net::tls_client::TlsClient;
+use crate::queue::Queue;
+use crate::scheduler::settlement::{SettlementSettings, Tally};
+use crate::types::{Clock, Timestamp};
+
+/// Everything that a reload replaces, as one.
+pub struct Reloadable {
+    /// Limits and timeouts.
+    pub settings: Settings,
+    /// Outcomes.
+    pub settlement: SettlementSettings,
+    /// Routes.
+    pub router: Router,
+    /// TLS.
+    pub tls: TlsClient,
+    /// What we say in EHLO.
+    pub ehlo_name: EhloName,
+    /// Credentials for smart hosts, read from their files.
+    pub logins: HashMap<Login, Credentials>,
+}
+
+/// See the module.
+pub struct Shared {
+    /// The queue.
+    pub queue: Queue,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Connections.
+    pub dialer: Arc<dyn Dialer>,
+    reloadable: Arc<ArcSwap<Reloadable>>,
+    hosts: Mutex<Hosts>,
+}
+
+#[derive(Default)]
+struct Hosts {
+    dead: DeadHosts,
+    clear: ClearHosts,
+    small_hello: ClearHosts,
+}
+
+impl Shared {
+    /// Puts it together.
+    pub fn new(
+        queue: Queue,
+        clock: Arc<dyn Clock>,
+        dialer: Arc<dyn Dialer>,
+        reloadable: Arc<ArcSwap<Reloadable>>,
+    ) -> Self {
+        Self { queue, clock, dialer, reloadable, hosts: Mutex::default() }
+    }
+
+    /// The settings of this moment.
+    pub fn reloadable(&self) -> Arc<Reloadable> {
+        self.reloadable.load_full()
+    }
+
+    /// Addresses to try now, then those that failed lately.
+    pub(super) fn sort_addresses(&self, addresses: Vec<SocketAddr>, settings: &Settings) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+        let now = self.clock.now();
+        let hosts = self.hosts();
+        addresses.into_iter().partition(|address| !hosts.dead.is_dead(*address, source_for(settings, address), now))
+    }
+
+    /// What is known of a host's TLS.
+    pub(super) fn tls_hint(&self, address: SocketAddr) -> TlsHint {
+        let now = self.clock.now();
+        let hosts = self.hosts();
+        match (hosts.clear.is_clear(address, now), hosts.small_hello.is_clear(address, now)) {
+            (true, _) => TlsHint::Broken,
+            (false, true) => TlsHint::SmallHello,
+            (false, false) => TlsHint::Unknown,
+        }
+    }
+
+    /// A connection was opened.
+    pub(super) fn connected(&self, address: SocketAddr, source: Option<IpAddr>, hint: TlsHint, settings: &Settings) {
+        let now = self.clock.now();
+        let mut hosts = self.hosts();
+        hosts.dead.clear(address, source);
+        match hint {
+            TlsHint::Unknown => {}
+            TlsHint::Broken => hosts.clear.mark(address, settings.clear_memory, now),
+            TlsHint::SmallHello => hosts.small_hello.mark(address, settings.clear_memory, now),
+        }
+    }
+
+    /// A connection could not be opened.
+    pub(super) fn unreachable(&self, address: SocketAddr, source: Option<IpAddr>, now: Timestamp) {
+        self.hosts().dead.mark(address, source, now);
+    }
+
+    fn hosts(&self) -> MutexGuard<'_, Hosts> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The source of the remote's family, if one is configured.
+pub(super) fn source_for(settings: &Settings, remote: &SocketAddr) -> Option<IpAddr> {
+    settings.sources.iter().find(|source| source.is_ipv4() == remote.is_ipv4()).copied()
+}
+
+/// Counts outcomes.
+pub(super) fn count(tally: Tally) {
+    for (outcome, recipients) in
+        [("delivered", tally.delivered), ("deferred", tally.deferred), ("bounced", tally.bounced)]
+    {
+        if recipients > 0 {
+            metrics::counter!(metric::OUTCOMES, "outcome" => outcome).increment(recipients);
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! From the fates of recipients to what is committed: states, next due time, events, notifications.
+//!
+//! Pure: the time, the ids and the jitter's seed are arguments. Promises: each recipient that ended has exactly one final
+//! event; a deferred one has an event only when it is as old as the administrator set; the reason stands in the state.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::notification::{self, Told};
+use super::{RoutingFailure, RoutingFailureKind, Settled};
+use crate::events::schema::{
+    self, BounceInfo, BounceKind, BouncedRecipient, DelayInfo, DelayedRecipient, DeliveryInfo, Extras, Mail,
+};
+use crate::message::dsn;
+use crate::policy::retry::{self, Decision};
+use crate::policy::{BounceClass, BounceSubType, BounceType, DelayType, Disposition, Fault, RetryKind, Verdict};
+use crate::queue::{EndGroup, JobKey, Next, RecipientOutcome, RecipientState, Settlement, StoredMessage};
+use crate::types::{EnhancedStatus, MessageId, Notify, Reply, Timestamp};
+
+/// NXDOMAIN is believed at a second look at least this much later.
+pub const NXDOMAIN_SECOND_LOOK: Duration = Duration::from_secs(600);
+/// Octets of a reply that are kept in a recipient's state.
+const LAST_REPLY_BYTES_MAX: usize = 1_024;
+/// The rule of an attempt whose final dot went out and that got no reply.
+pub const AMBIGUOUS_RULE: &str = "no-final-reply";
+
+/// What an administrator can set about outcomes.
+#[derive(Clone, Debug)]
+pub struct SettlementSettings {
+    /// Our name: reporting MTA.
+    pub hostname: String,
+    /// When to try again, and when to tell of a delay.
+    pub retry: retry::Settings,
+    /// Failures are mailed to senders that did not say NOTIFY: no event destination takes `Bounce`.
+    pub mail_bounces: bool,
+    /// How long a notification may be retried.
+    pub notification_lifetime: Duration,
+}
+
+/// In whose words an outcome is told.
+#[derive(Clone, Debug)]
+pub enum Words {
+    /// The peer's.
+    Reply(Reply),
+    /// Ours.
+    Local(String),
+}
+
+impl Words {
+    fn text(&self) -> String {
+        match self {
+            Words::Reply(reply) => reply.to_string(),
+            Words::Local(text) => text.clone(),
+        }
+    }
+
+    fn diagnostic_code(&self) -> String {
+        match self {
+            Words::Reply(reply) => schema::diagnostic_code(reply),
+            Words::Local(text) => format!("X-Posthaste; {text}"),
+        }
+    }
+}
+
+/// What became of one recipient in an attempt.
+#[derive(Clone, Debug)]
+pub struct Fate {
+    /// Its index in the envelope.
+    pub index: usize,
+    /// What that means.
+    pub verdict: Verdict,
+    /// RFC 3463 status: the peer's, or ours.
+    pub status: EnhancedStatus,
+    /// Why.
+    pub words: Words,
+}
+
+/// The way an attempt took. All `None` where it came to no connection.
+#[derive(Clone, Debug, Default)]
+pub struct Way {
+    /// Site.
+    pub site: Option<String>,
+    /// Local address.
+    pub source: Option<IpAddr>,
+    /// Remote address.
+    pub remote: Option<IpAddr>,
+    /// Remote host name.
+    pub host: Option<String>,
+    /// TLS version.
+    pub tls: Option<&'static str>,
+    /// The peer was given NOTIFY: success and delay are its duty now.
+    pub dsn_passed: bool,
+}
+
+/// An attempt, or a decision without one.
+#[derive(Clone, Debug)]
+pub struct Attempt<'a> {
+    /// The message.
+    pub message: &'a StoredMessage,
+    /// The job.
+    pub key: JobKey,
+    /// Its due key's time; `None` where it is held.
+    pub due_at: Option<Timestamp>,
+    /// When it ended.
+    pub now: Timestamp,
+    /// It may have been delivered before (promise 3).
+    pub ambiguous: bool,
+    /// It counts: something was tried.
+    pub counts: bool,
+    /// The way it took.
+    pub way: &'a Way,
+    /// The first octets of the message: the whole header block at least, for notifications.
+    pub original: &'a [u8],
+}
+
+/// What to commit, and what it means.
+#[derive(Debug)]
+pub struct Decided {
+    /// To commit.
+    pub settlement: Settlement,
+    /// For the scheduler, once it is committed.
+    pub settled: Settled,
+    /// For the counters.
+    pub tally: Tally,
+}
+
+/// Recipients by outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Taken by a next hop.
+    pub delivered: u64,
+    /// To be tried again.
+    pub deferred: u64,
+    /// Over, by a reply or a fault.
+    pub bounced: u64,
+}
+
+struct Draft<'a, 'b> {
+    attempt: &'a Attempt<'b>,
+    settings: &'a SettlementSettings,
+    settlement: Settlement,
+    next_at: Option<Timestamp>,
+    attempts: u32,
+    told: Told,
+    tally: Tally,
+}
+
+/// Decides what an attempt comes to. `fates` names each pending recipient of the job once; `new_id` gives ids for
+/// notifications.
+pub fn settle(
+    attempt: &Attempt<'_>,
+    fates: &[Fate],
+    settings: &SettlementSettings,
+    new_id: &mut dyn FnMut() -> MessageId,
+) -> Decided {
+    let next = Next::Ended(end_group(attempt.message, attempt.key.group));
+    let settlement = Settlement {
+        key: attempt.key,
+        due_at: attempt.due_at,
+        states: Vec::with_capacity(fates.len()),
+        next,
+        events: Vec::with_capacity(fates.len()),
+        notifications: Vec::new(),
+    };
+    let mut draft = Draft {
+        attempt,
+        settings,
+        settlement,
+        next_at: None,
+        attempts: 0,
+        told: Told::default(),
+        tally: Tally::default(),
+    };
+    for fate in fates {
+        draft.take(fate);
+    }
+    draft.finish(new_id)
+}
+
+/// What belongs to a message whose group ended.
+pub fn end_group(message: &StoredMessage, group: u16) -> EndGroup {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    EndGroup {
+        id: message.id,
+        group,
+        groups: u16::try_from(message.domains.len()).unwrap_or(u16::MAX),
+        body_parts: message.body_parts,
+        recipients: count(message.envelope.recipients.len()),
+        has_states: message.has_states(),
+    }
+}
+
+impl<'b> Draft<'_, 'b> {
+    fn take(&mut self, fate: &Fate) {
+        let attempt = self.attempt;
+        let prior = attempt.message.states.get(fate.index).cloned().flatten();
+        let mut state = prior.unwrap_or_else(fresh_state);
+        if attempt.counts {
+            state.attempts = state.attempts.saturating_add(1);
+        }
+        let was_ambiguous = attempt.ambiguous || state.last_rule == AMBIGUOUS_RULE;
+        self.attempts = self.attempts.max(state.attempts);
+        state.last_attempt_ms = attempt.now.millis();
+        if state.first_attempt_ms == 0 {
+            state.first_attempt_ms = attempt.now.millis();
+        }
+        let text = fate.words.text();
+        state.last_reply = cut(&text, LAST_REPLY_BYTES_MAX).to_owned();
+        state.last_rule = fate.verdict.rule.to_string();
+        state.last_host = attempt.way.host.clone().unwrap_or_default();
+        match fate.verdict.disposition {
+            Disposition::Delivered => self.delivered(fate, &mut state, was_ambiguous),
+            Disposition::Bounced => self.bounced(fate, &fate.verdict.clone(), &mut state, was_ambiguous),
+            Disposition::Deferred => self.deferred(fate, &mut state, was_ambiguous),
+        }
+        self.settlement.states.push((u32::try_from(fate.index).unwrap_or(u32::MAX), state));
+    }
+
+    fn delivered(&mut self, fate: &Fate, state: &mut RecipientState, ambiguous: bool) {
+        self.tally.delivered += 1;
+        state.outcome = RecipientOutcome::Delivered;
+        let attempt = self.attempt;
+        let info = DeliveryInfo {
+            at: attempt.now,
+            recipients: &[address(attempt, fate.index)],
+            smtp_response: &fate.words.text(),
+            remote_mta_ip: attempt.way.remote.unwrap_or(IpAddr::from([0, 0, 0, 0])),
+            reporting_mta: &self.settings.hostname,
+        };
+        let event = schema::delivery(mail(attempt), &info, &self.extras(fate, &fate.verdict, state, ambiguous));
+        self.settlement.events.push(event);
+        if !attempt.way.dsn_passed && self.notify(fate.index).is_some_and(|notify| notify.contains(Notify::SUCCESS)) {
+            self.told.tell(dsn::Kind::Relayed, fate);
+        }
+    }
+
+    fn bounced(&mut self, fate: &Fate, verdict: &Verdict, state: &mut RecipientState, ambiguous: bool) {
+        self.tally.bounced += 1;
+        let expired = self.attempt.now >= self.attempt.message.expires_at;
+        state.outcome = if expired { RecipientOutcome::Expired } else { RecipientOutcome::Bounced };
+        let attempt = self.attempt;
+        let diagnostic_code = fate.words.diagnostic_code();
+        let recipient = BouncedRecipient {
+            email_address: address(attempt, fate.index),
+            action: Some("failed"),
+            status: Some(fate.status),
+            diagnostic_code: Some(&diagnostic_code),
+        };
+        let feedback_id = schema::feedback_id(attempt.key.id, u32::try_from(fate.index).unwrap_or(u32::MAX));
+        let reporting_mta = format!("dns; {}", self.settings.hostname);
+        let info = BounceInfo {
+            at: attempt.now,
+            kind: bounce_kind(verdict),
+            recipients: &[recipient],
+            feedback_id: &feedback_id,
+            remote_mta_ip: attempt.way.remote,
+            reporting_mta: Some(&reporting_mta),
+        };
+        let event = schema::bounce(mail(attempt), &info, &self.extras(fate, verdict, state, ambiguous));
+        self.settlement.events.push(event);
+        let wanted = self.notify(fate.index).map_or(self.settings.mail_bounces, |set| set.contains(Notify::FAILURE));
+        if wanted {
+            self.told.tell(dsn::Kind::Failed, fate);
+        }
+    }
+
+    fn deferred(&mut self, fate: &Fate, state: &mut RecipientState, ambiguous: bool) {
+        let attempt = self.attempt;
+        if state.failing_since_ms == 0 {
+            state.failing_since_ms = attempt.now.millis();
+        }
+        let expires_at = attempt.message.expires_at;
+        let decision = retry::decide(
+            &retry::Input {
+                verdict: &fate.verdict,
+                attempt: state.attempts.max(1),
+                accepted_at: attempt.message.accepted_at,
+                expires_at,
+                now: attempt.now,
+                seed: attempt.key.id.seed() ^ fate.index as u64,
+            },
+            &self.settings.retry,
+        );
+        let at = match decision {
+            Decision::Expired => return self.bounced(fate, &fate.verdict.clone().expired(), state, ambiguous),
+            Decision::At(at) => at,
+        };
+        self.tally.deferred += 1;
+        self.next_at = Some(self.next_at.map_or(at, |earlier| earlier.min(at)));
+        self.delay_notice(fate, state, ambiguous);
+    }
+
+    /// Tells of a delay where the message has become as old as one of the configured ages.
+    fn delay_notice(&mut self, fate: &Fate, state: &mut RecipientState, ambiguous: bool) {
+        let attempt = self.attempt;
+        let age = attempt.now.since(attempt.message.accepted_at);
+        let reached = self.settings.retry.delay_notices.iter().filter(|notice| age >= **notice).count();
+        let reached = u8::try_from(reached).unwrap_or(u8::MAX);
+        if reached <= state.delay_notices {
+            return;
+        }
+        state.delay_notices = reached;
+        let diagnostic_code = fate.words.diagnostic_code();
+        let recipient = DelayedRecipient {
+            email_address: address(attempt, fate.index),
+            status: Some(fate.status),
+            diagnostic_code: Some(&diagnostic_code),
+        };
+        let info = DelayInfo {
+            at: attempt.now,
+            delay_type: delay_type(fate.verdict.delay_type),
+            recipients: &[recipient],
+            expires_at: attempt.message.expires_at,
+            reporting_mta: Some(&self.settings.hostname),
+        };
+        let event = schema::delivery_delay(mail(attempt), &info, &self.extras(fate, &fate.verdict, state, ambiguous));
+        self.settlement.events.push(event);
+        if self.notify(fate.index).is_some_and(|notify| notify.contains(Notify::DELAY)) {
+            self.told.tell(dsn::Kind::Delayed, fate);
+        }
+    }
+
+    fn finish(mut self, new_id: &mut dyn FnMut() -> MessageId) -> Decided {
+        let attempt = self.attempt;
+        let mut settled = Settled::Out;
+        if let Some(at) = self.next_at {
+            let entry = attempt.message.due_entry(attempt.key.group, self.attempts);
+            self.settlement.next = Next::Due { at, entry };
+            settled = Settled::Due { at, attempts: self.attempts };
+        }
+        self.settlement.notifications = notification::build(attempt, &self.told, self.settings, new_id);
+        Decided { settlement: self.settlement, settled, tally: self.tally }
+    }
+
+    fn notify(&self, index: usize) -> Option<Notify> {
+        self.attempt.message.envelope.recipients.get(index).and_then(|recipient| recipient.notify)
+    }
+
+    fn extras<'c>(
+        &'c self,
+        fate: &Fate,
+        verdict: &'c Verdict,
+        state: &RecipientState,
+        ambiguous: bool,
+    ) -> Extras<'c> {
+        let attempt: &'c Attempt<'b> = self.attempt;
+        let domain = attempt.message.domains.get(usize::from(attempt.key.group));
+        let delivered = verdict.disposition == Disposition::Delivered;
+        Extras {
+            site: attempt.way.site.as_deref(),
+            domain: domain.map(|domain| domain.as_str()),
+            source: attempt.way.source,
+            pool: None,
+            attempt: Some(state.attempts),
+            rule: (!delivered).then_some(&*verdict.rule),
+            class: (!delivered).then(|| verdict.class.name()),
+            enhanced_code: Some(fate.status),
+            ambiguous,
+            tls: attempt.way.tls,
+        }
+    }
+}
+
+fn fresh_state() -> RecipientState {
+    RecipientState {
+        outcome: RecipientOutcome::Pending,
+        attempts: 0,
+        first_attempt_ms: 0,
+        last_attempt_ms: 0,
+        last_reply: String::new(),
+        last_rule: String::new(),
+        last_host: String::new(),
+        delay_notices: 0,
+        failing_since_ms: 0,
+    }
+}
+
+fn mail<'a>(attempt: &Attempt<'a>) -> Mail<'a> {
+    Mail { id: attempt.key.id, json: &attempt.message.mail_json }
+}
+
+fn address<'a>(attempt: &Attempt<'a>, index: usize) -> &'a str {
+    attempt.message.envelope.recipients.get(index).map_or("", |recipient| recipient.address.as_str())
+}
+
+fn cut(text: &str, bytes_max: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes_max)).unwrap_or(text)
+}
+
+fn bounce_kind(verdict: &Verdict) -> BounceKind {
+    match (verdict.bounce_type, verdict.bounce_sub_type) {
+        (BounceType::Permanent, _) if verdict.class == BounceClass::BadMailbox => BounceKind::PermanentNoEmail,
+        (BounceType::Permanent, _) => BounceKind::PermanentGeneral,
+        (BounceType::Transient, BounceSubType::MailboxFull) => BounceKind::TransientMailboxFull,
+        (BounceType::Transient, BounceSubType::MessageTooLarge) => BounceKind::TransientMessageTooLarge,
+        (BounceType::Transient, BounceSubType::ContentRejected) => BounceKind::TransientContentRejected,
+        (BounceType::Transient, BounceSubType::AttachmentRejected) => BounceKind::TransientAttachmentRejected,
+        (BounceType::Transient, BounceSubType::CustomTimeoutExceeded) => BounceKind::TransientCustomTimeoutExceeded,
+        (BounceType::Transient, _) => BounceKind::TransientGeneral,
+        (BounceType::Undetermined, _) => BounceKind::Undetermined,
+    }
+}
+
+fn delay_type(delay: DelayType) -> schema::DelayType {
+    match delay {
+        DelayType::InternalFailure => schema::DelayType::InternalFailure,
+        DelayType::General => schema::DelayType::General,
+        DelayType::MailboxFull => schema::DelayType::MailboxFull,
+        DelayType::SpamDetected => schema::DelayType::SpamDetected,
+        DelayType::RecipientServerError => schema::DelayType::RecipientServerError,
+        DelayType::IPFailure => schema::DelayType::IPFailure,
+        DelayType::TransientCommunicationFailure => schema::DelayType::TransientCommunicationFailure,
+        DelayType::Undetermined => schema::DelayType::Undetermined,
+        DelayType::SendingDeferral => schema::DelayType::SendingDeferral,
+    }
+}
+
+/// The fate of a recipient whose domain has no route. NXDOMAIN bounces at a second look, some time after the first.
+pub fn routing_fate(failure: &RoutingFailure, message: &StoredMessage, index: usize, now: Timestamp) -> Fate {
+    let state = message.states.get(index).and_then(Option::as_ref);
+    let looked_before = state.is_some_and(|state| {
+        let since = now.since(Timestamp::from_millis(state.last_attempt_ms));
+        state.last_rule == failure.rule && since >= NXDOMAIN_SECOND_LOOK
+    });
+    let mut verdict = match failure.kind {
+        RoutingFailureKind::Permanent => Fault::NoAddress.verdict(),
+        RoutingFailureKind::NoSuchDomain => Fault::NoSuchDomain.verdict(),
+        RoutingFailureKind::Temporary => Fault::DnsFailed.verdict(),
+    };
+    verdict.rule = failure.rule.into();
+    if failure.kind == RoutingFailureKind::NoSuchDomain && !looked_before {
+        verdict.disposition = Disposition::Deferred;
+        verdict.retry = RetryKind::Normal;
+        verdict.retry_after = Some(NXDOMAIN_SECOND_LOOK);
+    }
+    Fate { index, verdict, status: failure.status, words: Words::Local(failure.text.clone()) }
+}
