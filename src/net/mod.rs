@@ -2,6 +2,7 @@
 //!
 //! The ports are traits, so that a simulation answers names from data and dials in-memory peers.
 
+pub mod dns;
 pub mod settings;
 
 use std::future::Future;

@@ -1,0 +1,296 @@
+//! Questions to DNS servers by hickory: the one file that knows that library.
+//!
+//! Each server has a hickory resolver of its own, without cache, retries and search list, so that what to do after a
+//! failure is decided here: hickory returns the first SERVFAIL or REFUSED of a group of servers, though another would know.
+//! Promises: UDP first, TCP where an answer was cut off; names are sent fully qualified; only records that belong to the
+//! question, through its CNAMEs, are taken; no answer is larger than its bound. DNSSEC is not validated here.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{
+    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts, ServerOrderingStrategy,
+};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError as WireError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use hickory_resolver::system_conf::read_system_conf;
+
+use super::cache::{Found, Kind, Question, Records};
+use crate::net::Mx;
+use crate::net::settings::DnsSettings;
+use crate::types::Domain;
+
+/// Servers that are used; more in the settings or in /etc/resolv.conf are ignored (glibc takes three).
+const SERVERS_MAX: usize = 8;
+/// Questions for one name, whatever the settings say; at least [`SERVERS_MAX`].
+const QUESTIONS_MAX: usize = 32;
+/// MX records kept of one answer, those of the lowest preference.
+const MX_RECORDS_MAX: usize = 64;
+/// Addresses kept of one answer; a host has up to that many of each family.
+const ADDRESSES_MAX: usize = 16;
+/// CNAMEs followed within one answer; what follows is ignored.
+const CNAMES_MAX: usize = 16;
+/// Questions under way on one TCP connection to a server; above, hickory waits and then fails.
+const TCP_QUESTIONS_MAX: usize = 1_024;
+
+/// Why there are no servers to ask.
+#[derive(Debug, thiserror::Error)]
+pub enum DnsSetupError {
+    /// /etc/resolv.conf is not there or not readable. Name servers in the config.
+    #[error("no DNS server is configured and /etc/resolv.conf cannot be used: {0}; name servers under [dns]")]
+    SystemConfig(String),
+    /// /etc/resolv.conf names none. Name servers in the config.
+    #[error("no DNS server is configured and /etc/resolv.conf names none; name servers under [dns]")]
+    NoServers,
+    /// The resolver of one server could not be made.
+    #[error("DNS server {server}: {reason}")]
+    Client {
+        /// Which one.
+        server: SocketAddr,
+        /// In the words of the library.
+        reason: String,
+    },
+}
+
+/// Why one server gave no answer.
+enum Refusal {
+    /// It answered, but does not know (SERVFAIL, REFUSED): asking it again at once is useless.
+    Answered(String),
+    /// Timeout, unreachable: it may be dead, or the packet was lost.
+    Silent(String),
+}
+
+struct Server {
+    address: SocketAddr,
+    client: TokioResolver,
+}
+
+/// The servers, asked one after the other.
+pub(super) struct Servers {
+    servers: Vec<Server>,
+    /// Position of the server that is asked first: the last one that was not silent.
+    first: AtomicUsize,
+    timeout: Duration,
+    /// Questions before giving up; each server is asked at least once.
+    questions_max: usize,
+}
+
+impl Servers {
+    /// Prepares the servers of the settings, or those of /etc/resolv.conf. Opens no socket.
+    pub(super) fn new(settings: &DnsSettings) -> Result<Self, DnsSetupError> {
+        let mut addresses = if settings.servers.is_empty() { system_servers()? } else { settings.servers.clone() };
+        addresses.truncate(SERVERS_MAX);
+        let servers = addresses
+            .into_iter()
+            .map(|address| Ok(Server { address, client: client(address, settings.timeout)? }))
+            .collect::<Result<Vec<_>, DnsSetupError>>()?;
+        let questions_max = settings.attempts.clamp(servers.len(), QUESTIONS_MAX);
+        Ok(Self { servers, first: AtomicUsize::new(0), timeout: settings.timeout, questions_max })
+    }
+
+    /// Their addresses, in order.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.servers.iter().map(|server| server.address).collect()
+    }
+
+    /// Asks until a server knows, each at least once. Takes at most the timeout of the settings times the questions.
+    pub(super) async fn ask(&self, question: &Question) -> Found {
+        let Ok(name) = Name::from_ascii(format!("{}.", question.name)) else {
+            // Too long for the wire: no such name can exist.
+            return Found::NoSuchDomain(None);
+        };
+        let first = self.first.load(Ordering::Relaxed);
+        // What each server said at last; `Answered` ones are not asked again.
+        let mut said: Vec<Option<Refusal>> = self.servers.iter().map(|_| None).collect();
+        for turn in 0..self.questions_max {
+            let index = (first + turn) % self.servers.len().max(1);
+            let (Some(server), Some(said)) = (self.servers.get(index), said.get_mut(index)) else { break };
+            if matches!(said, Some(Refusal::Answered(_))) {
+                continue;
+            }
+            match self.ask_one(server, &name, question).await {
+                Ok(found) => return found,
+                Err(refusal) => {
+                    if matches!(refusal, Refusal::Silent(_)) {
+                        self.pass_over(index);
+                    }
+                    *said = Some(refusal);
+                }
+            }
+        }
+        Found::Failed(self.reasons(&said).into())
+    }
+
+    async fn ask_one(&self, server: &Server, name: &Name, question: &Question) -> Result<Found, Refusal> {
+        let lookup = server.client.lookup(name.clone(), record_type(question.kind));
+        match tokio::time::timeout(self.timeout, lookup).await {
+            Ok(Ok(lookup)) => found(name, question, lookup.answers()).map_err(Refusal::Answered),
+            Ok(Err(error)) => negative(error),
+            Err(_) => Err(Refusal::Silent(no_answer(self.timeout))),
+        }
+    }
+
+    /// Asks another server first from now on, unless that was done already.
+    fn pass_over(&self, index: usize) {
+        let next = (index + 1) % self.servers.len().max(1);
+        // Failing means that another lookup has moved it: fine as well.
+        let _ = self.first.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn reasons(&self, said: &[Option<Refusal>]) -> String {
+        let mut text = String::new();
+        for (server, refusal) in self.servers.iter().zip(said) {
+            let (Some(Refusal::Answered(reason)) | Some(Refusal::Silent(reason))) = refusal else { continue };
+            let separator = if text.is_empty() { "" } else { "; " };
+            text.push_str(&format!("{separator}{} {reason}", server.address));
+        }
+        text
+    }
+}
+
+fn no_answer(timeout: Duration) -> String {
+    format!("gave no answer within {} ms", timeout.as_millis())
+}
+
+fn system_servers() -> Result<Vec<SocketAddr>, DnsSetupError> {
+    let (config, _) = read_system_conf().map_err(|error| DnsSetupError::SystemConfig(error.to_string()))?;
+    let addresses: Vec<SocketAddr> =
+        config.name_servers().iter().map(|server| SocketAddr::new(server.ip, 53)).collect();
+    if addresses.is_empty() { Err(DnsSetupError::NoServers) } else { Ok(addresses) }
+}
+
+fn client(address: SocketAddr, timeout: Duration) -> Result<TokioResolver, DnsSetupError> {
+    let mut udp = ConnectionConfig::udp();
+    udp.port = address.port();
+    let mut tcp = ConnectionConfig::tcp();
+    tcp.port = address.port();
+    let server = NameServerConfig::new(address.ip(), true, vec![udp, tcp]);
+    let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    set_options(builder.options_mut(), timeout);
+    builder.build().map_err(|error| DnsSetupError::Client { server: address, reason: error.to_string() })
+}
+
+fn set_options(options: &mut ResolverOpts, timeout: Duration) {
+    options.timeout = timeout;
+    options.attempts = 0;
+    options.edns0 = true;
+    options.cache_size = 0;
+    options.use_hosts_file = ResolveHosts::Never;
+    options.num_concurrent_reqs = 1;
+    options.max_active_requests = TCP_QUESTIONS_MAX;
+    options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
+    // CNAMEs are needed to tell which records belong to the question.
+    options.preserve_intermediates = true;
+}
+
+fn record_type(kind: Kind) -> RecordType {
+    match kind {
+        Kind::Mx => RecordType::MX,
+        Kind::V4 => RecordType::A,
+        Kind::V6 => RecordType::AAAA,
+    }
+}
+
+/// NXDOMAIN and NODATA come as errors of the library; all others mean that this server does not know.
+fn negative(error: NetError) -> Result<Found, Refusal> {
+    match error {
+        NetError::Dns(WireError::NoRecordsFound(none)) => {
+            let ttl = none.negative_ttl.map(|seconds| Duration::from_secs(u64::from(seconds)));
+            match none.response_code {
+                ResponseCode::NXDomain => Ok(Found::NoSuchDomain(ttl)),
+                ResponseCode::NoError => Ok(Found::NoData(ttl)),
+                code => Err(Refusal::Answered(format!("answered {code}"))),
+            }
+        }
+        NetError::Dns(WireError::ResponseCode(code)) => Err(Refusal::Answered(format!("answered {}", code_name(code)))),
+        NetError::Timeout => Err(Refusal::Silent("gave no answer in time".to_owned())),
+        other => Err(Refusal::Silent(format!("could not be asked: {other}"))),
+    }
+}
+
+/// As administrators know them from their tools.
+fn code_name(code: ResponseCode) -> String {
+    match code {
+        ResponseCode::ServFail => "SERVFAIL".to_owned(),
+        ResponseCode::Refused => "REFUSED".to_owned(),
+        ResponseCode::FormErr => "FORMERR".to_owned(),
+        ResponseCode::NotImp => "NOTIMP".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// The records of `answers` that answer the question, bounded. `Err` where the answer can be of no use.
+fn found(name: &Name, question: &Question, answers: &[Record]) -> Result<Found, String> {
+    let (owner, alias_ttl) = follow_aliases(name, answers);
+    let wanted = record_type(question.kind);
+    let records: Vec<&Record> =
+        answers.iter().filter(|record| record.record_type() == wanted && record.name == *owner).collect();
+    let Some(ttl) = records.iter().map(|record| record.ttl).min() else {
+        return Ok(Found::NoData(None));
+    };
+    let ttl = Duration::from_secs(u64::from(ttl.min(alias_ttl)));
+    let records = match question.kind {
+        Kind::Mx => Records::Mx(mx_hosts(&records)?.into()),
+        Kind::V4 | Kind::V6 => Records::Addresses(addresses(&records).into()),
+    };
+    Ok(Found::Records(records, ttl))
+}
+
+/// The end of the chain of CNAMEs that starts at `name`, and the least TTL on the way (RFC 1034 §3.6.2).
+fn follow_aliases<'a>(name: &'a Name, answers: &'a [Record]) -> (&'a Name, u32) {
+    let mut owner = name;
+    let mut ttl = u32::MAX;
+    for _ in 0..CNAMES_MAX {
+        let alias = answers.iter().find_map(|record| match &record.data {
+            RData::CNAME(target) if record.name == *owner => Some((&target.0, record.ttl)),
+            _ => None,
+        });
+        let Some((target, alias_ttl)) = alias else { break };
+        owner = target;
+        ttl = ttl.min(alias_ttl);
+    }
+    (owner, ttl)
+}
+
+/// Targets that are no host names are dropped. If none is left it is a failure: an empty list would mean that there are
+/// no MX records, and mail would go to the domain's own address (RFC 5321 §5.1 forbids that).
+fn mx_hosts(records: &[&Record]) -> Result<Vec<Mx>, String> {
+    let mut hosts: Vec<Mx> = records
+        .iter()
+        .filter_map(|record| match &record.data {
+            RData::MX(mx) if mx.exchange.is_root() => Some(Mx { preference: mx.preference, host: None }),
+            RData::MX(mx) => {
+                let host = Domain::parse(&mx.exchange.to_ascii()).ok()?;
+                Some(Mx { preference: mx.preference, host: Some(host) })
+            }
+            _ => None,
+        })
+        .collect();
+    if hosts.is_empty() {
+        return Err("answered with MX records that name no valid host".to_owned());
+    }
+    hosts.sort_unstable();
+    hosts.dedup();
+    hosts.truncate(MX_RECORDS_MAX);
+    Ok(hosts)
+}
+
+fn addresses(records: &[&Record]) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = records
+        .iter()
+        .filter_map(|record| match &record.data {
+            RData::A(address) => Some(IpAddr::V4(address.0)),
+            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+            _ => None,
+        })
+        .collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.truncate(ADDRESSES_MAX);
+    addresses
+}
