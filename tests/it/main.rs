@@ -1,0 +1,4 @@
+//! The integration tests of posthaste: one binary, so that they link once.
+
+#[cfg(test)]
+mod tidy;
