@@ -27,6 +27,8 @@ pub struct RecipientState {
     pub delay_notices: u8,
     /// Unix milliseconds since when every attempt failed in the same way; 0: not failing.
     pub failing_since_ms: u64,
+    /// Unix milliseconds: the time in the due key of the recipient's destination; 0: that of acceptance.
+    pub next_attempt_ms: u64,
 }
 
 /// Whether a recipient still waits, or how it ended.
@@ -58,7 +60,7 @@ impl RecipientState {
     /// At least as many bytes as [`RecipientState::encode`] appends.
     pub fn encoded_len_hint(&self) -> usize {
         let texts = self.last_reply.len() + self.last_rule.len() + self.last_host.len();
-        FRAME_BYTES + 2 + 3 * 8 + 4 * VARINT_BYTES_MAX + texts
+        FRAME_BYTES + 2 + 4 * 8 + 4 * VARINT_BYTES_MAX + texts
     }
 
     /// Appends the record.
@@ -70,6 +72,7 @@ impl RecipientState {
             put_u64(out, self.first_attempt_ms);
             put_u64(out, self.last_attempt_ms);
             put_u64(out, self.failing_since_ms);
+            put_u64(out, self.next_attempt_ms);
             put_varint(out, u64::from(self.attempts));
             put_text(out, &self.last_reply);
             put_text(out, &self.last_rule);
@@ -88,6 +91,7 @@ impl RecipientState {
             first_attempt_ms: fields.u64("first_attempt_ms")?,
             last_attempt_ms: fields.u64("last_attempt_ms")?,
             failing_since_ms: fields.u64("failing_since_ms")?,
+            next_attempt_ms: fields.u64("next_attempt_ms")?,
             attempts: fields.varint_u32("attempts")?,
             last_reply: fields.string("last_reply")?,
             last_rule: fields.string("last_rule")?,

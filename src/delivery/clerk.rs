@@ -9,7 +9,7 @@ use super::dispatch::Input;
 use super::shared::{Shared, count};
 use crate::policy::{BounceClass, Disposition, Fault};
 use crate::queue::{
-    DueEntry, DueJob, Intake, JobKey, LoadError, Next, Settlement, StoredBody, StoredMessage,
+    DueEntry, DueJob, Intake, JobKey, LoadError, Next, RecipientState, Settlement, StoredBody, StoredMessage,
 };
 use crate::scheduler::settlement::{self, Attempt, Decided, Fate, Way, Words};
 use crate::scheduler::{Lease, Payload, Settled, Verdict};
@@ -22,9 +22,7 @@ pub(super) async fn settle(shared: &Arc<Shared>, lease: Lease, verdict: Verdict,
     match verdict {
         Verdict::Hold(reason) => hold(shared, &lease, message, reason, inputs).await,
         Verdict::Release => {
-            let at = shared.clock.now();
-            let entry = message.due_entry(lease.key.group, lease.attempts);
-            move_to(shared, &lease, Next::Due { at, entry }, Settled::Due { at, attempts: lease.attempts }, inputs).await;
+            release(shared, &lease, message, inputs).await;
         }
         verdict => decide(shared, &lease, &payload, &verdict, inputs).await,
     }
@@ -54,8 +52,7 @@ pub(super) async fn load(
             tracing::error!(message_id = %id, %error, "message cannot be read; tried again in a minute");
             let at = shared.clock.now().plus(std::time::Duration::from_secs(60));
             // Nothing is written: after a restart it is due as before.
-            let settled = Settled::Due { at, attempts: lease.attempts };
-            let _ = inputs.send(Input::Postponed { key: lease.key, due_at: lease.due_at, settled }).await;
+            let _ = inputs.send(Input::Postponed { key: lease.key, at }).await;
             return None;
         }
         Err(error) => format!("reading it failed: {error}"),
@@ -72,6 +69,24 @@ pub(super) async fn load(
     let due_at = lease.due_at.unwrap_or(Timestamp::EPOCH);
     move_to(shared, &lease, Next::Held { due_at, entry, reason: problem }, Settled::Out, inputs).await;
     None
+}
+
+async fn release(shared: &Shared, lease: &Lease, message: &StoredMessage, inputs: &mpsc::Sender<Input>) {
+    let at = shared.clock.now();
+    let states = message.pending(lease.key.group).map(|index| {
+        let state = message.states.get(index).cloned().flatten().unwrap_or_default();
+        (u32::try_from(index).unwrap_or(u32::MAX), RecipientState { next_attempt_ms: at.millis(), ..state })
+    });
+    let settlement = Settlement {
+        key: lease.key,
+        due_at: lease.due_at,
+        states: states.collect(),
+        next: Next::Due { at, entry: message.due_entry(lease.key.group, lease.attempts) },
+        events: Vec::new(),
+        notifications: Vec::new(),
+    };
+    let settled = Settled::Due { at, attempts: lease.attempts };
+    commit(shared, settlement, settled, lease.key, inputs).await;
 }
 
 async fn hold(shared: &Shared, lease: &Lease, message: &StoredMessage, reason: String, inputs: &mpsc::Sender<Input>) {
@@ -148,6 +163,9 @@ async fn decide(shared: &Shared, lease: &Lease, payload: &Payload, verdict: &Ver
     // A notice changes what was told, not when it is due.
     if let (Verdict::Notice(_), Next::Due { entry, .. }, Some(due_at)) = (verdict, &settlement.next, lease.due_at) {
         settlement.next = Next::Due { at: due_at, entry: DueEntry { attempts: lease.attempts, ..entry.clone() } };
+        for (_, state) in &mut settlement.states {
+            state.next_attempt_ms = due_at.millis();
+        }
         settled = Settled::Due { at: due_at, attempts: lease.attempts };
     } else {
         count(tally);
@@ -170,7 +188,7 @@ fn fate(verdict: &Verdict, message: &StoredMessage, index: usize, now: Timestamp
         }
         Verdict::Cancelled => {
             let text = "cancelled by the operator".to_owned();
-            local("cancelled", BounceClass::Policy, Disposition::Bounced, (5, 7, 0), text)
+            local(settlement::CANCELLED_RULE, BounceClass::Policy, Disposition::Bounced, (5, 7, 0), text)
         }
         Verdict::Expired(reason) => {
             let last = last_reply.filter(|text| !text.is_empty()).or_else(|| reason.clone());

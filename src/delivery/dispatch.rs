@@ -16,14 +16,14 @@ use super::route::{Route, RouteOutcome, no_such_domain_status, NO_SUCH_DOMAIN_RU
 use super::shared::Shared;
 use super::worker::{Order, Worker};
 use crate::events::metric;
-use crate::queue::{DueJob, DuePage, Handoff, JobKey};
 use crate::queue::store::StoreError;
+use crate::queue::{DueJob, DuePage, Handoff, HeldJob, JobKey};
 use crate::scheduler::core::Scheduler;
 use crate::scheduler::{
     Action, Command, ConnectionId, HostFeedback, Lease, RoutingFailure, RoutingFailureKind, Settings, Settled,
     SiteName, SiteReport, Totals, Verdict, Whereabouts,
 };
-use crate::types::Domain;
+use crate::types::{Domain, Timestamp};
 
 /// Reports waiting for the dispatcher. Full: workers and the committer wait, so nothing new is started or accepted.
 pub(super) const INPUTS_MAX: usize = 8_192;
@@ -42,6 +42,10 @@ pub(super) enum Input {
     Idle { connection: ConnectionId, feedback: HostFeedback },
     Closed { connection: ConnectionId, feedback: HostFeedback, unserved: Vec<Lease> },
     Settled { key: JobKey, settled: Settled },
+    /// A held job was released: it is due.
+    Released(DueJob),
+    /// The store could not be read: nothing was written, the job is looked at again later.
+    Postponed { key: JobKey, at: Timestamp },
     ClerkDone,
     Paged(Result<DuePage, StoreError>),
     Request(Request),
@@ -62,8 +66,13 @@ pub enum Request {
         /// How many did.
         reply: oneshot::Sender<usize>,
     },
-    /// Jobs were released and committed: they are due.
-    Released(Vec<DueJob>),
+    /// Release or cancel held jobs.
+    Held {
+        /// Which.
+        jobs: Vec<HeldJob>,
+        /// What to do.
+        verdict: Verdict,
+    },
     /// Totals and the busiest sites.
     Report {
         /// At most so many sites.
@@ -94,7 +103,7 @@ impl Dispatcher {
         shared: Shared,
         settings: Settings,
         handoffs: mpsc::Receiver<Handoff>,
-        unclean_since: Option<crate::types::Timestamp>,
+        unclean_since: Option<Timestamp>,
     ) -> (Dispatcher, JoinHandle<()>) {
         let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
         let run = Run {
@@ -188,6 +197,8 @@ impl Run {
                 self.scheduler.connection_closed(connection, feedback, unserved, now, actions);
             }
             Input::Settled { key, settled } => self.scheduler.settled(key, settled, now, actions),
+            Input::Released(job) => self.scheduler.released(&job, now, actions),
+            Input::Postponed { key, at } => self.scheduler.postponed(key, at, now, actions),
             Input::ClerkDone => {
                 self.clerks -= 1;
                 self.start_clerks();
@@ -216,10 +227,16 @@ impl Run {
                 let took = jobs.iter().filter(|job| self.scheduler.command(job, &command, now, actions)).count();
                 let _ = reply.send(took);
             }
-            Request::Released(jobs) => {
-                for job in jobs {
-                    self.scheduler.released(&job, now, actions);
-                }
+            Request::Held { jobs, verdict } => {
+                let lease = |job: HeldJob| Lease {
+                    key: job.key,
+                    due_at: None,
+                    attempts: job.entry.attempts,
+                    ambiguous: false,
+                    payload: None,
+                };
+                let leases = jobs.into_iter().map(lease);
+                actions.extend(leases.map(|lease| Action::Settle { lease, verdict: verdict.clone() }));
             }
             Request::Report { sites_max, reply } => {
                 let _ = reply.send((self.scheduler.totals(), self.scheduler.report(sites_max, now)));

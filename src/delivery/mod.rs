@@ -1,4 +1,12 @@
 //! Delivery: routes, connections to MX hosts, attempts.
+//!
+//! [`dispatch::Dispatcher`] drives the scheduler; a `worker` owns one connection; a `clerk` settles what needs none.
 
+mod clerk;
+pub mod dispatch;
+mod outcome;
 pub mod route;
+pub mod session;
 pub mod settings;
+pub mod shared;
+mod worker;

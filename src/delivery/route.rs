@@ -23,7 +23,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use memory::{CLEAR_HOSTS_MAX, ClearHosts, DEAD_HOSTS_MAX, DeadHosts};
-pub use site::SiteName;
+pub use crate::scheduler::SiteName;
+pub use site::{site_of_hosts, site_of_rule};
 
 use super::settings::{DomainPattern, Login, NextHop, RouteRule, Settings, TlsMode};
 use crate::net::{Answer, DnsError, Mx, Resolver};
@@ -237,7 +238,7 @@ impl From<&RouteRule> for Rule {
         };
         Self {
             matcher,
-            site: SiteName::of_rule(rule),
+            site: site_of_rule(rule),
             hop: Hop { preference: 0, host },
             port: rule.port,
             tls: rule.tls,
@@ -328,7 +329,7 @@ impl Router {
             Err(no_hosts) => return refused(domain, no_hosts),
         };
         RouteOutcome::Route(Arc::new(Route {
-            site: SiteName::of_hosts(hosts.iter().map(|host| &host.host)),
+            site: site_of_hosts(hosts.iter().map(|host| &host.host)),
             kind,
             hops: hosts
                 .into_iter()

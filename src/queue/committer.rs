@@ -40,6 +40,8 @@ pub(super) struct Transaction {
     pub(super) events: Vec<EventLine>,
     /// New messages in it: one for an acceptance, DSNs beside an outcome.
     pub(super) accepts: u32,
+    /// Jobs of those messages.
+    pub(super) new_jobs: u32,
     /// The destination that has no pending recipient any more.
     pub(super) ends: Option<EndGroup>,
     /// The caller's promise depends on the disk: accept.
@@ -73,11 +75,18 @@ pub(super) struct Committer {
     health: Arc<Health>,
     inbox: Receiver<Transaction>,
     next_event: EventId,
-    messages: u64,
+    size: Size,
     ended: HashMap<MessageId, Vec<u8>>,
     /// Not droppable, not yet written: the store failed.
     backlog: Vec<Transaction>,
     unsynced_since: Option<Instant>,
+}
+
+/// How much is in the queue: kept in the meta family by the batches that change it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) messages: u64,
+    pub(super) jobs: u64,
 }
 
 /// A batch as it will be written.
@@ -87,8 +96,7 @@ struct Batch {
     events: Vec<OutboxEvent>,
     bytes: usize,
     sync: bool,
-    accepted: u64,
-    finished: u64,
+    size: Size,
 }
 
 impl Committer {
@@ -98,10 +106,10 @@ impl Committer {
         health: Arc<Health>,
         inbox: Receiver<Transaction>,
         next_event: EventId,
-        messages: u64,
+        size: Size,
     ) -> Self {
         let (ended, backlog) = (HashMap::new(), Vec::new());
-        Self { store, outbox, health, inbox, next_event, messages, ended, backlog, unsynced_since: None }
+        Self { store, outbox, health, inbox, next_event, size, ended, backlog, unsynced_since: None }
     }
 
     /// Commits until all senders are gone and everything is written and synced.
@@ -185,7 +193,7 @@ impl Committer {
     }
 
     fn assemble(&mut self, transactions: &mut [Transaction]) -> Result<Batch, StoreError> {
-        let mut batch = Batch::default();
+        let mut batch = Batch { size: self.size, ..Batch::default() };
         let mut next_event = self.next_event;
         for transaction in transactions {
             batch.sync |= transaction.sync;
@@ -196,14 +204,18 @@ impl Committer {
                 batch.events.push(OutboxEvent { id: next_event, line: line.clone() });
                 next_event = next_event.next();
             }
-            batch.accepted += u64::from(transaction.accepts);
+            batch.size.messages += u64::from(transaction.accepts);
+            batch.size.jobs += u64::from(transaction.new_jobs);
             if let Some(end) = transaction.ends {
+                batch.size.jobs = batch.size.jobs.saturating_sub(1);
                 self.end_group(end, &mut batch)?;
             }
         }
-        if batch.accepted != batch.finished {
-            let messages = (self.messages + batch.accepted).saturating_sub(batch.finished);
-            batch.changes.push(meta_put(super::meta::MESSAGES, messages));
+        if batch.size.messages != self.size.messages {
+            batch.changes.push(meta_put(super::meta::MESSAGES, batch.size.messages));
+        }
+        if batch.size.jobs != self.size.jobs {
+            batch.changes.push(meta_put(super::meta::JOBS, batch.size.jobs));
         }
         Ok(batch)
     }
@@ -232,15 +244,15 @@ impl Committer {
             self.ended.remove(&end.id);
             batch.changes.push(Change::Delete { family: Family::Recipient, key: Key::new(&key) });
         }
-        batch.finished += 1;
+        batch.size.messages = batch.size.messages.saturating_sub(1);
         remove_message(end, &mut batch.changes);
         Ok(())
     }
 
     fn committed(&mut self, batch: Batch, started: Instant) {
         self.health.store_works();
-        self.messages = (self.messages + batch.accepted).saturating_sub(batch.finished);
-        self.health.set_messages(self.messages);
+        self.size = batch.size;
+        self.health.set_size(self.size);
         if let Some(last) = batch.events.last() {
             self.next_event = last.id.next();
             self.outbox.committed(batch.events);
@@ -303,7 +315,7 @@ impl Transaction {
     /// Changes nothing and tells nobody.
     pub(super) fn empty() -> Self {
         let done: Completion = Box::new(|_| ());
-        Self { changes: Vec::new(), events: Vec::new(), accepts: 0, ends: None, sync: false, may_fail: false, done }
+        Self { changes: Vec::new(), events: Vec::new(), accepts: 0, new_jobs: 0, ends: None, sync: false, may_fail: false, done }
     }
 
     fn bytes(&self) -> usize {

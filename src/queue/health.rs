@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::committer::Size;
 use super::store::StoreError;
 use crate::events::metric;
 
@@ -12,13 +13,15 @@ pub struct Health {
     store_failed: AtomicBool,
     reason: Mutex<Option<String>>,
     messages: AtomicU64,
+    jobs: AtomicU64,
     free_bytes: AtomicU64,
 }
 
 impl Health {
     /// Healthy, with nothing known of the disk yet.
-    pub fn new(messages: u64) -> Self {
-        let health = Self { messages: AtomicU64::new(messages), ..Self::default() };
+    pub(super) fn new(size: Size) -> Self {
+        let health = Self::default();
+        health.set_size(size);
         health.free_bytes.store(u64::MAX, Ordering::Relaxed);
         metrics::gauge!(metric::HEALTHY).set(1.0);
         health
@@ -37,6 +40,11 @@ impl Health {
         self.messages.load(Ordering::Relaxed)
     }
 
+    /// Jobs in the queue: a message and a destination domain each.
+    pub fn jobs(&self) -> u64 {
+        self.jobs.load(Ordering::Relaxed)
+    }
+
     /// Free bytes on the queue's file system, as last measured; `u64::MAX` before the first measure.
     pub fn free_bytes(&self) -> u64 {
         self.free_bytes.load(Ordering::Relaxed)
@@ -48,9 +56,11 @@ impl Health {
         metrics::gauge!(metric::QUEUE_FREE_BYTES).set(bytes as f64);
     }
 
-    pub(super) fn set_messages(&self, messages: u64) {
-        self.messages.store(messages, Ordering::Relaxed);
-        metrics::gauge!(metric::QUEUE_MESSAGES).set(messages as f64);
+    pub(super) fn set_size(&self, size: Size) {
+        self.messages.store(size.messages, Ordering::Relaxed);
+        self.jobs.store(size.jobs, Ordering::Relaxed);
+        metrics::gauge!(metric::QUEUE_MESSAGES).set(size.messages as f64);
+        metrics::gauge!(metric::QUEUE_DELIVERIES).set(size.jobs as f64);
     }
 
     pub(super) fn store_failed(&self, error: &StoreError) {

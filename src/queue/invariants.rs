@@ -42,7 +42,9 @@ pub fn violations(store: &dyn Store) -> Result<Vec<String>, StoreError> {
             }
         }
     }
-    check_counter(store, messages, &mut found)?;
+    check_counter(store, meta::MESSAGES, messages, &mut found)?;
+    let jobs = places.values().flat_map(BTreeMap::values).sum::<usize>() as u64;
+    check_counter(store, meta::JOBS, jobs, &mut found)?;
     check_outbox(store, &mut found)?;
     Ok(found)
 }
@@ -103,11 +105,11 @@ fn check_message(
     Ok(())
 }
 
-fn check_counter(store: &dyn Store, messages: u64, found: &mut Vec<String>) -> Result<(), StoreError> {
-    let counter = store.get(Family::Meta, meta::MESSAGES.as_bytes())?;
+fn check_counter(store: &dyn Store, name: &str, real: u64, found: &mut Vec<String>) -> Result<(), StoreError> {
+    let counter = store.get(Family::Meta, name.as_bytes())?;
     let counter = counter.map_or(Ok(0), |bytes| format::decode_meta_number(&bytes));
-    if counter.as_ref().ok() != Some(&messages) {
-        found.push(format!("COUNTER: {messages} messages, counter says {counter:?}"));
+    if counter.as_ref().ok() != Some(&real) {
+        found.push(format!("COUNTER: {real} {name}, the counter says {counter:?}"));
     }
     Ok(())
 }

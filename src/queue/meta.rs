@@ -4,6 +4,8 @@
 pub(super) const FORMAT: &str = "format_version";
 /// Messages in the queue.
 pub(super) const MESSAGES: &str = "messages";
+/// Jobs in the queue: a message and a destination domain each.
+pub(super) const JOBS: &str = "jobs";
 /// The last event that every file holds.
 pub(super) const EVENTS_CONSUMED: &str = "events_consumed";
 /// Time of the last clean stop; absent while running and after a crash.

@@ -194,6 +194,18 @@ impl Queue {
         transition::held(&*self.0.store, from, limit)
     }
 
+    /// The hold entry of a job, if it is held. Blocks.
+    pub fn hold_of(&self, key: JobKey) -> Result<Option<HeldJob>, StoreError> {
+        Ok(self.held(Some(key), 1)?.into_iter().find(|held| held.key == key))
+    }
+
+    /// The due entry of a job, if it is due at that time. Blocks.
+    pub fn due_of(&self, due_at: Timestamp, key: JobKey) -> Result<Option<DueJob>, StoreError> {
+        let Some(value) = self.0.store.get(Family::Due, &DueKey::of(due_at, key).0)? else { return Ok(None) };
+        let entry = DueEntry::decode(&value).map_err(|error| StoreError(error.to_string()))?;
+        Ok(Some(DueJob { due_at, key, entry }))
+    }
+
     /// Up to `limit` message ids after `after`, oldest first. Blocks.
     pub fn messages(&self, after: Option<MessageId>, limit: usize) -> Result<Vec<MessageId>, StoreError> {
         let mut from = after.map_or_else(Vec::new, |id| id.as_bytes().to_vec());
@@ -362,10 +374,10 @@ impl Intake for Queue {
                 NewBody::Spooled { .. } => 0,
             };
             self.room_for(bytes)?;
-            let (changes, event, handoff) = transition::accept(message);
+            let (mut transaction, handoff) = transition::accept(message);
             let (reply, answer) = oneshot::channel();
             let queue = self.clone();
-            let done: Completion = Box::new(move |result| match result {
+            transaction.done = Box::new(move |result| match result {
                 Ok(()) => {
                     let _ = reply.send(Ok(()));
                     queue.hand_off(handoff);
@@ -374,10 +386,7 @@ impl Intake for Queue {
                     let _ = reply.send(Err(AcceptError::NotDurable(error.to_string())));
                 }
             });
-            let events = vec![event];
-            let accept =
-                Transaction { changes, events, accepts: 1, sync: true, may_fail: true, done, ..Transaction::empty() };
-            self.submit(accept).await;
+            self.submit(transaction).await;
             answer.await.unwrap_or(Err(AcceptError::Closed))
         })
     }

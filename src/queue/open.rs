@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::committer::{Committer, meta_put};
+use super::committer::{Committer, Size, meta_put};
 use super::health::Health;
 use super::outbox::QueueOutbox;
 use super::store::{Change, Family, Key, Store, StoreError};
@@ -74,18 +74,21 @@ impl Queue {
         seed: u64,
     ) -> Result<Opened, OpenError> {
         let fresh = check_format(&*store)?;
-        let messages = read_meta(&*store, meta::MESSAGES)?.unwrap_or(0);
+        let size = Size {
+            messages: read_meta(&*store, meta::MESSAGES)?.unwrap_or(0),
+            jobs: read_meta(&*store, meta::JOBS)?.unwrap_or(0),
+        };
         let consumed = EventId::new(read_meta(&*store, meta::EVENTS_CONSUMED)?.unwrap_or(0));
         let last = last_event(&*store)?.max(consumed);
         let clean = fresh || read_meta(&*store, meta::CLEAN_STOP)?.is_some();
         let swept_parts = sweep_parts(&*store)?;
         mark_running(&*store)?;
         let outbox = Arc::new(QueueOutbox::new(Arc::clone(&store), last, consumed));
-        let health = Arc::new(Health::new(messages));
+        let health = Arc::new(Health::new(size));
         let (transactions, inbox) = crossbeam::channel::bounded(TRANSACTIONS_MAX);
         let (handoffs, handoff_receiver) = mpsc::channel(HANDOFFS_MAX);
         let committer =
-            Committer::new(Arc::clone(&store), Arc::clone(&outbox), Arc::clone(&health), inbox, last.next(), messages);
+            Committer::new(Arc::clone(&store), Arc::clone(&outbox), Arc::clone(&health), inbox, last.next(), size);
         let committer = std::thread::Builder::new()
             .name("committer".to_owned())
             .spawn(move || committer.run())

@@ -82,6 +82,14 @@ impl StoredMessage {
         })
     }
 
+    /// The time in the due key of a group, unless it is held or ended.
+    pub fn due_at(&self, group: u16) -> Timestamp {
+        let first = self.pending(group).next();
+        let state = first.and_then(|index| self.states.get(index)).and_then(Option::as_ref);
+        let next_attempt_ms = state.map_or(0, |state| state.next_attempt_ms);
+        if next_attempt_ms == 0 { self.accepted_at } else { Timestamp::from_millis(next_attempt_ms) }
+    }
+
     /// Whether any recipient has a state record.
     pub fn has_states(&self) -> bool {
         self.states.iter().any(Option::is_some)

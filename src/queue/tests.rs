@@ -149,6 +149,7 @@ impl World {
             last_host: String::new(),
             delay_notices: 0,
             failing_since_ms: 0,
+            next_attempt_ms: 0,
         };
         let states = message.pending(key.group).map(|index| (u32::try_from(index).unwrap(), state.clone())).collect();
         let id = queue.new_id();

@@ -69,10 +69,15 @@ pub struct HeldJob {
 }
 
 /// absent (or receiving) to queued.
-pub(super) fn accept(new: NewMessage) -> (Vec<Change>, EventLine, Handoff) {
+pub(super) fn accept(new: NewMessage) -> (Transaction, Handoff) {
     let mut changes = Vec::with_capacity(4);
     let handoff = put_message(&new, &mut changes);
-    (changes, new.send_event, handoff)
+    let (events, new_jobs) = (vec![new.send_event], jobs_of(&handoff));
+    (Transaction { changes, events, accepts: 1, new_jobs, sync: true, may_fail: true, ..Transaction::empty() }, handoff)
+}
+
+fn jobs_of(handoff: &Handoff) -> u32 {
+    u32::try_from(handoff.message.domains.len()).unwrap_or(u32::MAX)
 }
 
 fn put_message(new: &NewMessage, changes: &mut Vec<Change>) -> Handoff {
@@ -127,7 +132,8 @@ pub(super) fn settle(settlement: Settlement, now: Timestamp) -> (Transaction, Ve
         events.push(notification.send_event);
     }
     let accepts = u32::try_from(handoffs.len()).unwrap_or(u32::MAX);
-    (Transaction { changes, events, accepts, ends, ..Transaction::empty() }, handoffs)
+    let new_jobs = handoffs.iter().map(jobs_of).sum();
+    (Transaction { changes, events, accepts, new_jobs, ends, ..Transaction::empty() }, handoffs)
 }
 
 fn put_due(key: JobKey, due_at: Timestamp, entry: &DueEntry) -> Change {

@@ -6,6 +6,8 @@
 //! an attempt. Does not: touch sockets, disk or clock.
 
 pub mod core;
+mod notification;
+pub mod settlement;
 pub mod sites;
 mod window;
 
@@ -16,7 +18,8 @@ use std::time::Duration;
 use crate::queue::{DueJob, JobKey, StoredBody, StoredMessage};
 use crate::types::{Domain, Timestamp};
 
-/// Destinations that share one set of MX hosts, or one next hop: what connections and suspensions are keyed by.
+/// Destinations that share one set of MX hosts, or one next hop: what connections and suspensions are keyed by. Stable
+/// across restarts and versions. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SiteName(Arc<str>);
 

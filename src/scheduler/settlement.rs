@@ -24,6 +24,9 @@ const LAST_REPLY_BYTES_MAX: usize = 1_024;
 /// The rule of an attempt whose final dot went out and that got no reply.
 pub const AMBIGUOUS_RULE: &str = "no-final-reply";
 
+/// The rule of what an operator took back.
+pub const CANCELLED_RULE: &str = "cancelled";
+
 /// What an administrator can set about outcomes.
 #[derive(Clone, Debug)]
 pub struct SettlementSettings {
@@ -194,7 +197,7 @@ impl<'b> Draft<'_, 'b> {
     fn take(&mut self, fate: &Fate) {
         let attempt = self.attempt;
         let prior = attempt.message.states.get(fate.index).cloned().flatten();
-        let mut state = prior.unwrap_or_else(fresh_state);
+        let mut state = prior.unwrap_or_default();
         if attempt.counts {
             state.attempts = state.attempts.saturating_add(1);
         }
@@ -236,8 +239,14 @@ impl<'b> Draft<'_, 'b> {
 
     fn bounced(&mut self, fate: &Fate, verdict: &Verdict, state: &mut RecipientState, ambiguous: bool) {
         self.tally.bounced += 1;
-        let expired = self.attempt.now >= self.attempt.message.expires_at;
-        state.outcome = if expired { RecipientOutcome::Expired } else { RecipientOutcome::Bounced };
+        let cancelled = &*verdict.rule == CANCELLED_RULE;
+        state.outcome = if cancelled {
+            RecipientOutcome::Cancelled
+        } else if self.attempt.now >= self.attempt.message.expires_at {
+            RecipientOutcome::Expired
+        } else {
+            RecipientOutcome::Bounced
+        };
         let attempt = self.attempt;
         let diagnostic_code = fate.words.diagnostic_code();
         let recipient = BouncedRecipient {
@@ -259,7 +268,8 @@ impl<'b> Draft<'_, 'b> {
         let event = schema::bounce(mail(attempt), &info, &self.extras(fate, verdict, state, ambiguous));
         self.settlement.events.push(event);
         let wanted = self.notify(fate.index).map_or(self.settings.mail_bounces, |set| set.contains(Notify::FAILURE));
-        if wanted {
+        // Who cancels mail does not want its sender to hear of a failure.
+        if wanted && !cancelled {
             self.told.tell(dsn::Kind::Failed, fate);
         }
     }
@@ -325,6 +335,9 @@ impl<'b> Draft<'_, 'b> {
         let mut settled = Settled::Out;
         if let Some(at) = self.next_at {
             let entry = attempt.message.due_entry(attempt.key.group, self.attempts);
+            for (_, state) in &mut self.settlement.states {
+                state.next_attempt_ms = at.millis();
+            }
             self.settlement.next = Next::Due { at, entry };
             settled = Settled::Due { at, attempts: self.attempts };
         }
@@ -358,20 +371,6 @@ impl<'b> Draft<'_, 'b> {
             ambiguous,
             tls: attempt.way.tls,
         }
-    }
-}
-
-fn fresh_state() -> RecipientState {
-    RecipientState {
-        outcome: RecipientOutcome::Pending,
-        attempts: 0,
-        first_attempt_ms: 0,
-        last_attempt_ms: 0,
-        last_reply: String::new(),
-        last_rule: String::new(),
-        last_host: String::new(),
-        delay_notices: 0,
-        failing_since_ms: 0,
     }
 }
 

@@ -1,61 +1,43 @@
 //! Names of sites: destinations that share one set of hosts, and so one set of limits.
 
-use std::fmt;
-use std::sync::Arc;
-
 use crate::delivery::settings::{NextHop, RouteRule, TlsMode};
+use crate::scheduler::SiteName;
 use crate::types::Domain;
 
 /// Longest name, in octets; longer sets of hosts are shortened to their first host, a count and a hash.
 const SITE_NAME_BYTES_MAX: usize = 200;
 
-/// The name of a site. Stable across restarts and versions: limits and statistics are kept by it. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SiteName(Arc<str>);
-
-impl SiteName {
-    /// The name as it stands, for one that was stored or shown.
-    pub fn new(name: &str) -> Self {
-        Self(name.into())
+/// The site of MX hosts, whatever their order and preferences: their names, sorted, joined by commas. One host
+/// alone, or the domain itself where it has no MX, gives just that name.
+pub fn site_of_hosts<'a>(hosts: impl IntoIterator<Item = &'a Domain>) -> SiteName {
+    let mut names: Vec<&str> = hosts.into_iter().map(Domain::as_str).collect();
+    names.sort_unstable();
+    names.dedup();
+    let joined = names.join(",");
+    if joined.len() <= SITE_NAME_BYTES_MAX {
+        return SiteName::new(&joined);
     }
+    // A name has at most 255 octets; the hash still tells apart what the cut makes equal.
+    let first = names.first().copied().unwrap_or_default();
+    let shown = first.get(..first.len().min(SITE_NAME_BYTES_MAX - 48)).unwrap_or_default();
+    SiteName::new(&format!("{shown},+{}#{:032x}", names.len() - 1, fnv1a(joined.as_bytes())))
+}
 
-    /// The site of MX hosts, whatever their order and preferences: their names, sorted, joined by commas. One host
-    /// alone, or the domain itself where it has no MX, gives just that name.
-    pub fn of_hosts<'a>(hosts: impl IntoIterator<Item = &'a Domain>) -> Self {
-        let mut names: Vec<&str> = hosts.into_iter().map(Domain::as_str).collect();
-        names.sort_unstable();
-        names.dedup();
-        let joined = names.join(",");
-        if joined.len() <= SITE_NAME_BYTES_MAX {
-            return Self(joined.into());
-        }
-        // A name has at most 255 octets; the hash still tells apart what the cut makes equal.
-        let first = names.first().copied().unwrap_or_default();
-        let shown = first.get(..first.len().min(SITE_NAME_BYTES_MAX - 48)).unwrap_or_default();
-        Self(format!("{shown},+{}#{:032x}", names.len() - 1, fnv1a(joined.as_bytes())).into())
-    }
-
-    /// The site of a route of the config: `smarthost:host:port`. What must not share connections with it stands in the
-    /// name as well: another login (`smarthost:user@host:port`), or another demand on TLS (`;tls`, `;clear`).
-    pub fn of_rule(rule: &RouteRule) -> Self {
-        let login = rule.login.as_ref().map_or_else(String::new, |login| format!("{}@", login.user));
-        let host = match &rule.host {
-            NextHop::Host(host) => host.to_string(),
-            NextHop::Address(address) if address.is_ipv6() => format!("[{address}]"),
-            NextHop::Address(address) => address.to_string(),
-        };
-        let tls = match rule.tls {
-            TlsMode::Opportunistic => "",
-            TlsMode::Require => ";tls",
-            TlsMode::None => ";clear",
-        };
-        Self(format!("smarthost:{login}{host}:{}{tls}", rule.port).into())
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+/// The site of a route of the config: `smarthost:host:port`. What must not share connections with it stands in the
+/// name as well: another login (`smarthost:user@host:port`), or another demand on TLS (`;tls`, `;clear`).
+pub fn site_of_rule(rule: &RouteRule) -> SiteName {
+    let login = rule.login.as_ref().map_or_else(String::new, |login| format!("{}@", login.user));
+    let host = match &rule.host {
+        NextHop::Host(host) => host.to_string(),
+        NextHop::Address(address) if address.is_ipv6() => format!("[{address}]"),
+        NextHop::Address(address) => address.to_string(),
+    };
+    let tls = match rule.tls {
+        TlsMode::Opportunistic => "",
+        TlsMode::Require => ";tls",
+        TlsMode::None => ";clear",
+    };
+    SiteName::new(&format!("smarthost:{login}{host}:{}{tls}", rule.port))
 }
 
 /// FNV-1a of 128 bits: its result may never change, since names that hold it are stored.
@@ -63,18 +45,6 @@ fn fnv1a(bytes: &[u8]) -> u128 {
     let start = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
     let prime = 0x0000_0000_0100_0000_0000_0000_0000_013b_u128;
     bytes.iter().fold(start, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(prime))
-}
-
-impl fmt::Display for SiteName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for SiteName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 #[cfg(test)]
@@ -90,21 +60,21 @@ mod tests {
 
     #[test]
     fn the_order_of_hosts_does_not_matter() {
-        let site = SiteName::of_hosts(&hosts(&["mx2.a.test", "mx1.a.test", "mx2.a.test"]));
+        let site = site_of_hosts(&hosts(&["mx2.a.test", "mx1.a.test", "mx2.a.test"]));
         assert_eq!(site.as_str(), "mx1.a.test,mx2.a.test");
-        assert_eq!(SiteName::of_hosts(&hosts(&["mx1.a.test", "mx2.a.test"])), site);
-        assert_eq!(SiteName::of_hosts(&hosts(&["a.test"])).as_str(), "a.test");
+        assert_eq!(site_of_hosts(&hosts(&["mx1.a.test", "mx2.a.test"])), site);
+        assert_eq!(site_of_hosts(&hosts(&["a.test"])).as_str(), "a.test");
     }
 
     #[test]
     fn a_long_set_gets_a_short_name_that_never_changes() {
         let many: Vec<Domain> =
             (0..30).map(|number| Domain::parse(&format!("mx{number}.long-provider.test")).unwrap()).collect();
-        let site = SiteName::of_hosts(&many);
+        let site = site_of_hosts(&many);
         assert_eq!(site.as_str(), "mx0.long-provider.test,+29#232a7666c0391fa42fbf63baa292f05e");
-        assert_ne!(SiteName::of_hosts(many.iter().skip(1)), site);
+        assert_ne!(site_of_hosts(many.iter().skip(1)), site);
         let longest = Domain::parse(&format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(60))).unwrap();
-        assert!(SiteName::of_hosts([&longest]).as_str().len() <= SITE_NAME_BYTES_MAX);
+        assert!(site_of_hosts([&longest]).as_str().len() <= SITE_NAME_BYTES_MAX);
     }
 
     #[test]
@@ -123,13 +93,13 @@ mod tests {
             tls: TlsMode::Opportunistic,
             login: None,
         };
-        assert_eq!(SiteName::of_rule(&rule).as_str(), "smarthost:relay.test:587");
+        assert_eq!(site_of_rule(&rule).as_str(), "smarthost:relay.test:587");
         rule.login = Some(Login { user: "app".to_owned(), password_file: PathBuf::from("/secret") });
         rule.tls = TlsMode::Require;
-        assert_eq!(SiteName::of_rule(&rule).as_str(), "smarthost:app@relay.test:587;tls");
+        assert_eq!(site_of_rule(&rule).as_str(), "smarthost:app@relay.test:587;tls");
         rule.login = None;
         rule.host = NextHop::Address("2001:db8::1".parse().unwrap());
         rule.tls = TlsMode::None;
-        assert_eq!(SiteName::of_rule(&rule).as_str(), "smarthost:[2001:db8::1]:587;clear");
+        assert_eq!(site_of_rule(&rule).as_str(), "smarthost:[2001:db8::1]:587;clear");
     }
 }

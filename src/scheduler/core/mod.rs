@@ -71,6 +71,8 @@ pub struct Scheduler {
     connections: HashMap<ConnectionId, Connection>,
     /// Sites with ready jobs that could have another connection, if there were one.
     line: VecDeque<SiteName>,
+    /// Jobs that are due and must not be looked at before a time.
+    postponed: BTreeSet<(Timestamp, JobKey)>,
     /// Ends of suspensions.
     alarms: BTreeSet<(Timestamp, SiteName)>,
     window: Window,
@@ -94,6 +96,7 @@ impl Scheduler {
             sites: HashMap::new(),
             connections: HashMap::new(),
             line: VecDeque::new(),
+            postponed: BTreeSet::new(),
             alarms: BTreeSet::new(),
             window: Window::new(),
             payload_bytes: 0,
@@ -224,7 +227,8 @@ impl Scheduler {
         self.serve_line(now, actions);
     }
 
-    /// A connection is gone. `unserved` are jobs it was given and did not try.
+    /// A connection is gone. `unserved` are jobs it was given and did not try. May be said twice of one connection,
+    /// where an assignment crossed its end.
     pub fn connection_closed(
         &mut self,
         id: ConnectionId,
@@ -233,6 +237,9 @@ impl Scheduler {
         now: Timestamp,
         actions: &mut Vec<Action>,
     ) {
+        for lease in unserved {
+            self.give_back(lease, now, actions);
+        }
         let Some(connection) = self.connections.remove(&id) else { return };
         let name = connection.site;
         if let Some(site) = self.sites.get_mut(&name) {
@@ -240,11 +247,13 @@ impl Scheduler {
             site.idle.retain(|idle| *idle != id);
         }
         self.learn(&name, feedback, now);
-        for lease in unserved.into_iter().rev() {
-            self.give_back(lease, &name);
-        }
         self.serve(&name, now, actions);
         self.serve_line(now, actions);
+    }
+
+    /// Names of all sites that are remembered.
+    pub fn site_names(&self) -> impl Iterator<Item = &SiteName> {
+        self.sites.keys()
     }
 
     /// A settlement was committed.
@@ -258,6 +267,15 @@ impl Scheduler {
         (job.due_at, job.attempts, job.ambiguous) = (at, attempts, false);
         job.state = JobState::Waiting;
         self.insert(key, job, false, now, actions);
+    }
+
+    /// A job could not be looked at (the store does not answer): it stays as it is on disk, and is ready again at `at`.
+    pub fn postponed(&mut self, key: JobKey, at: Timestamp, now: Timestamp, actions: &mut Vec<Action>) {
+        let Some(job) = self.jobs.get_mut(&key).filter(|job| job.state == JobState::Leased) else { return };
+        self.in_flight -= 1;
+        job.state = JobState::Waiting;
+        self.postponed.insert((at, key));
+        self.tick(now, actions);
     }
 
     /// A job that was not in memory was made due (released).
@@ -286,6 +304,15 @@ impl Scheduler {
             self.waiting.pop_first();
             self.make_ready(key, now, actions);
         }
+        while let Some((at, key)) = self.postponed.first().copied() {
+            if at > now {
+                break;
+            }
+            self.postponed.pop_first();
+            if self.jobs.get(&key).is_some_and(|job| job.state == JobState::Waiting) {
+                self.make_ready(key, now, actions);
+            }
+        }
         while let Some((at, site)) = self.alarms.first().cloned() {
             if at > now {
                 break;
@@ -305,7 +332,8 @@ impl Scheduler {
     pub fn next_wakeup(&self) -> Timestamp {
         let waiting = self.waiting.first().map(|(at, _)| *at);
         let alarm = self.alarms.first().map(|(at, _)| *at);
-        [waiting, alarm, Some(self.next_sweep)].into_iter().flatten().min().unwrap_or(Timestamp::MAX)
+        let postponed = self.postponed.first().map(|(at, _)| *at);
+        [waiting, alarm, postponed, Some(self.next_sweep)].into_iter().flatten().min().unwrap_or(Timestamp::MAX)
     }
 
     /// Everything deferred is due now, suspended sites are tried at once (SIGUSR2).

@@ -153,15 +153,15 @@ impl Scheduler {
         Some(Lease { key, due_at: Some(job.due_at), attempts: job.attempts, ambiguous: job.ambiguous, payload })
     }
 
-    pub(super) fn give_back(&mut self, lease: Lease, site: &SiteName) {
+    pub(super) fn give_back(&mut self, lease: Lease, now: Timestamp, actions: &mut Vec<Action>) {
         let Some(job) = self.jobs.get_mut(&lease.key) else { return };
         self.in_flight -= 1;
-        job.state = JobState::Ready;
+        job.state = JobState::Waiting;
         if let Some(payload) = lease.payload {
             self.payload_bytes += payload.bytes();
             job.payload = Some(Box::new(payload));
         }
-        self.site_mut(site).ready.push_front(lease.key);
+        self.make_ready(lease.key, now, actions);
     }
 
     pub(super) fn open(&mut self, name: &SiteName) -> ConnectionId {
