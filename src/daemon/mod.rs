@@ -1,1 +1,3 @@
-//! Stub.
+//! The daemon around the mail: configuration, wiring, lifecycle, signals, and what operators see and steer it with.
+
+pub mod config;
