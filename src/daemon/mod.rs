@@ -1,3 +1,5 @@
 //! The daemon around the mail: configuration, wiring, lifecycle, signals, and what operators see and steer it with.
 
+pub mod admin;
 pub mod config;
+mod http;
