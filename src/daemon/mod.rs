@@ -3,3 +3,6 @@
 pub mod admin;
 pub mod config;
 mod http;
+pub mod logging;
+pub mod metrics_exporter;
+pub mod notify;
