@@ -2,7 +2,9 @@
 
 pub mod admin;
 pub mod config;
+pub mod demo;
 mod http;
 pub mod logging;
 pub mod metrics_exporter;
 pub mod notify;
+pub mod run;
