@@ -1,2 +1,7 @@
-//! Entry point.
-fn main() {}
+//! The `posthaste` program: its command line is `posthaste::cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    posthaste::cli::main()
+}

@@ -1,0 +1,84 @@
+//! `posthaste check`: every error of a config file at once, or what the daemon would do with it.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use super::Failure;
+use super::format;
+use crate::daemon::config::units::{format_duration, format_size};
+use crate::daemon::config::{Config, DEFAULT_PATH, Finding};
+use crate::events::EventKind;
+use crate::reception::settings::{ListenerSettings, ListenerTls};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Config file.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+}
+
+pub(super) fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
+    match Config::load(&args.config) {
+        Ok(config) => {
+            print_warnings(&config.warnings, err)?;
+            writeln!(out, "{}: good", args.config.display())?;
+            print_summary(&config, out)?;
+            Ok(())
+        }
+        Err(found) => {
+            for error in &found.errors {
+                writeln!(out, "{error}")?;
+            }
+            print_warnings(&found.warnings, err)?;
+            Err(Failure::Failed(format::count(found.errors.len(), "error")))
+        }
+    }
+}
+
+fn print_warnings(warnings: &[Finding], err: &mut dyn Write) -> io::Result<()> {
+    warnings.iter().try_for_each(|warning| writeln!(err, "warning: {warning}"))
+}
+
+fn print_summary(config: &Config, out: &mut dyn Write) -> io::Result<()> {
+    let queue = &config.queue;
+    let retry = &config.retry;
+    let delivery = &config.delivery;
+    writeln!(out, "  hostname   {}", config.hostname)?;
+    for listener in &config.listeners {
+        writeln!(out, "  listener   {}", shown_listener(listener))?;
+    }
+    writeln!(out, "  relay for  {}", format::join(&config.admission.networks, "nobody"))?;
+    let message_max = format_size(config.reception.message_bytes_max);
+    writeln!(out, "  messages   up to {message_max}, {} recipients", config.reception.recipients_max)?;
+    let data_dir = queue.data_dir.display();
+    writeln!(out, "  queue      {data_dir}, lifetime {}", format_duration(queue.lifetime))?;
+    let steps: Vec<String> = retry.steps.iter().map(|step| format_duration(*step)).collect();
+    writeln!(out, "  retry      after {}", steps.join(", "))?;
+    writeln!(
+        out,
+        "  delivery   port {}, from {}, {}",
+        delivery.port,
+        format::join(&delivery.sources, "any address"),
+        format::count(delivery.routes.len(), "route"),
+    )?;
+    writeln!(out, "  dns        {}", format::join(&config.dns.servers, "servers of /etc/resolv.conf"))?;
+    for file in &config.events.files {
+        let names: Vec<&str> = file.types.iter().map(|kind| kind.name()).collect();
+        let kinds = if file.types.len() == EventKind::ALL.len() { "all kinds".to_owned() } else { names.join(", ") };
+        writeln!(out, "  events     {}/{}.jsonl: {kinds}", config.events.directory.display(), file.name)?;
+    }
+    let bounces = if config.mails_bounces() { "mailed to the sender" } else { "told in event files only" };
+    writeln!(out, "  bounces    {bounces}, unless the client says NOTIFY")?;
+    let metrics = config.metrics.address.map_or("off".to_owned(), |address| format!("http://{address}/metrics"));
+    writeln!(out, "  metrics    {metrics}")?;
+    writeln!(out, "  admin      {}", config.admin.socket.display())
+}
+
+fn shown_listener(listener: &ListenerSettings) -> String {
+    let tls = match listener.tls {
+        ListenerTls::None => "no TLS",
+        ListenerTls::StartTls(_) => "STARTTLS",
+        ListenerTls::Implicit(_) => "implicit TLS",
+    };
+    format!("{} on {}, {tls}", listener.name, listener.address)
+}

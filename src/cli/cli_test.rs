@@ -1,0 +1,209 @@
+//! The command line against a served fake: what an administrator sees, and the exit codes.
+
+use std::fs;
+
+use super::main_with;
+use crate::daemon::admin::AdminError;
+use crate::daemon::admin::fake::{Fake, Served, id, serve};
+use crate::daemon::admin::query::{Action, Selection};
+
+struct Ran {
+    code: u8,
+    out: String,
+    err: String,
+}
+
+fn posthaste(arguments: &[&str]) -> Ran {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let arguments = std::iter::once("posthaste").chain(arguments.iter().copied()).map(Into::into);
+    let code = main_with(arguments, &mut out, &mut err);
+    Ran { code, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
+}
+
+fn at(served: &Served, arguments: &[&str]) -> Ran {
+    let socket = served.socket.display().to_string();
+    posthaste(&[arguments, &["--socket", &socket]].concat())
+}
+
+#[test]
+fn status_shows_health_and_sites() {
+    let mut fake = Fake::with_messages(0);
+    fake.status.uptime_s = 192;
+    fake.status.queue.messages = 7;
+    let ran = at(&serve(fake), &["status"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.out.starts_with("posthaste 0.1.0, up 3m12s, healthy\nqueue        7 messages;"), "{}", ran.out);
+    assert!(ran.out.contains("mx.r.test"), "{}", ran.out);
+}
+
+#[test]
+fn status_of_an_unhealthy_daemon_exits_with_5() {
+    let mut fake = Fake::with_messages(0);
+    fake.status.healthy = false;
+    fake.status.health_reason = Some("the disk is full".to_owned());
+    let ran = at(&serve(fake), &["status"]);
+    assert_eq!(ran.code, 5);
+    assert!(ran.out.contains("UNHEALTHY: the disk is full"), "{}", ran.out);
+}
+
+#[test]
+fn json_output_is_what_the_api_answered() {
+    let ran = at(&serve(Fake::with_messages(2)), &["queue", "list", "--json"]);
+    let page: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(page["messages"][1]["id"], id(1).to_string());
+}
+
+#[test]
+fn a_long_list_is_fetched_in_pages() {
+    let served = serve(Fake::with_messages(2_300));
+    let ran = at(&served, &["queue", "list", "--limit", "2200"]);
+    assert_eq!(ran.out.lines().count(), 2_201);
+    assert_eq!(ran.err, format!("there may be more: add --after {}\n", id(2_199)));
+    let after = id(2_199).to_string();
+    let ran = at(&served, &["queue", "list", "--after", &after, "--sender", "@s.test"]);
+    assert_eq!((ran.out.lines().count(), ran.err.as_str()), (101, ""));
+    let ran = at(&served, &["queue", "list", "--domain", "other.test"]);
+    assert_eq!(ran.out, "no messages\n");
+}
+
+#[test]
+fn a_list_has_age_state_next_attempt_and_reason() {
+    let ran = at(&serve(Fake::with_messages(1)), &["queue", "list"]);
+    let words: Vec<&str> = ran.out.lines().nth(1).unwrap().split_whitespace().collect();
+    let own_id = id(0).to_string();
+    assert_eq!(words[0], own_id);
+    assert_eq!(
+        words[2..],
+        ["1.5KiB", "deferred", "2", "now", "a0@s.test", "b0@r.test", "and", "4", "more", "retry", "step", "3"]
+    );
+}
+
+#[test]
+fn show_tells_every_recipients_story_without_escape_sequences() {
+    let served = serve(Fake::with_messages(1));
+    let ran = at(&served, &["queue", "show", &id(0).to_string()]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let story = "recipient  b0@r.test\n  state    deferred, tried 2 times\n  last     2023-11-14T22:13:20.000Z (";
+    assert!(ran.out.contains(story), "{}", ran.out);
+    let reply = "  reply    451 4.7.1 greylisted ?[31m by mx.r.test (rule greylist)\n  next     ";
+    assert!(ran.out.contains(reply), "{}", ran.out);
+    assert!(ran.out.ends_with("  waits    retry step 3\n"), "{}", ran.out);
+    let ran = at(&served, &["queue", "show", &id(9).to_string()]);
+    assert_eq!(ran.code, 4);
+    assert!(ran.err.starts_with("posthaste: the queue holds no message "), "{}", ran.err);
+}
+
+#[test]
+fn actions_report_what_they_changed() {
+    let served = serve(Fake::with_messages(3));
+    let ran = at(&served, &["queue", "retry", "--domain", "r.test"]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, "retry: 3 messages changed, 0 left as they were\n"));
+    let (first, second) = (id(0).to_string(), id(1).to_string());
+    let ran = at(&served, &["queue", "hold", &first, &second, "--reason", "looking"]);
+    assert_eq!(ran.out, "hold: 2 messages changed, 0 left as they were\n");
+    assert_eq!(at(&served, &["queue", "cancel", "--all", "--yes"]).code, 0);
+    let acts = served.backend.acts.lock().unwrap();
+    assert_eq!(acts.len(), 4);
+    assert_eq!(acts[1], (Selection::One(id(0)), Action::Hold { reason: "looking".to_owned() }));
+}
+
+#[test]
+fn careless_actions_are_refused_before_they_reach_the_daemon() {
+    let served = serve(Fake::with_messages(1));
+    let own_id = id(0).to_string();
+    for arguments in [
+        vec!["queue", "cancel"],
+        vec!["queue", "cancel", "--all"],
+        vec!["queue", "retry", "--all", "--domain", "r.test"],
+        vec!["queue", "retry", &own_id, "--all"],
+        vec!["queue", "retry", "17"],
+        vec!["queue", "list", "--state", "asleep"],
+        vec!["queue", "list", "--limit", "0"],
+    ] {
+        assert_eq!(at(&served, &arguments).code, 2, "{arguments:?}");
+    }
+    assert!(served.backend.acts.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_daemon_that_is_not_there_is_said_so_with_exit_3() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock").display().to_string();
+    let ran = posthaste(&["status", "--socket", &socket]);
+    assert_eq!(ran.code, 3);
+    let expected =
+        format!("posthaste: cannot reach the daemon at {socket}: No such file or directory (os error 2); is it");
+    assert!(ran.err.starts_with(&expected), "{}", ran.err);
+}
+
+#[test]
+fn an_error_of_the_daemon_is_shown_with_exit_1() {
+    let mut fake = Fake::with_messages(0);
+    fake.broken = Some(AdminError::Internal("the store is broken".to_owned()));
+    let ran = at(&serve(fake), &["status"]);
+    assert_eq!((ran.code, ran.err.as_str()), (1, "posthaste: the store is broken\n"));
+}
+
+#[test]
+fn the_socket_is_found_through_the_config() {
+    let served = serve(Fake::with_messages(0));
+    let config = served.directory.path().join("config.toml");
+    let text = format!(
+        "hostname = \"a.test\"\nlistener = [{{ name = \"a\", address = \"127.0.0.1:0\" }}]\n[admin]\nsocket = \"{}\"\n",
+        served.socket.display()
+    );
+    fs::write(&config, text).unwrap();
+    let config = config.display().to_string();
+    assert_eq!(posthaste(&["status", "--config", &config]).code, 0);
+    fs::write(&config, "hostname = 1").unwrap();
+    let ran = posthaste(&["status", "--config", &config]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("config.toml:1:12: hostname: "), "{}", ran.err);
+}
+
+#[test]
+fn check_prints_all_errors_or_a_summary() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    let shown = path.display().to_string();
+    fs::write(&path, include_str!("../../config.toml.example")).unwrap();
+    let ran = posthaste(&["check", "--config", &shown]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{}", ran.out);
+    assert!(ran.out.starts_with(&format!("{shown}: good\n  hostname   mail.example.com\n")), "{}", ran.out);
+    assert!(ran.out.contains("  bounces    told in event files only, "), "{}", ran.out);
+    fs::write(&path, "hostname = \"localhost\"\nx = 1\n").unwrap();
+    let ran = posthaste(&["check", "--config", &shown]);
+    assert_eq!(ran.code, 1);
+    assert_eq!(ran.out.lines().count(), 2, "{}", ran.out);
+    assert!(ran.err.starts_with("warning: ") && ran.err.ends_with("posthaste: 2 errors\n"), "{}", ran.err);
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    struct Gone;
+    impl std::io::Write for Gone {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let served = serve(Fake::with_messages(1));
+    let socket = served.socket.display().to_string();
+    for command in [vec!["status"], vec!["queue", "list", "--json"]] {
+        let arguments = [&["posthaste"], &command[..], &["--socket", &socket]].concat();
+        let mut err = Vec::new();
+        assert_eq!(main_with(arguments.into_iter().map(Into::into), &mut Gone, &mut err), 0, "{command:?}");
+        assert!(err.is_empty());
+    }
+}
+
+#[test]
+fn help_and_version_exit_with_0_and_nonsense_with_2() {
+    assert_eq!(posthaste(&["--help"]).code, 0);
+    assert!(posthaste(&["--version"]).out.starts_with("posthaste "));
+    let ran = posthaste(&["explode"]);
+    assert_eq!((ran.code, ran.out.as_str()), (2, ""));
+}

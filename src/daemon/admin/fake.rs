@@ -1,0 +1,175 @@
+//! A backend for tests: some messages in memory, served on a real Unix socket by a thread of its own.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
+
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use super::model::{
+    ActionReport, MessageDetail, MessageState, MessageSummary, Page, RecipientDetail, RecipientState, SiteStatus,
+    Status,
+};
+use super::query::{Action, Filter, ListQuery, Selection};
+use super::{AdminError, AdminServer, Backend};
+use crate::daemon::config::AdminSettings;
+use crate::net::BoxFuture;
+use crate::types::{EmailAddress, MessageId, ReversePath, Timestamp};
+
+pub(crate) struct Fake {
+    pub(crate) status: Status,
+    pub(crate) messages: Vec<MessageDetail>,
+    pub(crate) acts: Mutex<Vec<(Selection, Action)>>,
+    /// An answer that never comes, for questions.
+    pub(crate) broken: Option<AdminError>,
+}
+
+impl Fake {
+    /// `count` deferred messages, ids rising; senders a0@s.test, a1@s.test, ….
+    pub(crate) fn with_messages(count: u64) -> Self {
+        let messages = (0..count).map(message).collect();
+        let site =
+            SiteStatus { site: "mx.r.test".to_owned(), ready: 3, mode: "down".to_owned(), ..SiteStatus::default() };
+        let status = Status { version: "0.1.0".to_owned(), healthy: true, sites: vec![site], ..Status::default() };
+        Self { status, messages, acts: Mutex::default(), broken: None }
+    }
+
+    fn selected(&self, filter: &Filter) -> impl Iterator<Item = &MessageDetail> {
+        let filter = filter.clone();
+        self.messages.iter().filter(move |message| matches(&filter, message))
+    }
+
+    fn check<T>(&self, answer: T) -> Result<T, AdminError> {
+        self.broken.clone().map_or(Ok(answer), Err)
+    }
+}
+
+pub(crate) fn id(number: u64) -> MessageId {
+    MessageId::new(Timestamp::from_millis(1_700_000_000_000 + number), u128::from(number))
+}
+
+fn message(number: u64) -> MessageDetail {
+    let accepted_at = id(number).accepted_at();
+    let recipient = RecipientDetail {
+        address: format!("b{number}@r.test"),
+        state: RecipientState::Deferred,
+        attempts: 2,
+        last_attempt_at: Some(accepted_at),
+        last_reply: Some("451 4.7.1 greylisted \u{1b}[31m".to_owned()),
+        rule: Some("greylist".to_owned()),
+        host: Some("mx.r.test".to_owned()),
+        next_attempt_at: Some(accepted_at),
+        waits_for: Some("retry step 3".to_owned()),
+    };
+    MessageDetail {
+        id: id(number),
+        accepted_at,
+        expires_at: accepted_at,
+        sender: format!("a{number}@s.test"),
+        size_bytes: 1_536,
+        state: MessageState::Deferred,
+        held_reason: None,
+        recipients: vec![recipient],
+    }
+}
+
+fn matches(filter: &Filter, message: &MessageDetail) -> bool {
+    let sender = EmailAddress::parse(&message.sender, true).map_or(ReversePath::Null, ReversePath::Mailbox);
+    let has_domain = |domain: &str| message.recipients.iter().any(|recipient| recipient.address.ends_with(domain));
+    filter.domain.as_ref().is_none_or(|domain| has_domain(domain.as_str()))
+        && filter.sender.as_ref().is_none_or(|wanted| wanted.matches(&sender))
+        && filter.state.is_none_or(|state| message.state == state)
+}
+
+fn summary(message: &MessageDetail) -> MessageSummary {
+    MessageSummary {
+        id: message.id,
+        accepted_at: message.accepted_at,
+        sender: message.sender.clone(),
+        size_bytes: message.size_bytes,
+        state: message.state,
+        recipients: message.recipients.iter().map(|recipient| recipient.address.clone()).collect(),
+        recipients_pending: 5,
+        attempts: 2,
+        next_attempt_at: message.recipients[0].next_attempt_at,
+        waits_for: message.recipients[0].waits_for.clone(),
+    }
+}
+
+impl Backend for Fake {
+    fn status(&self) -> BoxFuture<'_, Result<Status, AdminError>> {
+        Box::pin(async { self.check(self.status.clone()) })
+    }
+
+    fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Page, AdminError>> {
+        Box::pin(async move {
+            let after = |message: &&MessageDetail| query.after.is_none_or(|after| message.id > after);
+            let mut messages: Vec<_> = self.selected(&query.filter).filter(after).map(summary).collect();
+            let more = messages.len() > query.limit;
+            messages.truncate(query.limit);
+            let next = messages.last().map(|message| message.id).filter(|_| more);
+            self.check(Page { messages, next })
+        })
+    }
+
+    fn show(&self, id: MessageId) -> BoxFuture<'_, Result<Option<MessageDetail>, AdminError>> {
+        Box::pin(async move { self.check(self.messages.iter().find(|message| message.id == id).cloned()) })
+    }
+
+    fn act(&self, selection: Selection, action: Action) -> BoxFuture<'_, Result<ActionReport, AdminError>> {
+        Box::pin(async move {
+            let examined = match &selection {
+                Selection::One(id) => self.messages.iter().filter(|message| message.id == *id).count(),
+                Selection::Matching(filter) => self.selected(filter).count(),
+            };
+            self.acts.lock().unwrap().push((selection, action));
+            let examined = u64::try_from(examined).unwrap();
+            self.check(ActionReport { changed: examined, examined })
+        })
+    }
+}
+
+/// A served fake; stops when dropped.
+pub(crate) struct Served {
+    pub(crate) backend: Arc<Fake>,
+    pub(crate) socket: PathBuf,
+    pub(crate) directory: TempDir,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+pub(crate) fn serve(fake: Fake) -> Served {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("sub/admin.sock");
+    let (backend, stop) = (Arc::new(fake), CancellationToken::new());
+    let (bound, is_bound) = mpsc::sync_channel(1);
+    let settings = AdminSettings { socket: socket.clone(), ..AdminSettings::default() };
+    let (server_backend, server_stop) = (Arc::clone(&backend), stop.clone());
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let server = AdminServer::bind(&settings).unwrap();
+            bound.send(()).unwrap();
+            server.serve(server_backend, server_stop).await;
+        });
+    });
+    is_bound.recv().unwrap();
+    Served { backend, socket, directory, stop, thread: Some(thread) }
+}
+
+impl Served {
+    /// Stops the server and waits until it is gone.
+    pub(crate) fn stop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,189 @@
+//! One TOML file as an administrator types it, turned into validated settings for each module.
+//!
+//! Promises: all errors come at once, in the order of the file, each with file, line, column, key, what is wrong and what
+//! to write instead; unknown keys are errors; a config that loads needs no further checks by its users. [`Config::parse`]
+//! touches neither disk nor network; [`Config::load`] also looks at the files and directories that the config names.
+//! Does not: open sockets, resolve names, read passwords into memory for longer than it takes to see that there is one.
+//!
+//! Every key stands with its default, unit and effect in `config.toml.example`, which the tests hold against this code.
+
+mod environment;
+mod findings;
+mod intake;
+mod keeping;
+mod nearest;
+mod operation;
+mod outbound;
+mod restart;
+mod section;
+pub mod settings;
+pub mod units;
+
+#[cfg(test)]
+mod example_test;
+#[cfg(test)]
+mod rejection_test;
+
+use std::cell::RefCell;
+use std::io::Read;
+use std::path::Path;
+
+use toml::de::DeTable;
+
+pub use findings::{ConfigErrors, Finding};
+pub use settings::{
+    AdminSettings, BounceMessages, DEFAULT_SOCKET, DsnSettings, EventFileSettings, EventsSettings, LogFormat, LogLevel,
+    LogSettings, MetricsSettings, QueueSettings, RetrySettings, ShutdownSettings,
+};
+
+use crate::events::EventKind;
+use crate::net::settings::DnsSettings;
+use crate::reception::settings::ListenerSettings;
+use crate::types::Domain;
+use crate::{admission, delivery, reception};
+use findings::{Findings, Problem};
+use section::Section;
+
+/// Where `posthaste run` and `posthaste check` look unless told otherwise.
+pub const DEFAULT_PATH: &str = "/etc/posthaste/config.toml";
+
+/// A config is a page of text; whatever is longer is the wrong file. Above: an error, nothing is parsed.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// A validated config: the settings of every module.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Our name: greeting, EHLO, `Received`, generated ids. Also in `reception` and `delivery`.
+    pub hostname: Domain,
+    /// `[[listener]]`, at least one.
+    pub listeners: Vec<ListenerSettings>,
+    /// `[reception]`.
+    pub reception: reception::settings::Settings,
+    /// `[relay]`, and the lifetime of `[queue]`.
+    pub admission: admission::Settings,
+    /// `data_dir` and `[queue]`.
+    pub queue: QueueSettings,
+    /// `[retry]`.
+    pub retry: RetrySettings,
+    /// `[delivery]` and `[[route]]`.
+    pub delivery: delivery::settings::Settings,
+    /// `[dns]`.
+    pub dns: DnsSettings,
+    /// `[events]`.
+    pub events: EventsSettings,
+    /// `[dsn]`.
+    pub dsn: DsnSettings,
+    /// `[metrics]`.
+    pub metrics: MetricsSettings,
+    /// `[admin]`.
+    pub admin: AdminSettings,
+    /// `[log]`.
+    pub log: LogSettings,
+    /// `[shutdown]`.
+    pub shutdown: ShutdownSettings,
+    /// What is allowed and yet most likely not meant; to be logged at start and after a reload.
+    pub warnings: Vec<Finding>,
+}
+
+impl Config {
+    /// Reads, parses and validates the file, and looks at every file and directory that it names. Blocks on the disk.
+    pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+        let name = path.display().to_string();
+        let text = read(path).map_err(|problem| whole_file(&name, problem))?;
+        let findings = RefCell::new(Findings::new(&name, &text));
+        let config = read_tables(&text, &findings);
+        let mut findings = findings.into_inner();
+        environment::check(&mut findings);
+        with_warnings(config, findings)
+    }
+
+    /// Parses and validates a text; `name` is the file name in errors. Touches no disk.
+    pub fn parse(text: &str, name: &str) -> Result<Config, ConfigErrors> {
+        let findings = RefCell::new(Findings::new(name, text));
+        let config = read_tables(text, &findings);
+        with_warnings(config, findings.into_inner())
+    }
+
+    /// Whether a bounce without NOTIFY is mailed to its sender: see [`BounceMessages`].
+    pub fn mails_bounces(&self) -> bool {
+        match self.dsn.bounce_messages {
+            BounceMessages::Always => true,
+            BounceMessages::Never => false,
+            BounceMessages::Auto => !self.events.files.iter().any(|file| file.types.contains(&EventKind::Bounce)),
+        }
+    }
+}
+
+fn with_warnings(config: Option<Config>, findings: Findings) -> Result<Config, ConfigErrors> {
+    let warnings = findings.finish()?;
+    let config = config.expect("a config is missing only where the text is not TOML, which is an error");
+    Ok(Config { warnings, ..config })
+}
+
+fn read(path: &Path) -> Result<String, Problem> {
+    let unreadable = |error: std::io::Error| {
+        Problem::new(format!("cannot be read: {error}"), "name an existing readable file with --config")
+    };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > CONFIG_BYTES_MAX {
+        return Err(Problem::new("is larger than 1 MiB", "name a config file with --config"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let offset = error.utf8_error().valid_up_to();
+        Problem::new(format!("byte {offset} is not UTF-8"), "save the file as UTF-8")
+    })
+}
+
+fn whole_file(name: &str, problem: Problem) -> ConfigErrors {
+    let Problem { problem, remedy } = problem;
+    let error = Finding { file: name.to_owned(), place: None, key: String::new(), problem, remedy };
+    ConfigErrors { errors: vec![error], warnings: Vec::new() }
+}
+
+/// `None` only where the text is not TOML. Otherwise a whole config, with defaults in place of what is wrong.
+fn read_tables(text: &str, findings: &RefCell<Findings>) -> Option<Config> {
+    let (document, syntax_errors) = DeTable::parse_recoverable(text);
+    for error in &syntax_errors {
+        let span = error.span().unwrap_or_default();
+        let problem = Problem::new(format!("not TOML: {}", error.message()), "see config.toml.example for the form");
+        findings.borrow_mut().error(&span, "", problem);
+    }
+    if !syntax_errors.is_empty() {
+        return None;
+    }
+    Some(read_root(Section::root(document.get_ref(), findings)))
+}
+
+fn read_root(mut root: Section<'_>) -> Config {
+    let hostname = intake::hostname(&mut root);
+    let listeners = intake::listeners(&mut root);
+    let reception = intake::reception(root.child("reception"), &hostname);
+    let queue = keeping::queue(&mut root);
+    let networks = intake::relay_networks(root.child("relay"));
+    let retry = keeping::retry(root.child("retry"), queue.lifetime);
+    let delivery = outbound::delivery(&mut root, &hostname);
+    let dns = outbound::dns(root.child("dns"));
+    let events = keeping::events(root.child("events"));
+    let dsn = keeping::dsn(root.child("dsn"));
+    let config = Config {
+        listeners,
+        reception,
+        admission: admission::Settings { networks, lifetime: queue.lifetime },
+        queue,
+        retry,
+        delivery,
+        dns,
+        events,
+        dsn,
+        metrics: operation::metrics(root.child("metrics")),
+        admin: operation::admin(root.child("admin")),
+        log: operation::log(root.child("log")),
+        shutdown: operation::shutdown(root.child("shutdown")),
+        hostname,
+        warnings: Vec::new(),
+    };
+    root.close();
+    config
+}

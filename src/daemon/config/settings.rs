@@ -1,0 +1,214 @@
+//! Settings whose owners do not declare them yet: queue, retry, events, notices, and the daemon's own.
+//!
+//! Every default here is the default of `config.toml.example`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::events::EventKind;
+
+const HOUR: u64 = 3_600;
+const DAY: u64 = 24 * HOUR;
+
+/// The queue on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueSettings {
+    /// Holds the database; made where it is missing, mode 0700.
+    pub data_dir: PathBuf,
+    /// A message that cannot be delivered bounces at this age.
+    pub lifetime: Duration,
+    /// Below this much free space intake answers 452 4.3.1; delivery goes on.
+    pub free_space_reserve_bytes: u64,
+    /// Messages kept. Above: 452 4.3.1.
+    pub messages_max: u64,
+    /// Deliveries kept in memory, about 150 bytes each; more wait on disk and are paged in.
+    pub ready_max: usize,
+    /// Bodies kept in memory between accept and first attempt. Full: read back from disk.
+    pub body_cache_bytes: usize,
+    /// RocksDB write buffer of bodies: at least twice the bytes in flight saves a second write of short-lived mail.
+    pub memtable_bytes: usize,
+    /// RocksDB's write-ahead log; bounds the time of recovery.
+    pub wal_bytes_max: u64,
+}
+
+impl Default for QueueSettings {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("/var/lib/posthaste"),
+            lifetime: Duration::from_secs(4 * DAY),
+            free_space_reserve_bytes: 1 << 30,
+            messages_max: 10_000_000,
+            ready_max: 1_000_000,
+            body_cache_bytes: 256 << 20,
+            memtable_bytes: 256 << 20,
+            wal_bytes_max: 256 << 20,
+        }
+    }
+}
+
+/// When a deferred recipient is tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetrySettings {
+    /// Waiting time after the first, second, … failed attempt; the last one repeats. Ascending, at least one.
+    pub steps: Vec<Duration>,
+    /// Each wait is stretched or shortened by up to this share, fixed for a message and an attempt.
+    pub jitter_percent: u8,
+    /// Ages at which a message that still waits causes a `DeliveryDelay` event. Ascending; empty: none.
+    pub delay_notices: Vec<Duration>,
+    /// A recipient whose mailbox is full bounces at this age, where it is shorter than the lifetime.
+    pub mailbox_full_lifetime: Duration,
+}
+
+impl Default for RetrySettings {
+    fn default() -> Self {
+        let minutes = [1, 5, 10, 20, 40, 60, 120, 240];
+        Self {
+            steps: minutes.into_iter().map(|count| Duration::from_secs(count * 60)).collect(),
+            jitter_percent: 15,
+            delay_notices: vec![Duration::from_secs(HOUR), Duration::from_secs(4 * HOUR), Duration::from_secs(DAY)],
+            mailbox_full_lifetime: Duration::from_secs(DAY),
+        }
+    }
+}
+
+/// Event files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventsSettings {
+    /// Holds all event files.
+    pub directory: PathBuf,
+    /// The streams; each takes some kinds. Empty: no events are written.
+    pub files: Vec<EventFileSettings>,
+}
+
+impl Default for EventsSettings {
+    fn default() -> Self {
+        Self { directory: PathBuf::from("/var/log/posthaste"), files: vec![EventFileSettings::default()] }
+    }
+}
+
+/// One stream of event files: `NAME.jsonl` and its rotated predecessors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventFileSettings {
+    /// File name without `.jsonl`: lower-case letters, digits, `-`, `_`.
+    pub name: String,
+    /// Kinds it takes, in the order of [`EventKind::ALL`].
+    pub types: Vec<EventKind>,
+    /// Rotated when it reaches this size, at the end of a line.
+    pub rotate_size_bytes: u64,
+    /// Rotated at this age.
+    pub rotate_age: Duration,
+    /// Rotated files kept.
+    pub keep_files: usize,
+    /// Rotated files older than this are removed.
+    pub keep_age: Duration,
+}
+
+impl Default for EventFileSettings {
+    fn default() -> Self {
+        Self {
+            name: "events".to_owned(),
+            types: EventKind::ALL.to_vec(),
+            rotate_size_bytes: 256 << 20,
+            rotate_age: Duration::from_secs(DAY),
+            keep_files: 60,
+            keep_age: Duration::from_secs(30 * DAY),
+        }
+    }
+}
+
+/// Whether a bounce is mailed to the envelope sender where RCPT had no NOTIFY. An explicit NOTIFY (RFC 3461) is always
+/// honoured, and a null sender never gets one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BounceMessages {
+    /// Only where no event file takes `Bounce`.
+    #[default]
+    Auto,
+    /// Never.
+    Never,
+    /// Always.
+    Always,
+}
+
+/// Delivery status notifications (RFC 3464).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DsnSettings {
+    /// What happens without NOTIFY.
+    pub bounce_messages: BounceMessages,
+}
+
+/// The Prometheus listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetricsSettings {
+    /// `None`: no metrics are kept.
+    pub address: Option<SocketAddr>,
+}
+
+/// The admin socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminSettings {
+    /// Path of the Unix socket.
+    pub socket: PathBuf,
+    /// Group that may use it, besides root and the daemon's own user: a name of /etc/group, or a number.
+    pub group: Option<String>,
+    /// Permission bits: 0o600 or 0o660.
+    pub mode: u32,
+}
+
+/// Where the admin socket is unless the config says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/posthaste/admin.sock";
+
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self { socket: PathBuf::from(DEFAULT_SOCKET), group: None, mode: 0o660 }
+    }
+}
+
+/// What the log shows, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogSettings {
+    /// The least important line that is shown.
+    pub level: LogLevel,
+    /// Text for people, or JSON for shippers.
+    pub format: LogFormat,
+}
+
+/// Importance of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    /// An operator must act.
+    Error,
+    /// We coped, look.
+    Warn,
+    /// Lifecycle.
+    #[default]
+    Info,
+    /// The story of each session.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One readable line.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How the daemon stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShutdownSettings {
+    /// After SIGTERM, sessions and deliveries under way have this long; then they are cut off. Nothing is lost, but a
+    /// delivery cut off after its final dot may be repeated.
+    pub deadline: Duration,
+}
+
+impl Default for ShutdownSettings {
+    fn default() -> Self {
+        Self { deadline: Duration::from_secs(30) }
+    }
+}
