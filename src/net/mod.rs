@@ -4,6 +4,7 @@
 
 pub mod dns;
 pub mod settings;
+pub mod tls_server;
 
 use std::future::Future;
 use std::io;
