@@ -4,9 +4,32 @@
 //! written to the files by one thread that pulls synced events from the [`Outbox`]. Promises: each event stands exactly
 //! once in each stream of files that takes its kind, in order of its id, across crash, rotation and full disk.
 
-pub mod metric;
+//!
+//! | part | holds |
+//! |---|---|
+//! | [`schema`] | rendering: the `mail` object once a message, then one line an event |
+//! | [`file`] | one stream of files: names, recovery, writes, rotation, retention |
+//! | [`writer`] | the thread between the outbox and the files |
+//! | [`tail`] | a reader that follows a stream across rotations, for the demo and for tests |
+//! | [`metric`] | names of all metrics |
+//!
+//! docs/EVENTS.md is the contract with log shippers, docs/event.schema.json its checkable half. Does not: decide what
+//! becomes of a message, or know the queue.
 
+pub mod file;
+mod json;
+pub mod metric;
+pub mod schema;
+mod settings;
+pub mod tail;
+pub mod writer;
+
+use std::io::Write;
 use std::time::Duration;
+
+pub use settings::{Settings, SinkSettings};
+pub use tail::EventTail;
+pub use writer::{EventWriter, EventsError, Health, WriterHandle};
 
 use bytes::Bytes;
 
@@ -32,6 +55,12 @@ impl EventId {
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
+    }
+
+    /// The id before; [`EventId::NONE`] stays.
+    #[must_use]
+    pub const fn previous(self) -> Self {
+        Self(self.0.saturating_sub(1))
     }
 }
 
@@ -107,6 +136,19 @@ pub struct OutboxEvent {
     pub line: EventLine,
 }
 
+impl OutboxEvent {
+    /// Appends the whole line, id and line feed included, as it stands in the files.
+    pub fn write_line(&self, out: &mut Vec<u8>) {
+        let id_at = usize::try_from(self.line.id_at).unwrap_or(usize::MAX);
+        let (head, tail) = self.line.json.split_at(id_at.min(self.line.json.len()));
+        out.reserve(self.line.json.len() + 24);
+        out.extend_from_slice(head);
+        write!(out, "{}", self.id.value()).expect("writing to a Vec does not fail");
+        out.extend_from_slice(tail);
+        out.push(b'\n');
+    }
+}
+
 /// The store does not answer; the writer stops, the daemon turns unhealthy.
 #[derive(Debug, thiserror::Error)]
 #[error("event outbox: {0}")]
@@ -126,6 +168,12 @@ pub trait Outbox: Send + Sync + 'static {
     /// Blocks until an event after `after` is synced, [`Outbox::wake`] is called or `timeout` has passed.
     fn wait(&self, after: EventId, timeout: Duration);
 
-    /// Ends one [`Outbox::wait`] early (rotation, shutdown).
+    /// Ends one [`Outbox::wait`] early (rotation, shutdown). A call that comes before its wait is kept for it.
     fn wake(&self);
+
+    /// The newest event that [`Outbox::read`] would return, where the store knows it without a search. It only serves
+    /// the count of pending events.
+    fn newest(&self) -> Option<EventId> {
+        None
+    }
 }

@@ -1,0 +1,340 @@
+//! Every rendered line against docs/event.schema.json, as published and in a strict reading that allows no other member.
+
+use std::net::IpAddr;
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::samples::{ID, address, bounce_line, id, recipient, send_line};
+use super::*;
+use crate::events::{EventId, EventKind, EventLine, OutboxEvent};
+use crate::types::{EnhancedStatus, Reply, ReplyCode, Timestamp};
+
+static SCHEMAS: LazyLock<[jsonschema::Validator; 2]> = LazyLock::new(|| {
+    let schema: Value = serde_json::from_str(include_str!("../../../docs/event.schema.json")).unwrap();
+    let mut strict = schema.clone();
+    forbid_unknown(&mut strict);
+    [schema, strict].map(|schema| jsonschema::draft202012::new(&schema).unwrap())
+});
+
+/// Adds `additionalProperties: false` where an object's members are listed.
+fn forbid_unknown(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            if members.get("type") == Some(&json!("object")) && !members.contains_key("additionalProperties") {
+                members.insert("additionalProperties".to_owned(), json!(false));
+            }
+            members.values_mut().for_each(forbid_unknown);
+        }
+        Value::Array(items) => items.iter_mut().for_each(forbid_unknown),
+        _ => {}
+    }
+}
+
+/// The line with id 7, parsed and validated.
+fn parsed(line: &EventLine) -> Value {
+    let mut text = Vec::new();
+    OutboxEvent { id: EventId::new(7), line: line.clone() }.write_line(&mut text);
+    assert_eq!(text.pop(), Some(b'\n'));
+    assert_eq!(crate::events::file::line_id(&text), Some(EventId::new(7)));
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.starts_with("{\"eventType\":\""), "{text}");
+    let event: Value = serde_json::from_str(&text).unwrap();
+    for schema in &*SCHEMAS {
+        let errors: Vec<String> = schema.iter_errors(&event).map(|error| format!("{error}")).collect();
+        assert!(errors.is_empty(), "{errors:?}\n{text}");
+    }
+    event
+}
+
+fn full_mail() -> Bytes {
+    let common = |text: &str| vec![text.to_owned()];
+    render_mail(&MailObject {
+        message_id: id(),
+        source: &ReversePath::Mailbox(address("sender@example.com")),
+        source_ip: "2001:db8::1".parse().ok(),
+        caller_identity: "newsletter",
+        destination: &[recipient("a@example.org"), recipient("b@example.net")],
+        headers: &[("From".to_owned(), "Sender <sender@example.com>".to_owned()), ("X".to_owned(), String::new())],
+        headers_truncated: true,
+        common: CommonHeaders {
+            from: &common("Sender <sender@example.com>"),
+            to: &common("a@example.org"),
+            cc: &common("b@example.net"),
+            reply_to: &common("replies@example.com"),
+            date: Some("Fri, 5 May 2023 21:00:23 +0000"),
+            message_id: Some("<1@example.com>"),
+            subject: Some("Grüße"),
+        },
+        tags: &[("campaign".to_owned(), vec!["spring".to_owned()])].into(),
+        from_domain: Some("example.com"),
+        configuration_set: Some("set-1"),
+        source_tls: Some("TLSv1.3"),
+    })
+}
+
+const EXTRAS: Extras<'static> = Extras {
+    site: Some("mx.example.org"),
+    domain: Some("example.org"),
+    source: Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1))),
+    pool: Some("default"),
+    attempt: Some(2),
+    rule: Some("no-such-user"),
+    class: Some("recipient"),
+    enhanced_code: EnhancedStatus::new(5, 1, 1),
+    ambiguous: true,
+    tls: Some("TLSv1.2"),
+};
+
+#[test]
+fn the_documented_delivery_is_rendered_to_the_letter() {
+    let json = full_mail();
+    let info = DeliveryInfo {
+        at: Timestamp::from_millis(1_683_320_424_300),
+        recipients: &["a@example.org"],
+        smtp_response: "250 2.6.0 Message received",
+        remote_mta_ip: "54.165.247.113".parse().unwrap(),
+        reporting_mta: "a62-102.smtp-out.us-west-2.amazonses.com",
+    };
+    let event = parsed(&delivery(Mail { id: id(), json: &json }, &info, &EXTRAS));
+    let expected = json!({
+        "timestamp": "2023-05-05T21:00:24.300Z",
+        "processingTimeMillis": 1056,
+        "recipients": ["a@example.org"],
+        "smtpResponse": "250 2.6.0 Message received",
+        "remoteMtaIp": "54.165.247.113",
+        "reportingMTA": "a62-102.smtp-out.us-west-2.amazonses.com",
+    });
+    assert_eq!(event["delivery"], expected);
+    assert_eq!(event["eventType"], "Delivery");
+    assert_eq!(event["mail"]["timestamp"], "2023-05-05T21:00:23.244Z");
+    assert_eq!(event["mail"]["messageId"], ID);
+    assert_eq!(event["mail"]["tags"]["ses:outgoing-ip"], json!(["192.0.2.1"]));
+    assert_eq!(event["mail"]["tags"]["ses:outgoing-tls-version"], json!(["TLSv1.2"]));
+    let ours = json!({
+        "eventId": 7, "site": "mx.example.org", "domain": "example.org", "source": "192.0.2.1", "pool": "default",
+        "attempt": 2, "rule": "no-such-user", "class": "recipient", "enhancedCode": "5.1.1", "ambiguous": true,
+        "tls": "TLSv1.2",
+    });
+    assert_eq!(event["posthaste"], ours);
+}
+
+#[test]
+fn the_mail_object_holds_the_envelope_the_headers_and_the_auto_tags() {
+    let event = parsed(&send(Mail { id: id(), json: &full_mail() }, &Extras::default()));
+    let expected = json!({
+        "timestamp": "2023-05-05T21:00:23.244Z",
+        "messageId": ID,
+        "source": "sender@example.com",
+        "sourceIp": "2001:db8::1",
+        "callerIdentity": "newsletter",
+        "destination": ["a@example.org", "b@example.net"],
+        "headersTruncated": true,
+        "headers": [{"name": "From", "value": "Sender <sender@example.com>"}, {"name": "X", "value": ""}],
+        "commonHeaders": {
+            "from": ["Sender <sender@example.com>"], "to": ["a@example.org"], "cc": ["b@example.net"],
+            "replyTo": ["replies@example.com"], "returnPath": "sender@example.com",
+            "date": "Fri, 5 May 2023 21:00:23 +0000", "messageId": "<1@example.com>", "subject": "Grüße",
+        },
+        "tags": {
+            "campaign": ["spring"], "ses:configuration-set": ["set-1"], "ses:source-ip": ["2001:db8::1"],
+            "ses:from-domain": ["example.com"], "ses:source-tls-version": ["TLSv1.3"],
+            "ses:caller-identity": ["newsletter"], "ses:operation": ["SMTP"],
+        },
+    });
+    assert_eq!(event["mail"], expected);
+    assert_eq!(event["send"], json!({}));
+    assert_eq!(event["posthaste"], json!({"eventId": 7}));
+}
+
+#[test]
+fn mail_that_we_made_has_a_null_sender_and_no_source_address() {
+    let json = render_mail(&MailObject {
+        message_id: id(),
+        source: &ReversePath::Null,
+        source_ip: None,
+        caller_identity: "posthaste",
+        destination: &[recipient("a@example.org")],
+        headers: &[],
+        headers_truncated: false,
+        common: CommonHeaders::default(),
+        tags: &BTreeMap::new(),
+        from_domain: None,
+        configuration_set: None,
+        source_tls: None,
+    });
+    let event = parsed(&send(Mail { id: id(), json: &json }, &Extras::default()));
+    assert_eq!(event["mail"]["source"], "");
+    assert_eq!(event["mail"]["commonHeaders"], json!({"returnPath": ""}));
+    assert_eq!(event["mail"]["tags"], json!({"ses:caller-identity": ["posthaste"], "ses:operation": ["SMTP"]}));
+}
+
+#[test]
+fn bounces_carry_type_recipients_and_diagnostics() {
+    let reply = Reply::new(ReplyCode::new(550).unwrap(), EnhancedStatus::new(5, 1, 1), vec!["No such user".into()]);
+    assert_eq!(diagnostic_code(&reply), "smtp; 550 5.1.1 No such user");
+    let event = parsed(&bounce_line("x"));
+    let expected = json!({
+        "bounceType": "Permanent",
+        "bounceSubType": "NoEmail",
+        "bouncedRecipients": [{
+            "emailAddress": "recipient@example.org", "action": "failed", "status": "5.1.1",
+            "diagnosticCode": "smtp; 550 5.1.1 No such user",
+        }],
+        "timestamp": "2023-05-05T21:00:24.300Z",
+        "feedbackId": format!("{ID}-0"),
+        "remoteMtaIp": "127.0.0.2",
+        "reportingMTA": "dns; mx.example.org",
+    });
+    assert_eq!(event["bounce"], expected);
+    assert_eq!(event["posthaste"]["ambiguous"], false);
+    assert_eq!(event["mail"]["tags"].get("ses:outgoing-ip"), None);
+}
+
+#[test]
+fn every_bounce_kind_and_delay_type_is_one_that_the_schema_knows() {
+    use BounceKind::*;
+    let json = full_mail();
+    let mail = Mail { id: id(), json: &json };
+    let bounced =
+        [BouncedRecipient { email_address: "a@example.org", action: None, status: None, diagnostic_code: None }];
+    for kind in [
+        Undetermined,
+        PermanentGeneral,
+        PermanentNoEmail,
+        PermanentSuppressed,
+        PermanentOnAccountSuppressionList,
+        PermanentUnsubscribedRecipient,
+        TransientGeneral,
+        TransientMailboxFull,
+        TransientMessageTooLarge,
+        TransientContentRejected,
+        TransientAttachmentRejected,
+        TransientCustomTimeoutExceeded,
+    ] {
+        let at = Timestamp::EPOCH;
+        let info =
+            BounceInfo { at, kind, recipients: &bounced, feedback_id: "f", remote_mta_ip: None, reporting_mta: None };
+        parsed(&bounce(mail, &info, &Extras::default()));
+    }
+    let delayed = [DelayedRecipient {
+        email_address: "a@example.org",
+        status: EnhancedStatus::new(4, 2, 2),
+        diagnostic_code: Some("smtp; 452 4.2.2 full"),
+    }];
+    for delay_type in [
+        DelayType::InternalFailure,
+        DelayType::General,
+        DelayType::MailboxFull,
+        DelayType::SpamDetected,
+        DelayType::RecipientServerError,
+        DelayType::IpFailure,
+        DelayType::TransientCommunicationFailure,
+        DelayType::Undetermined,
+        DelayType::SendingDeferral,
+    ] {
+        let at = Timestamp::EPOCH;
+        let info = DelayInfo { at, delay_type, recipients: &delayed, expires_at: at, reporting_mta: Some("192.0.2.9") };
+        let event = parsed(&delivery_delay(mail, &info, &EXTRAS));
+        assert_eq!(event["deliveryDelay"]["delayType"], delay_type.name());
+        assert_eq!(event["deliveryDelay"]["delayedRecipients"][0]["diagnosticCode"], "smtp; 452 4.2.2 full");
+    }
+}
+
+#[test]
+fn a_clock_that_went_back_gives_no_negative_time_and_both_timestamps_still_agree() {
+    let info = DeliveryInfo {
+        at: Timestamp::EPOCH,
+        recipients: &["a@example.org"],
+        smtp_response: "250 ok",
+        remote_mta_ip: [192, 0, 2, 9].into(),
+        reporting_mta: "mta.example",
+    };
+    let event = parsed(&delivery(Mail { id: id(), json: &full_mail() }, &info, &Extras::default()));
+    assert_eq!(event["delivery"]["processingTimeMillis"], 0);
+    assert_eq!(event["delivery"]["timestamp"], event["mail"]["timestamp"]);
+    assert_eq!(event["mail"]["tags"].get("ses:outgoing-ip"), None);
+}
+
+#[test]
+fn the_schema_refuses_records_that_are_not_events() {
+    let good = parsed(&send_line("x"));
+    let broken: [fn(&mut Value); 6] = [
+        |event| event["eventType"] = json!("send"),
+        |event| event["bounce"] = json!({}),
+        |event| event["mail"]["timestamp"] = json!("2023-05-05T21:00:23Z"),
+        |event| event["posthaste"]["eventId"] = json!("7"),
+        |event| event["mail"]["tags"] = json!({}),
+        |event| drop(event.as_object_mut().unwrap().remove("send")),
+    ];
+    for (index, breaking) in broken.iter().enumerate() {
+        let mut event = good.clone();
+        breaking(&mut event);
+        assert!(!SCHEMAS[0].is_valid(&event), "{index}");
+    }
+}
+
+#[test]
+fn text_that_imitates_the_place_of_the_id_does_not_move_it() {
+    let trap = r#"x","posthaste":{"eventId":99,"y":"#;
+    let event = parsed(&send_line(trap));
+    assert_eq!(event["mail"]["commonHeaders"]["subject"], trap);
+    assert_eq!(event["posthaste"]["eventId"], 7);
+    assert_eq!(send_line(trap).kind, EventKind::Send);
+}
+
+proptest! {
+    #[test]
+    fn any_text_comes_back_equal_in_a_line_that_validates(
+        text in "\\PC{0,40}|(?s).{0,40}|[\\x00-\\x7f]{0,40}",
+        millis in 0_u64..=4_102_444_800_000,
+    ) {
+        let strings = vec![text.clone(), text.clone()];
+        let headers = [(text.clone(), text.clone())];
+        let message_id = MessageId::new(Timestamp::from_millis(millis), 1);
+        let json = render_mail(&MailObject {
+            message_id,
+            source: &ReversePath::Null,
+            source_ip: None,
+            caller_identity: &text,
+            destination: &[recipient("a@example.org")],
+            headers: &headers,
+            headers_truncated: false,
+            common: CommonHeaders { from: &strings, date: Some(&text), subject: Some(&text), ..CommonHeaders::default() },
+            tags: &[(text.clone(), strings.clone())].into(),
+            from_domain: Some(&text),
+            configuration_set: Some(&text),
+            source_tls: Some(&text),
+        });
+        let info = DeliveryInfo {
+            at: Timestamp::from_millis(millis + 5),
+            recipients: &[&text],
+            smtp_response: &text,
+            remote_mta_ip: [192, 0, 2, 9].into(),
+            reporting_mta: &text,
+        };
+        let extras = Extras { rule: Some(&text), tls: Some(&text), ..Extras::default() };
+        let event = parsed(&delivery(Mail { id: message_id, json: &json }, &info, &extras));
+        prop_assert_eq!(&event["mail"]["headers"][0]["name"], &text);
+        prop_assert_eq!(&event["mail"]["headers"][0]["value"], &text);
+        prop_assert_eq!(&event["mail"]["commonHeaders"]["subject"], &text);
+        prop_assert_eq!(&event["mail"]["tags"]["ses:outgoing-tls-version"][0], &text);
+        prop_assert_eq!(&event["delivery"]["smtpResponse"], &text);
+        prop_assert_eq!(&event["delivery"]["processingTimeMillis"], 5);
+        prop_assert_eq!(&event["posthaste"]["rule"], &text);
+    }
+}
+
+#[test]
+fn the_samples_in_the_documentation_are_events() {
+    let text = include_str!("../../../docs/EVENTS.md");
+    let samples: Vec<&str> = text.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(samples.len(), 2);
+    for sample in samples {
+        let event: Value = serde_json::from_str(sample).unwrap();
+        let errors: Vec<String> =
+            SCHEMAS.iter().flat_map(|schema| schema.iter_errors(&event)).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{errors:?}");
+    }
+}
