@@ -1,3 +1,4 @@
 //! Delivery: routes, connections to MX hosts, attempts.
 
+pub mod session;
 pub mod settings;

@@ -2,7 +2,9 @@
 //!
 //! The ports are traits, so that a simulation answers names from data and dials in-memory peers.
 
+pub mod dial;
 pub mod settings;
+pub mod tls_client;
 
 use std::future::Future;
 use std::io;

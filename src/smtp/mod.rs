@@ -1,1 +1,3 @@
-//! Stub.
+//! The SMTP protocol without I/O (RFC 5321 and extensions): bytes and replies in, bytes and actions out.
+
+pub mod client;
