@@ -1,10 +1,16 @@
 //! The daemon around the mail: configuration, wiring, lifecycle, signals, and what operators see and steer it with.
 
 pub mod admin;
+mod assembly;
+mod backend;
 pub mod config;
 pub mod demo;
 mod http;
+pub mod instance;
 pub mod logging;
 pub mod metrics_exporter;
+mod monitor;
 pub mod notify;
+mod places;
 pub mod run;
+mod stamp;

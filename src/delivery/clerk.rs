@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::dispatch::Input;
-use super::shared::{Shared, count};
+use super::shared::Shared;
 use crate::policy::{BounceClass, Disposition, Fault};
 use crate::queue::{
     DueEntry, DueJob, Intake, JobKey, LoadError, Next, RecipientState, Settlement, StoredBody, StoredMessage,
@@ -168,7 +168,7 @@ async fn decide(shared: &Shared, lease: &Lease, payload: &Payload, verdict: &Ver
         }
         settled = Settled::Due { at: due_at, attempts: lease.attempts };
     } else {
-        count(tally);
+        shared.counts.add(tally);
     }
     commit(shared, settlement, settled, lease.key, inputs).await;
 }

@@ -133,6 +133,22 @@ impl Dispatcher {
     }
 }
 
+impl Dispatcher {
+    /// Applies a command; returns how many jobs took it. The others are in flight.
+    pub async fn command(&self, jobs: Vec<DueJob>, command: Command) -> Result<usize, Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.request(Request::Command { jobs, command, reply }).await?;
+        answer.await.map_err(|_| Ended)
+    }
+
+    /// Asks where jobs are.
+    pub async fn locate(&self, keys: Vec<JobKey>) -> Result<Vec<Option<Whereabouts>>, Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.request(Request::Locate { keys, reply }).await?;
+        answer.await.map_err(|_| Ended)
+    }
+}
+
 /// Delivery has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("delivery has stopped")]

@@ -8,7 +8,7 @@ use super::clerk;
 use super::dispatch::Input;
 use super::route::RouteFailure;
 use super::session::{ConnectCause, Loss, LossReason, RecipientResult, SendResult, Stage};
-use super::shared::{Shared, count};
+use super::shared::Shared;
 use super::worker::Unreached;
 use crate::events::metric;
 use crate::policy::{self, Disposition, Fault, Scope, classify};
@@ -127,7 +127,7 @@ impl Results {
             };
             let mut new_id = || shared.queue.new_id();
             let decided = settlement::settle(&attempt, &fates, &reloadable.settlement, &mut new_id);
-            count(decided.tally);
+            shared.counts.add(decided.tally);
             if decided.tally.delivered > 0 {
                 metrics::histogram!(metric::DELIVERY_SECONDS).record(now.since(self.message.accepted_at));
             }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -40,6 +41,8 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     /// Connections.
     pub dialer: Arc<dyn Dialer>,
+    /// Outcomes since the start.
+    pub counts: Arc<Counts>,
     reloadable: Arc<ArcSwap<Reloadable>>,
     hosts: Mutex<Hosts>,
 }
@@ -59,7 +62,7 @@ impl Shared {
         dialer: Arc<dyn Dialer>,
         reloadable: Arc<ArcSwap<Reloadable>>,
     ) -> Self {
-        Self { queue, clock, dialer, reloadable, hosts: Mutex::default() }
+        Self { queue, clock, dialer, counts: Arc::default(), reloadable, hosts: Mutex::default() }
     }
 
     /// The settings of this moment.
@@ -112,13 +115,35 @@ pub(super) fn source_for(settings: &Settings, remote: &SocketAddr) -> Option<IpA
     settings.sources.iter().find(|source| source.is_ipv4() == remote.is_ipv4()).copied()
 }
 
-/// Counts outcomes.
-pub(super) fn count(tally: Tally) {
-    for (outcome, recipients) in
-        [("delivered", tally.delivered), ("deferred", tally.deferred), ("bounced", tally.bounced)]
-    {
-        if recipients > 0 {
-            metrics::counter!(metric::OUTCOMES, "outcome" => outcome).increment(recipients);
+/// Outcomes since the start.
+#[derive(Debug, Default)]
+pub struct Counts {
+    delivered: AtomicU64,
+    deferred: AtomicU64,
+    bounced: AtomicU64,
+}
+
+impl Counts {
+    /// The sums so far.
+    pub fn read(&self) -> Tally {
+        Tally {
+            delivered: self.delivered.load(Ordering::Relaxed),
+            deferred: self.deferred.load(Ordering::Relaxed),
+            bounced: self.bounced.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn add(&self, tally: Tally) {
+        let rows = [
+            ("delivered", &self.delivered, tally.delivered),
+            ("deferred", &self.deferred, tally.deferred),
+            ("bounced", &self.bounced, tally.bounced),
+        ];
+        for (outcome, sum, recipients) in rows {
+            if recipients > 0 {
+                sum.fetch_add(recipients, Ordering::Relaxed);
+                metrics::counter!(metric::OUTCOMES, "outcome" => outcome).increment(recipients);
+            }
         }
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! The ports are traits, so that a simulation answers names from data and dials in-memory peers.
 
+pub mod dial;
 pub mod dns;
 pub mod settings;
+pub mod tls_client;
 pub mod tls_server;
 
 use std::future::Future;

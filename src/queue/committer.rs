@@ -184,6 +184,7 @@ impl Committer {
                 let synced = if batch.sync { "yes" } else { "no" };
                 metrics::histogram!(metric::COMMIT_SECONDS, "synced" => synced).record(started.elapsed());
                 self.committed(batch, started);
+                self.health.add_accepted(transactions.iter().map(|transaction| u64::from(transaction.accepts)).sum());
                 for transaction in transactions {
                     (transaction.done)(Ok(()));
                 }

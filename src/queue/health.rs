@@ -14,6 +14,7 @@ pub struct Health {
     reason: Mutex<Option<String>>,
     messages: AtomicU64,
     jobs: AtomicU64,
+    accepted: AtomicU64,
     free_bytes: AtomicU64,
 }
 
@@ -43,6 +44,15 @@ impl Health {
     /// Jobs in the queue: a message and a destination domain each.
     pub fn jobs(&self) -> u64 {
         self.jobs.load(Ordering::Relaxed)
+    }
+
+    /// Messages taken over since the start, notifications included.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_accepted(&self, messages: u64) {
+        self.accepted.fetch_add(messages, Ordering::Relaxed);
     }
 
     /// Free bytes on the queue's file system, as last measured; `u64::MAX` before the first measure.

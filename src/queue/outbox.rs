@@ -47,6 +47,11 @@ impl QueueOutbox {
         state.committed.value() - state.consumed.value()
     }
 
+    /// The newest event.
+    pub fn last(&self) -> EventId {
+        self.lock().committed
+    }
+
     pub(super) fn committed(&self, events: Vec<OutboxEvent>) {
         let mut state = self.lock();
         for event in events {

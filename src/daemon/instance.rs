@@ -1,0 +1,296 @@
+//! One running daemon: everything wired together, started, reloaded, drained. The process around it is in `run`; tests
+//! and the demo start instances of their own.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::admin::AdminServer;
+use super::assembly;
+use super::backend::Control;
+use super::config::Config;
+use super::monitor;
+use super::stamp::Stamper;
+use crate::delivery::dispatch::{Dispatcher, Request};
+use crate::delivery::shared::{Counts, Reloadable, Shared};
+use crate::events::{EventWriter, WriterHandle};
+use crate::net::dial::TcpDialer;
+use crate::net::dns::HickoryResolver;
+use crate::queue::rocks::RocksStore;
+use crate::queue::{self, Queue};
+use crate::reception::settings::Settings as ReceptionSettings;
+use crate::reception::{Ports, Reception};
+use crate::scheduler::settlement::Tally;
+use crate::types::{Clock, SystemClock};
+use crate::{admission, delivery};
+
+/// Of the drain deadline, what is left for the last writes.
+const LAST_WRITES: Duration = Duration::from_secs(3);
+
+/// How long the end of the committer is waited for: rounds of a pause each.
+const CLOSE_ROUNDS: u32 = 200;
+/// See [`CLOSE_ROUNDS`].
+const CLOSE_PAUSE: Duration = Duration::from_millis(10);
+
+/// See the module.
+pub struct Instance {
+    config: Mutex<Config>,
+    queue: Queue,
+    committer: thread::JoinHandle<()>,
+    reception: Reception,
+    reception_settings: Arc<ArcSwap<ReceptionSettings>>,
+    admission: Arc<ArcSwap<admission::Settings>>,
+    reloadable: Arc<ArcSwap<Reloadable>>,
+    resolver: Arc<HickoryResolver>,
+    dispatcher: Dispatcher,
+    dispatcher_task: JoinHandle<()>,
+    events: Arc<WriterHandle>,
+    clock: Arc<dyn Clock>,
+    counts: Arc<Counts>,
+    background: CancellationToken,
+}
+
+impl Instance {
+    /// Opens the queue and starts everything. Errors are sentences for the administrator. Needs a tokio runtime with
+    /// several threads; the metrics recorder and the TLS provider are installed before.
+    pub fn start(config: Config) -> Result<Instance, String> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let opened = open_queue(&config, &clock)?;
+        let queue = opened.queue.clone();
+        if let Some(since) = opened.unclean_since {
+            tracing::warn!(%since, "the last stop was not orderly; what was due then may have been sent and is marked so");
+        }
+        if opened.swept_parts > 0 {
+            tracing::info!(parts = opened.swept_parts, "removed parts of messages that were never accepted");
+        }
+        let messages = queue.health().messages();
+        tracing::info!(messages, data_dir = %config.queue.data_dir.display(), "queue is open");
+        let events = EventWriter::start(queue.outbox(), assembly::event_settings(&config), Arc::clone(&clock))
+            .map_err(|error| error.to_string())?;
+        let events = Arc::new(events);
+        let resolver = HickoryResolver::new(&config.dns, Arc::clone(&clock)).map_err(|error| error.to_string())?;
+        let resolver = Arc::new(resolver);
+        let reloadable = Arc::new(ArcSwap::from_pointee(build_reloadable(&config, &resolver, &clock)?));
+        let reception_settings = Arc::new(ArcSwap::from_pointee(config.reception.clone()));
+        let admission = Arc::new(ArcSwap::from_pointee(config.admission.clone()));
+        let ports = Ports {
+            settings: Arc::clone(&reception_settings),
+            admission: Arc::clone(&admission),
+            intake: Arc::new(queue.clone()),
+            stamp: Arc::new(Stamper),
+        };
+        let shared =
+            Shared::new(queue.clone(), Arc::clone(&clock), Arc::new(TcpDialer), Arc::clone(&reloadable));
+        let counts = Arc::clone(&shared.counts);
+        let reception = Reception::start(&config.listeners, ports).map_err(|error| error.to_string())?;
+        let (dispatcher, dispatcher_task) =
+            Dispatcher::start(shared, assembly::scheduler_settings(&config), opened.handoffs, opened.unclean_since);
+        for (name, address) in reception.local_addrs() {
+            tracing::info!(listener = name, %address, "listening");
+        }
+        let background = CancellationToken::new();
+        let instance = Instance {
+            config: Mutex::new(config),
+            queue,
+            committer: opened.committer,
+            reception,
+            reception_settings,
+            admission,
+            reloadable,
+            resolver,
+            dispatcher,
+            dispatcher_task,
+            events,
+            clock,
+            counts,
+            background,
+        };
+        instance.start_background();
+        Ok(instance)
+    }
+
+    fn start_background(&self) {
+        let data_dir = self.config().queue.data_dir;
+        let watch = monitor::Watch {
+            queue: self.queue.clone(),
+            dispatcher: self.dispatcher.clone(),
+            clock: Arc::clone(&self.clock),
+            data_dir,
+            stop: self.background.clone(),
+        };
+        tokio::spawn(watch.run());
+    }
+
+    /// Serves the admin API on a socket that is already bound.
+    pub fn serve_admin(self: &Arc<Self>, server: AdminServer) -> JoinHandle<()> {
+        let control = Control::new(Arc::downgrade(self), self.queue.clone(), self.dispatcher.clone(), Arc::clone(&self.clock));
+        tokio::spawn(server.serve(Arc::new(control), self.background.clone()))
+    }
+
+    /// Name and bound address of each listener.
+    pub fn local_addrs(&self) -> Vec<(String, SocketAddr)> {
+        self.reception.local_addrs()
+    }
+
+    /// Open client connections.
+    pub fn sessions(&self) -> usize {
+        self.reception.sessions()
+    }
+
+    /// The event files.
+    pub fn events(&self) -> &WriterHandle {
+        &self.events
+    }
+
+    /// Outcomes since the start.
+    pub fn counts(&self) -> Tally {
+        self.counts.read()
+    }
+
+    /// The queue.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// The config in force.
+    pub fn config(&self) -> Config {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why a part that nothing works without has ended; `None` while all live.
+    pub fn failure(&self) -> Option<String> {
+        if self.dispatcher_task.is_finished() {
+            return Some("the dispatcher ended".to_owned());
+        }
+        if self.committer.is_finished() {
+            return Some("the committer ended".to_owned());
+        }
+        (!self.events.is_running()).then(|| "the event writer ended".to_owned())
+    }
+
+    /// Applies a new config, or changes nothing and says why. Keys that need a restart keep their old values; their
+    /// names are returned.
+    pub async fn reload(&self, new: Config) -> Result<Vec<&'static str>, String> {
+        let old = self.config();
+        let restart = old.needs_restart(&new);
+        let mut new = new;
+        new.hostname.clone_from(&old.hostname);
+        new.reception.hostname.clone_from(&old.reception.hostname);
+        new.delivery.hostname.clone_from(&old.delivery.hostname);
+        new.queue.data_dir.clone_from(&old.queue.data_dir);
+        (new.queue.ready_max, new.queue.body_cache_bytes) = (old.queue.ready_max, old.queue.body_cache_bytes);
+        let reloadable = build_reloadable(&new, &self.resolver, &self.clock)?;
+        self.resolver.reload(&new.dns).map_err(|error| error.to_string())?;
+        let applied = self
+            .reception
+            .reload(&new.listeners)
+            .map_err(|error| error.to_string())
+            .and_then(|()| self.events.reload(assembly::event_settings(&new)).map_err(|error| error.to_string()));
+        if let Err(problem) = applied {
+            // Back to what was in force a moment ago; these settings worked then.
+            let dns = self.resolver.reload(&old.dns).map_err(|error| error.to_string());
+            let listeners = self.reception.reload(&old.listeners).map_err(|error| error.to_string());
+            for error in [dns.err(), listeners.err()].into_iter().flatten() {
+                tracing::error!(%error, "the old settings could not be restored");
+            }
+            return Err(problem);
+        }
+        // Nothing below can fail.
+        self.reloadable.store(Arc::new(reloadable));
+        self.reception_settings.store(Arc::new(new.reception.clone()));
+        self.admission.store(Arc::new(new.admission.clone()));
+        self.queue.reload(&assembly::queue_settings(&new));
+        let request = Request::Reload(assembly::scheduler_settings(&new));
+        if self.dispatcher.request(request).await.is_err() {
+            tracing::error!("delivery has stopped; the new limits take effect at the next start");
+        }
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(restart)
+    }
+
+    /// All deferred mail is due now.
+    pub async fn flush(&self) -> Result<(), delivery::dispatch::Ended> {
+        self.dispatcher.request(Request::Flush).await
+    }
+
+    /// Stops: no new mail, what is in flight comes to its end or is due again at the next start. Returns whether all
+    /// came to its end within the deadline.
+    pub async fn stop(self: Arc<Self>) -> bool {
+        let deadline = self.config().shutdown.deadline;
+        let patience = deadline.saturating_sub(LAST_WRITES).max(deadline / 2);
+        let drained = tokio::time::timeout(patience, async {
+            let _ = self.dispatcher.request(Request::Drain).await;
+            self.reception.drain(patience).await;
+            while !self.dispatcher_task.is_finished() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let quiet = drained.await.is_ok();
+        if quiet {
+            if let Err(error) = self.queue.mark_clean_stop().await {
+                tracing::error!(%error, "the orderly stop could not be noted");
+            }
+        } else {
+            tracing::warn!("deliveries cut at the end of the drain time; they are due again at the next start");
+            self.dispatcher_task.abort();
+        }
+        self.background.cancel();
+        let events = Arc::clone(&self.events);
+        let stopped = tokio::task::spawn_blocking(move || events.stop(LAST_WRITES)).await.unwrap_or(false);
+        if !stopped {
+            tracing::warn!("event files do not hold every event yet; the next start goes on where they end");
+        }
+        quiet && stopped
+    }
+}
+
+impl Instance {
+    /// Ends the committer: blocks until everything is written and synced. Other handles of the queue must be gone, or
+    /// this returns without waiting for them.
+    pub fn close(self) {
+        let Instance { queue, committer, reception, dispatcher, dispatcher_task, .. } = self;
+        drop((queue, reception, dispatcher, dispatcher_task));
+        for _ in 0..CLOSE_ROUNDS {
+            if committer.is_finished() {
+                return;
+            }
+            thread::sleep(CLOSE_PAUSE);
+        }
+        tracing::warn!("the committer did not end in time; what it has is synced or due again");
+    }
+}
+
+fn open_queue(config: &Config, clock: &Arc<dyn Clock>) -> Result<queue::Opened, String> {
+    let directory = config.queue.data_dir.join("queue");
+    make_private(&config.queue.data_dir)?;
+    let store = RocksStore::open(&directory, &assembly::rocks_settings(config)).map_err(|error| error.to_string())?;
+    let settings = assembly::queue_settings(config);
+    Queue::open(Arc::new(store), &settings, Arc::clone(clock), queue::random_seed()).map_err(|error| error.to_string())
+}
+
+/// Mail is private: the data directory is for its owner alone.
+fn make_private(directory: &Path) -> Result<(), String> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|error| format!("cannot make data_dir {}: {error}", directory.display()))
+}
+
+fn build_reloadable(
+    config: &Config,
+    resolver: &Arc<HickoryResolver>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Reloadable, String> {
+    let own: Vec<IpAddr> = config.listeners.iter().map(|listener| listener.address.ip()).collect();
+    let own: Vec<IpAddr> = own.into_iter().filter(|address| !address.is_unspecified()).collect();
+    let resolver = Arc::clone(resolver) as Arc<dyn crate::net::Resolver>;
+    assembly::reloadable(config, &own, resolver, Arc::clone(clock), queue::random_seed())
+}

@@ -1,0 +1,87 @@
+//! Completes header blocks for reception: `message` makes the block, `events` the `mail` object and the `Send` event.
+
+use bytes::Bytes;
+
+use crate::events::schema::{self, CommonHeaders, Extras, Mail, MailObject};
+use crate::message::stamp::{self, Client, Context, Stamped};
+use crate::reception::{Stamp, StampContext, StampedHeader};
+use crate::types::Reply;
+
+/// See the module.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stamper;
+
+impl Stamp for Stamper {
+    fn stamp(&self, raw: &[u8], context: &StampContext<'_>) -> Result<StampedHeader, Reply> {
+        let settings = context.settings;
+        let tls = context.tls.map(|tls| format!("version={} cipher={}", tls.version, tls.cipher));
+        let client = Client { address: context.client, helo: context.helo };
+        let stamped = stamp::stamp(
+            raw,
+            &Context {
+                id: context.id,
+                accepted_at: context.accepted_at,
+                hostname: &settings.hostname,
+                client: settings.received_shows_client.then_some(client),
+                protocol: context.protocol,
+                tls: tls.as_deref(),
+                envelope: context.envelope,
+                hops_max: settings.hops_max,
+            },
+        )
+        .map_err(|refusal| refusal.reply())?;
+        let mail_json = mail_json(&stamped, context);
+        let send_event = schema::send(Mail { id: context.id, json: &mail_json }, &Extras::default());
+        Ok(StampedHeader {
+            header_bytes: u32::try_from(stamped.header_bytes).unwrap_or(u32::MAX),
+            bytes: Bytes::from(stamped.block),
+            mail_json,
+            send_event,
+        })
+    }
+}
+
+fn mail_json(stamped: &Stamped, context: &StampContext<'_>) -> Bytes {
+    let original = &stamped.original;
+    let from_domain = original.from.first().and_then(|from| domain_of(from));
+    schema::render_mail(&MailObject {
+        message_id: context.id,
+        source: &context.envelope.reverse_path,
+        source_ip: Some(context.client),
+        caller_identity: context.caller,
+        destination: &context.envelope.recipients,
+        headers: &original.headers,
+        headers_truncated: original.truncated,
+        common: CommonHeaders {
+            from: &original.from,
+            to: &original.to,
+            cc: &original.cc,
+            reply_to: &original.reply_to,
+            date: original.date.as_deref(),
+            message_id: original.message_id.as_deref(),
+            subject: original.subject.as_deref(),
+        },
+        tags: &stamped.control.tags,
+        from_domain,
+        configuration_set: stamped.control.configuration_set.as_deref(),
+        source_tls: context.tls.map(|tls| tls.version),
+    })
+}
+
+/// The domain of `Name <local@domain>` or `local@domain`.
+fn domain_of(mailbox: &str) -> Option<&str> {
+    let (_, domain) = mailbox.trim_end().trim_end_matches('>').rsplit_once('@')?;
+    Some(domain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_from_domain_is_found_with_and_without_a_name() {
+        assert_eq!(domain_of("\"A @ B\" <a@shop.test>"), Some("shop.test"));
+        assert_eq!(domain_of("a@shop.test"), Some("shop.test"));
+        assert_eq!(domain_of("nobody"), None);
+    }
+}
