@@ -1,0 +1,151 @@
+//! What is kept of a message, refused or repaired.
+
+use proptest::prelude::*;
+
+use crate::smtp::server::content::{Content, ContentLimits, Fault, Hygiene};
+
+const LIMITS: ContentLimits =
+    ContentLimits { message_bytes_max: 5_000, header_bytes_max: 600, line_bytes_max: 100, hygiene: Hygiene::Refuse };
+
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    result: Result<Vec<u8>, Fault>,
+    header_bytes: Option<usize>,
+    eight_bit: (bool, bool),
+}
+
+fn run(input: &[u8], hygiene: Hygiene, step: usize) -> Outcome {
+    let mut content = Content::new(ContentLimits { hygiene, ..LIMITS }, 0);
+    input.chunks(step).for_each(|chunk| content.push(chunk));
+    match content.finish() {
+        Some(fault) => Outcome { result: Err(fault), header_bytes: None, eight_bit: (false, false) },
+        None => Outcome {
+            header_bytes: content.header_bytes(),
+            eight_bit: (content.has_eight_bit_header(), content.has_eight_bit_body()),
+            result: Ok(content.take_all()),
+        },
+    }
+}
+
+/// What came, what becomes of it where it is refused, and where it is repaired.
+type Case = (&'static [u8], Result<&'static [u8], Fault>, &'static [u8]);
+
+#[test]
+fn bare_line_ends_and_nul_are_refused_or_repaired() {
+    let table: [Case; 12] = [
+        (b"a: b\r\n\r\nc\r\n", Ok(b"a: b\r\n\r\nc\r\n"), b"a: b\r\n\r\nc\r\n"),
+        (b"a\nb\r\n", Err(Fault::BareLf), b"a\r\nb\r\n"),
+        (b"a\rb\r\n", Err(Fault::BareCr), b"a\r\nb\r\n"),
+        (b"a\n.\nb\r\n", Err(Fault::BareLf), b"a\r\n.\r\nb\r\n"),
+        (b"a\r\n.\nb\r\n", Err(Fault::BareLf), b"a\r\n.\r\nb\r\n"),
+        (b"a\n.\r\nb\r\n", Err(Fault::BareLf), b"a\r\n.\r\nb\r\n"),
+        (b"a\r.\r\nb\r\n", Err(Fault::BareCr), b"a\r\n.\r\nb\r\n"),
+        (b"a\r\r\nb\r\n", Err(Fault::BareCr), b"a\r\n\r\nb\r\n"),
+        (b"a\0b\r\n", Err(Fault::Nul), b"ab\r\n"),
+        (b"a\r\0\nb\r\n", Err(Fault::BareCr), b"a\r\nb\r\n"),
+        (b"a\r", Err(Fault::BareCr), b"a\r\n"),
+        (b"a\n\r\n", Err(Fault::BareLf), b"a\r\n\r\n"),
+    ];
+    for (input, refused, repaired) in table {
+        for step in [1, 2, 3, 100] {
+            let refused = refused.clone().map(<[u8]>::to_vec);
+            assert_eq!(run(input, Hygiene::Refuse, step).result, refused, "{input:?} by {step}");
+            assert_eq!(run(input, Hygiene::Repair, step).result, Ok(repaired.to_vec()), "{input:?} by {step}");
+        }
+    }
+}
+
+#[test]
+fn the_header_block_ends_with_the_first_empty_line() {
+    let header = |input: &[u8]| run(input, Hygiene::Repair, 4).header_bytes;
+    assert_eq!(header(b"a: b\r\n\r\nc\r\n\r\n"), Some(8));
+    assert_eq!(header(b"\r\nc\r\n"), Some(2));
+    assert_eq!(header(b"a: b\n\nc\n"), Some(8));
+    assert_eq!(header(b"a: b\r\n"), None);
+    assert_eq!(header(b""), None);
+}
+
+#[test]
+fn a_message_without_a_line_end_at_its_end_gets_one() {
+    assert_eq!(run(b"a: b\r\n\r\nc", Hygiene::Refuse, 3).result, Ok(b"a: b\r\n\r\nc\r\n".to_vec()));
+}
+
+#[test]
+fn eight_bit_octets_are_seen_where_they_are() {
+    let eight_bit = |input: &str, step| run(input.as_bytes(), Hygiene::Refuse, step).eight_bit;
+    for step in [1, 1_000] {
+        assert_eq!(eight_bit("a: b\r\n\r\nc\r\n", step), (false, false));
+        assert_eq!(eight_bit("a: ü\r\n\r\nc\r\n", step), (true, false));
+        assert_eq!(eight_bit("a: b\r\n\r\nü\r\n", step), (false, true));
+        assert_eq!(eight_bit("ü: b\r\n\r\nü\r\n", step), (true, true));
+    }
+}
+
+#[test]
+fn long_lines_are_refused_or_broken() {
+    let fits = format!("s: {}\r\n\r\n{}\r\n", "x".repeat(95), "y".repeat(98));
+    assert_eq!(run(fits.as_bytes(), Hygiene::Refuse, 7).result, Ok(fits.clone().into_bytes()));
+    let long = format!("\r\n{}\r\n", "y".repeat(99));
+    assert_eq!(run(long.as_bytes(), Hygiene::Refuse, 7).result, Err(Fault::LineTooLong));
+    let check = |input: String, expected: String| {
+        for step in [1, 10, 10_000] {
+            let repaired = run(input.as_bytes(), Hygiene::Repair, step).result.unwrap();
+            assert_eq!(String::from_utf8_lossy(&repaired), expected, "{step}");
+        }
+    };
+    let y = |count| "y".repeat(count);
+    check(format!("\r\n{}\r\n", y(200)), format!("\r\n{}\r\n{}\r\n{}\r\n", y(98), y(98), y(4)));
+    check(format!("s: {} {}\r\n\r\n", y(60), y(60)), format!("s: {}\r\n {}\r\n\r\n", y(60), y(60)));
+    check(format!("s: {}\r\n\r\n", y(120)), format!("s: {}\r\n {}\r\n\r\n", y(95), y(25)));
+    check(format!("\r\n{}üü\r\n", y(97)), format!("\r\n{}\r\nüü\r\n", y(97)));
+}
+
+#[test]
+fn sizes_are_limited_and_counted_to_the_end() {
+    let long_header = "a: b\r\n".repeat(101);
+    assert_eq!(run(long_header.as_bytes(), Hygiene::Refuse, 50).result, Err(Fault::HeaderTooLong));
+    let exact = format!("\r\n{}", "1234567\r\n".repeat(555));
+    assert_eq!(exact.len(), 4_997);
+    assert!(run(exact.as_bytes(), Hygiene::Refuse, 50).result.is_ok());
+    let long = format!("{exact}\n\r\n\r\n");
+    assert_eq!(run(long.as_bytes(), Hygiene::Refuse, 50).result, Err(Fault::TooLong));
+}
+
+#[test]
+fn parts_can_be_taken_while_the_rest_arrives() {
+    let mut content = Content::new(LIMITS, 0);
+    content.push(b"a: b\r\n\r\nbody");
+    content.replace_header(b"x: y\r\na: b\r\n\r\n");
+    assert_eq!(content.kept(), b"x: y\r\na: b\r\n\r\nbody");
+    assert_eq!(content.take_front(16), b"x: y\r\na: b\r\n\r\nbo");
+    content.push(b" goes on\r\n\r\n");
+    assert_eq!(content.finish(), None);
+    assert_eq!(content.take_all(), b"dy goes on\r\n\r\n");
+}
+
+proptest! {
+    #[test]
+    fn any_chunking_gives_the_same_clean_content(
+        input in proptest::collection::vec(
+            prop_oneof![
+                Just(b"\r".to_vec()), Just(b"\n".to_vec()), Just(b"\r\n".to_vec()), Just(b"\0".to_vec()),
+                Just(b".".to_vec()), Just(b" x".to_vec()), Just("ü€".as_bytes().to_vec()),
+                (1_usize..300).prop_map(|count| vec![b'a'; count]),
+            ],
+            0..60,
+        ),
+        step in 1_usize..40,
+    ) {
+        let input = input.concat();
+        for hygiene in [Hygiene::Refuse, Hygiene::Repair] {
+            let whole = run(&input, hygiene, input.len().max(1));
+            prop_assert_eq!(&whole, &run(&input, hygiene, step));
+            if let Ok(kept) = whole.result {
+                let text = String::from_utf8_lossy(&kept).replace("\r\n", "");
+                prop_assert!(!text.contains(['\r', '\n', '\0']));
+                prop_assert!(kept.split(|byte| *byte == b'\n').all(|line| line.len() < 100));
+                prop_assert!(kept.is_empty() || kept.ends_with(b"\r\n"));
+            }
+        }
+    }
+}
