@@ -3,6 +3,7 @@
 //! The ports are traits, so that a simulation answers names from data and dials in-memory peers.
 
 pub mod settings;
+pub mod tls_server;
 
 use std::future::Future;
 use std::io;
