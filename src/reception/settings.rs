@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::smtp::server::Hygiene;
+
 /// One listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerSettings {
@@ -33,15 +35,6 @@ pub struct CertificateFiles {
     pub certificate: PathBuf,
     /// Private key: PKCS#8, PKCS#1 or SEC1.
     pub key: PathBuf,
-}
-
-/// What to do with a message that holds a bare CR or LF, or a NUL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hygiene {
-    /// 550 5.6.11.
-    Refuse,
-    /// Bare CR and bare LF become CRLF; NULs are dropped. The end of data is CRLF.CRLF only, in either case.
-    Repair,
 }
 
 /// Limits and behaviour shared by all listeners.
@@ -80,7 +73,7 @@ pub struct Settings {
     pub data_timeout: Duration,
     /// From connect to the end of a session.
     pub session_timeout: Duration,
-    /// Memory for messages that are being received, all sessions together. Full: readers wait.
+    /// Memory for messages that are being received, all sessions together. Full: readers wait. Fixed at start.
     pub memory_bytes_max: usize,
 }
 

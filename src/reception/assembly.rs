@@ -1,0 +1,264 @@
+//! From a message that arrives to a message that the queue has.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
+
+use super::facts::Facts;
+use super::memory::{MemoryBudget, READ_BYTES_MAX, Reservation, SESSION_BYTES_MAX, SPOOL_SLACK_BYTES};
+use super::stamp::{Stamp, StampedHeader};
+use crate::admission::Grant;
+use crate::events::EventLine;
+use crate::queue::intake::SPOOL_PART_BYTES;
+use crate::queue::{AcceptError, Intake, NewBody, NewMessage};
+use crate::smtp::server::{Content, Message};
+use crate::types::{BodyKind, EnhancedStatus, MessageId, Reply, ReplyCode};
+
+/// What goes with the message that a session receives.
+pub(super) struct Assembly {
+    intake: Arc<dyn Intake>,
+    memory: Reservation,
+    /// Once the message is too large for memory.
+    spool: Option<Spool>,
+}
+
+/// A message whose first parts are in the queue's spool. Dropped: they are discarded.
+struct Spool {
+    intake: Arc<dyn Intake>,
+    id: MessageId,
+    parts: u32,
+    bytes: u64,
+    header: HeaderFacts,
+    /// The queue has the message now: nothing to discard.
+    handed_over: bool,
+}
+
+/// What stamping gave besides the octets.
+struct HeaderFacts {
+    header_bytes: u32,
+    mail_json: Bytes,
+    send_event: EventLine,
+}
+
+/// How a header block is stamped in this session.
+#[derive(Clone, Copy)]
+pub(super) struct Stamping<'a> {
+    pub(super) stamp: &'a dyn Stamp,
+    pub(super) facts: &'a Facts,
+}
+
+impl Assembly {
+    pub(super) fn new(intake: Arc<dyn Intake>) -> Self {
+        Self { intake, memory: Reservation::default(), spool: None }
+    }
+
+    /// Memory for the first octets, before the client sends them.
+    pub(super) async fn begin(&mut self, message: &mut Message, budget: &MemoryBudget, deadline: Instant) {
+        let bytes = Reservation::first_bytes(message.declared_bytes);
+        if !self.memory.grow(budget, bytes, deadline).await {
+            message.content.fail(no_memory());
+        }
+    }
+
+    /// Makes room for one more read: spools what is a part, reserves what is needed.
+    pub(super) async fn make_room(
+        &mut self,
+        message: &mut Message,
+        budget: &MemoryBudget,
+        deadline: Instant,
+        stamp: Stamping<'_>,
+    ) {
+        if message.content.is_faulty() {
+            return;
+        }
+        let kept = message.content.kept().len();
+        if !self.memory.covers(kept) {
+            let granted = self.memory.grow(budget, SESSION_BYTES_MAX, deadline).await;
+            if !granted {
+                return message.content.fail(no_memory());
+            }
+        }
+        if self.stamps_next(message) {
+            let id = self.intake.new_id();
+            if let Err(reply) = self.stamp(id, message, stamp) {
+                return message.content.fail(reply);
+            }
+        }
+        if let Err(error) = self.spool_parts(&mut message.content, SPOOL_FROM_BYTES).await {
+            message.content.fail(reply_to(&error));
+        }
+    }
+
+    /// Whether [`Assembly::make_room`] will stamp the header block: there is a part to spool, and none was spooled yet.
+    /// Without a header block there is none to stamp: the limit of header blocks is above a part, and holds or refuses.
+    pub(super) fn stamps_next(&self, message: &Message) -> bool {
+        let content = &message.content;
+        self.spool.is_none() && content.kept().len() >= SPOOL_FROM_BYTES && content.header_bytes().is_some()
+    }
+
+    /// The message is complete: hands it over. Returns its id once it is safe.
+    pub(super) async fn finish(
+        mut self,
+        mut message: Message,
+        grant: Grant,
+        stamp: Stamping<'_>,
+    ) -> Result<MessageId, Reply> {
+        if message.content.has_eight_bit_body() {
+            message.envelope.body = BodyKind::EightBitMime;
+        }
+        if self.spool.is_none() {
+            let id = self.intake.new_id();
+            if message.content.kept().len() <= SPOOL_PART_BYTES
+                && let Some(new) = self.inline(id, &mut message, &grant, stamp)?
+            {
+                return self.accept(new).await;
+            }
+            if self.spool.is_none() {
+                self.stamp(id, &mut message, stamp)?;
+            }
+        }
+        if let Err(error) = self.spool_parts(&mut message.content, 1).await {
+            return Err(reply_to(&error));
+        }
+        let Some(spool) = &mut self.spool else {
+            return Err(local_error());
+        };
+        let new = NewMessage {
+            id: spool.id,
+            envelope: message.envelope,
+            body: NewBody::Spooled { parts: spool.parts, bytes: spool.bytes },
+            header_bytes: spool.header.header_bytes,
+            mail_json: spool.header.mail_json.clone(),
+            send_event: spool.header.send_event.clone(),
+            caller: grant.caller.into(),
+            lifetime: grant.lifetime,
+        };
+        self.accept(new).await
+    }
+
+    /// The message in one piece; `None` where it has become too large for that by stamping, which is then spooled.
+    fn inline(
+        &mut self,
+        id: MessageId,
+        message: &mut Message,
+        grant: &Grant,
+        stamp: Stamping<'_>,
+    ) -> Result<Option<NewMessage>, Reply> {
+        let kept = message.content.kept();
+        let header_end = message.content.header_bytes().unwrap_or(kept.len());
+        let (raw, body) = kept.split_at_checked(header_end).unwrap_or((kept, &[]));
+        let stamped = stamp.stamp.stamp(raw, &stamp.facts.context(id, &message.envelope))?;
+        if stamped.bytes.len() + body.len() > SPOOL_PART_BYTES {
+            self.begin_spool(id, stamped, &mut message.content);
+            return Ok(None);
+        }
+        let mut octets = BytesMut::with_capacity(stamped.bytes.len() + body.len());
+        octets.extend_from_slice(&stamped.bytes);
+        octets.extend_from_slice(body);
+        Ok(Some(NewMessage {
+            id,
+            envelope: message.envelope.clone(),
+            body: NewBody::Inline(octets.freeze()),
+            header_bytes: stamped.header_bytes,
+            mail_json: stamped.mail_json,
+            send_event: stamped.send_event,
+            caller: grant.caller.as_str().into(),
+            lifetime: grant.lifetime,
+        }))
+    }
+
+    /// Stamps the header block in place, for a message that is spooled.
+    fn stamp(&mut self, id: MessageId, message: &mut Message, stamp: Stamping<'_>) -> Result<(), Reply> {
+        let kept = message.content.kept();
+        let raw = kept.get(..message.content.header_bytes().unwrap_or(kept.len())).unwrap_or(kept);
+        let stamped = stamp.stamp.stamp(raw, &stamp.facts.context(id, &message.envelope))?;
+        self.begin_spool(id, stamped, &mut message.content);
+        Ok(())
+    }
+
+    fn begin_spool(&mut self, id: MessageId, stamped: StampedHeader, content: &mut Content) {
+        content.replace_header(&stamped.bytes);
+        let StampedHeader { header_bytes, mail_json, send_event, .. } = stamped;
+        self.spool = Some(Spool {
+            intake: Arc::clone(&self.intake),
+            id,
+            parts: 0,
+            bytes: 0,
+            header: HeaderFacts { header_bytes, mail_json, send_event },
+            handed_over: false,
+        });
+    }
+
+    /// Spools parts while at least `floor` octets are kept.
+    async fn spool_parts(&mut self, content: &mut Content, floor: usize) -> Result<(), AcceptError> {
+        let Some(spool) = &mut self.spool else {
+            return Ok(());
+        };
+        while content.kept().len() >= floor {
+            let part = Bytes::from(content.take_front(SPOOL_PART_BYTES));
+            let bytes = part.len();
+            // Counted before it is written: a part whose writing was cut off is discarded too.
+            let number = spool.parts;
+            spool.parts += 1;
+            self.intake.spool(spool.id, number, part).await?;
+            spool.bytes += u64::try_from(bytes).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Once the queue is asked, it may finish without us (this future may be dropped): then nothing is discarded here.
+    async fn accept(mut self, new: NewMessage) -> Result<MessageId, Reply> {
+        let id = new.id;
+        if let Some(spool) = &mut self.spool {
+            spool.handed_over = true;
+        }
+        let result = self.intake.accept(new).await;
+        if let Err(error) = &result {
+            tracing::debug!(%id, %error, "message not taken");
+            if let Some(spool) = &mut self.spool {
+                spool.handed_over = false;
+            }
+        }
+        result.map(|()| id).map_err(|error| reply_to(&error))
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        if !self.handed_over && self.parts > 0 {
+            self.intake.discard(self.id, self.parts);
+        }
+    }
+}
+
+/// Each error of the queue has its reply.
+pub(super) fn reply_to(error: &AcceptError) -> Reply {
+    match error {
+        AcceptError::QueueFull { .. } => reply(452, (4, 3, 1), "Queue is full, try again later"),
+        AcceptError::LowDisk { .. } => reply(452, (4, 3, 1), "Insufficient system storage"),
+        AcceptError::NotDurable(_) => reply(451, (4, 3, 0), "Temporary service failure"),
+        AcceptError::Closed => reply(421, (4, 3, 2), "Server is shutting down"),
+    }
+}
+
+fn no_memory() -> Reply {
+    reply(452, (4, 3, 1), "Insufficient memory, try again later")
+}
+
+/// A slip of ours.
+pub(super) fn local_error() -> Reply {
+    reply(451, (4, 3, 0), "Temporary service failure")
+}
+
+/// A reply of ours: all codes in this module are legal, which a test proves.
+pub(super) fn reply(code: u16, (class, subject, detail): (u8, u16, u16), text: &str) -> Reply {
+    let code = ReplyCode::new(code).expect("constant codes of this module lie in 200 to 599");
+    Reply::new(code, EnhancedStatus::new(class, subject, detail), vec![text.into()])
+}
+
+/// From so many octets on a part is spooled while the message arrives.
+const SPOOL_FROM_BYTES: usize = SPOOL_PART_BYTES + SPOOL_SLACK_BYTES;
+
+/// What a read may add must fit into what is reserved beyond a part.
+const _: () = assert!(SPOOL_SLACK_BYTES + READ_BYTES_MAX < SPOOL_PART_BYTES);

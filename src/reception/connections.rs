@@ -1,0 +1,108 @@
+//! Who is connected: counts in all and by client.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Which limit a new connection is above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// Connections in all.
+    Server,
+    /// Connections of this client.
+    Client,
+}
+
+/// Open connections. The map is bounded by the limit of connections: a client without any is not in it.
+#[derive(Debug, Default)]
+pub(super) struct Connections(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    total: usize,
+    by_client: HashMap<IpAddr, usize>,
+}
+
+/// The place of one connection; free again when dropped.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    connections: Arc<Connections>,
+    client: IpAddr,
+}
+
+impl Connections {
+    /// A place for a connection from `address`, if there is one.
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr, max: usize, per_client_max: usize) -> Result<Ticket, Full> {
+        let client = client_of(address);
+        let mut counts = self.lock();
+        if counts.total >= max {
+            return Err(Full::Server);
+        }
+        if counts.by_client.get(&client).is_some_and(|count| *count >= per_client_max) {
+            return Err(Full::Client);
+        }
+        counts.total += 1;
+        *counts.by_client.entry(client).or_default() += 1;
+        drop(counts);
+        Ok(Ticket { connections: Arc::clone(self), client })
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.lock().total
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut counts = self.connections.lock();
+        counts.total = counts.total.saturating_sub(1);
+        if let Some(count) = counts.by_client.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                counts.by_client.remove(&self.client);
+            }
+        }
+    }
+}
+
+/// An IPv4 address, or the /64 of an IPv6 one: that is what one customer has.
+fn client_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_counted_by_address_and_ipv6_prefix() {
+        let connections = Arc::new(Connections::default());
+        let enter = |address: &str| connections.enter(address.parse().unwrap(), 5, 2);
+        let first = enter("2001:db8::1").unwrap();
+        let _second = enter("2001:db8::ffff:2").unwrap();
+        assert_eq!(enter("2001:db8::3").unwrap_err(), Full::Client);
+        let _other_prefix = enter("2001:db8:0:1::1").unwrap();
+        let _v4 = enter("192.0.2.1").unwrap();
+        let _mapped = enter("::ffff:192.0.2.1").unwrap();
+        assert_eq!(enter("192.0.2.2").unwrap_err(), Full::Server);
+        drop(first);
+        assert_eq!(enter("192.0.2.1").unwrap_err(), Full::Client);
+        assert!(enter("2001:db8::3").is_ok());
+        assert_eq!(connections.count(), 4);
+    }
+
+    #[test]
+    fn a_client_that_left_is_forgotten() {
+        let connections = Arc::new(Connections::default());
+        drop(connections.enter("192.0.2.1".parse().unwrap(), 1, 1));
+        assert_eq!(connections.count(), 0);
+        assert!(connections.lock().by_client.is_empty());
+    }
+}

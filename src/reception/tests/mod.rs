@@ -1,0 +1,7 @@
+//! Sessions over in-memory streams (with a paused clock) and over loopback sockets (with TLS), against a fake queue.
+
+mod lifecycle;
+mod limits;
+mod messages;
+mod rig;
+mod tls;
