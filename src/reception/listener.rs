@@ -271,6 +271,7 @@ fn enter(shared: &Arc<Shared>, spec: &ListenerSpec, peer: SocketAddr) -> Result<
         Err(full) => full,
     };
     spec.refused.increment(1);
+    metrics::counter!(metric::REFUSALS, "code" => "421").increment(1);
     tracing::debug!(client = %peer, ?full, "connection refused");
     Err(match (full, &spec.tls) {
         (_, TlsMode::Implicit(_)) => b"",

@@ -29,6 +29,8 @@ pub(super) struct Session {
     grant: Option<Grant>,
     /// While a message arrives.
     assembly: Option<Assembly>,
+    /// A 250 for a message waits to be sent.
+    owes_acceptance: bool,
     ends_at: Instant,
 }
 
@@ -53,7 +55,7 @@ impl Session {
         let wire = Wire::new(stream, &shared.draining);
         let ends_at = Instant::now() + settings.session_timeout;
         let facts = Facts::new(client, settings);
-        Self { shared, spec, machine, wire, facts, grant: None, assembly: None, ends_at }
+        Self { shared, spec, machine, wire, facts, grant: None, assembly: None, owes_acceptance: false, ends_at }
     }
 
     /// Serves the client until either side ends the session. Dropped half-way: spooled parts are discarded, the client
@@ -93,7 +95,8 @@ impl Session {
 
     /// Sends what is to be sent, then waits for the client.
     async fn read(&mut self) -> Next {
-        let in_data = self.machine.is_in_data();
+        // Between two chunks of a BDAT message the drain waits too.
+        let in_data = self.machine.is_in_data() || self.assembly.is_some();
         self.make_room().await;
         if self.flush().await == Next::Lost {
             return Next::Lost;
@@ -185,6 +188,10 @@ impl Session {
             self.machine.refuse(&assembly::local_error());
             return Next::GoOn;
         };
+        // The client learns of one message before the next is waited for: should we stop now, it sends none twice.
+        if self.owes_acceptance && self.flush().await == Next::Lost {
+            return Next::Lost;
+        }
         let began_at = Instant::now();
         let recipients = u64::try_from(message.envelope.recipients.len()).unwrap_or_default();
         self.facts.update(&self.machine, message.envelope.smtputf8, &grant.caller);
@@ -192,6 +199,7 @@ impl Session {
         match assembly.finish(message, grant, stamp).await {
             Ok(id) => {
                 self.machine.accepted(&id);
+                self.owes_acceptance = true;
                 let metrics = &self.shared.metrics;
                 metrics.messages.increment(1);
                 metrics.recipients.increment(recipients);
@@ -236,6 +244,7 @@ impl Session {
         if self.machine.output_bytes() == 0 {
             return Next::GoOn;
         }
+        self.owes_acceptance = false;
         let output = self.machine.take_output();
         let deadline = self.deadline(self.facts.settings.command_timeout);
         let result = self.wire.write(&output, deadline).await;

@@ -28,6 +28,9 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Octets that such a client may still send.
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 
+/// Later than any deadline: the first one moves the timer.
+const FAR_AWAY: Duration = Duration::from_secs(365 * 86_400);
+
 /// What a read ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
@@ -66,7 +69,7 @@ impl Wire {
             stream,
             input: BytesMut::new(),
             read_bytes: DATA_READ_BYTES,
-            timer: Box::pin(tokio::time::sleep(LINGER)),
+            timer: Box::pin(tokio::time::sleep(FAR_AWAY)),
             // A child has a lock of its own: sessions do not contend.
             drain: Box::pin(drain.child_token().cancelled_owned()),
         }

@@ -59,6 +59,21 @@ async fn a_pipelining_client_gets_no_new_transaction_while_draining() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn drain_waits_between_two_chunks_of_a_message() {
+    let rig = Rig::new(settings(), &[]);
+    let mut busy = rig.connect();
+    busy.open_transaction().await;
+    busy.say("BDAT 4\r\na:", "250 2.0.0 4 octets").await;
+    let reception = Arc::clone(&rig.reception);
+    let drain = tokio::spawn(async move { reception.drain(Duration::from_secs(30)).await });
+    tokio::task::yield_now().await;
+    busy.say("BDAT 3 LAST\r\nb", "250 2.0.0 Ok").await;
+    busy.expect("421 4.3.2").await;
+    drop(busy);
+    drain.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_that_panics_ends_alone() {
     let rig = Rig::new(settings(), &[]);
     let (mut victim, mut other) = (rig.connect(), rig.connect());

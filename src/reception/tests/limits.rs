@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::rig::{Rig, settings};
+use crate::reception::memory::Reservation;
 use crate::reception::settings::Settings;
 
 #[tokio::test(start_paused = true)]
@@ -115,12 +116,15 @@ async fn readers_wait_for_memory() {
 async fn without_memory_in_time_the_message_is_refused_for_now() {
     let rig =
         Rig::new(Settings { memory_bytes_max: 100 * 1024, data_timeout: Duration::from_secs(20), ..settings() }, &[]);
-    let (mut first, mut second) = (rig.connect(), rig.connect());
-    first.expect("220").await;
-    first.say("EHLO client.test", "250").await;
-    first.start_transaction().await;
-    first.say("BDAT 3\r\nx: ", "250").await;
-    second.open_data().await;
-    second.say("x\r\n.", "452 4.3.1").await;
-    first.say("BDAT 3 LAST\r\ny\r", "550").await;
+    let mut others = Reservation::default();
+    let now = Instant::now();
+    assert!(others.grow(&rig.reception.shared.memory, 100 * 1024, now).await);
+    let mut client = rig.connect();
+    client.open_data().await;
+    assert_eq!(now.elapsed().as_secs(), 20);
+    client.say("x\r\n.", "452 4.3.1").await;
+    drop(others);
+    client.start_transaction().await;
+    client.say("DATA", "354").await;
+    client.say("x\r\n.", "250 2.0.0 Ok").await;
 }

@@ -47,16 +47,29 @@ async fn a_pipelined_group_is_answered_in_one_write() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_250_does_not_wait_for_the_next_message() {
+    let rig = Rig::new(settings(), &[]);
+    rig.queue.commits.forget_permits(rig.queue.commits.available_permits() - 1);
+    let mut client = rig.connect();
+    client.open_data().await;
+    client.send("x\r\n.\r\nMAIL FROM:<a@a.test>\r\nRCPT TO:<b@b.test>\r\nBDAT 3 LAST\r\nx\r\n").await;
+    let replies = client.read_once().await;
+    assert_eq!(replies.lines().count(), 3, "{replies}");
+    assert!(replies.starts_with(OK), "{replies}");
+    rig.queue.commits.add_permits(1);
+    client.expect(OK).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_250_before_the_queue_has_the_message() {
     let rig = Rig::new(settings(), &[]);
-    let all = u32::try_from(rig.queue.commits.available_permits()).unwrap();
-    let commits_wait = rig.queue.commits.acquire_many(all).await.unwrap();
+    rig.queue.commits.forget_permits(usize::MAX);
     let mut client = rig.connect();
     client.open_data().await;
     client.send("x\r\n.\r\n").await;
     let early = tokio::time::timeout(Duration::from_secs(600), client.reply()).await;
     assert!(early.is_err(), "{early:?}");
-    drop(commits_wait);
+    rig.queue.commits.add_permits(1);
     client.expect(OK).await;
 }
 
@@ -163,6 +176,19 @@ async fn around_the_size_of_a_part_every_size_arrives_whole() {
         assert!(parts.iter().all(|(_, _, part)| part.len() <= SPOOL_PART_BYTES));
         assert!(whole.ends_with(text.as_bytes()), "{bytes}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_discarded_once_the_queue_was_asked_to_take_it() {
+    let rig = Rig::new(settings(), &[]);
+    rig.queue.commits.forget_permits(usize::MAX);
+    let mut client = rig.connect();
+    client.open_data().await;
+    client.send(&format!("{}.\r\n", large(2 << 20))).await;
+    rig.reception.drain(Duration::from_secs(5)).await;
+    client.expect("closed").await;
+    assert_eq!(rig.queue.parts.lock().unwrap().len(), 3);
+    assert!(rig.queue.discarded.lock().unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

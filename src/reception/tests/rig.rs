@@ -28,7 +28,7 @@ pub(super) struct FakeQueue {
     pub(super) check_error: Mutex<Option<AcceptError>>,
     pub(super) spool_error: Mutex<Option<AcceptError>>,
     pub(super) accept_error: Mutex<Option<AcceptError>>,
-    /// Commits pass while it has permits.
+    /// Each commit takes one, or waits for one.
     pub(super) commits: Semaphore,
 }
 
@@ -70,7 +70,7 @@ impl Intake for FakeQueue {
 
     fn accept(&self, message: NewMessage) -> BoxFuture<'_, Result<(), AcceptError>> {
         Box::pin(async move {
-            let _turn = self.commits.acquire().await;
+            self.commits.acquire().await.unwrap().forget();
             fail(&self.accept_error)?;
             self.accepted.lock().unwrap().push(message);
             Ok(())

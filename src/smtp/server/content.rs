@@ -124,6 +124,10 @@ impl Content {
         self.fault.is_some()
     }
 
+    pub(super) fn fault(&self) -> Option<&Fault> {
+        self.fault.as_ref()
+    }
+
     /// Puts `header` in place of the header block that came (or in front, where it was taken already).
     pub fn replace_header(&mut self, header: &[u8]) {
         let end = self.body_at.unwrap_or(self.buffer.len()).min(self.buffer.len());
@@ -144,14 +148,14 @@ impl Content {
 
     /// The rest of the message is not wanted: it will be refused with `reply` at its end.
     pub fn fail(&mut self, reply: Reply) {
-        self.fault(Fault::Refused(reply));
+        self.set_fault(Fault::Refused(reply));
     }
 
     /// Takes octets that came, in order.
     pub(super) fn push(&mut self, run: &[u8]) {
         self.total_bytes = self.total_bytes.saturating_add(u64::try_from(run.len()).unwrap_or(u64::MAX));
         if self.total_bytes > self.limits.message_bytes_max {
-            self.fault(Fault::TooLong);
+            self.set_fault(Fault::TooLong);
         }
         let mut rest = run;
         while self.fault.is_none() {
@@ -164,7 +168,7 @@ impl Content {
             rest = tail.get(1..).unwrap_or_default();
             if self.limits.hygiene == Hygiene::Refuse && self.fault.is_none() {
                 self.pending_cr_is_bare();
-                self.fault(Fault::Nul);
+                self.set_fault(Fault::Nul);
             }
         }
     }
@@ -240,7 +244,7 @@ impl Content {
 
     fn bare(&mut self, fault: Fault) {
         match self.limits.hygiene {
-            Hygiene::Refuse => self.fault(fault),
+            Hygiene::Refuse => self.set_fault(fault),
             Hygiene::Repair => {
                 self.buffer.extend_from_slice(CRLF);
                 self.end_line(self.buffer.len());
@@ -252,7 +256,7 @@ impl Content {
     fn end_line(&mut self, next_at: usize) {
         if self.body_at.is_none() {
             if next_at > self.limits.header_bytes_max {
-                self.fault(Fault::HeaderTooLong);
+                self.set_fault(Fault::HeaderTooLong);
             }
             if self.line_bytes == 0 {
                 self.body_at = Some(next_at);
@@ -278,7 +282,7 @@ impl Content {
     /// More of a line that is, with it, above the limit.
     fn keep_long(&mut self, text: &[u8]) {
         if self.limits.hygiene == Hygiene::Refuse {
-            return self.fault(Fault::LineTooLong);
+            return self.set_fault(Fault::LineTooLong);
         }
         let mut rest = text;
         while !rest.is_empty() && self.fault.is_none() {
@@ -328,7 +332,7 @@ impl Content {
     }
 
     /// The first fault counts, but size counts most.
-    fn fault(&mut self, fault: Fault) {
+    fn set_fault(&mut self, fault: Fault) {
         if self.fault.is_none() || fault == Fault::TooLong {
             self.fault = Some(fault);
         }

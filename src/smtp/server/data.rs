@@ -73,12 +73,20 @@ impl Machine {
         (run.len(), step)
     }
 
+    /// A message that is already lost says so at once: its last chunk gets the same reply, and ends it. Counted as an
+    /// error only then.
     fn end_chunk(&mut self, bytes: u64) -> Option<Step> {
         match std::mem::replace(&mut self.state, State::Ready) {
-            State::Chunk { message, .. } => self.state = State::Chunks(message),
+            State::Chunk { message, .. } => {
+                match message.content.fault() {
+                    Some(fault) => self.refusals.push(fault.write(&mut self.output)),
+                    None => Answer::chunk_received(bytes).write(&mut self.output),
+                }
+                self.state = State::Chunks(message);
+            }
             other => self.state = other,
         }
-        self.reply(&Answer::chunk_received(bytes))
+        None
     }
 
     pub(super) fn skip(&mut self, input: &[u8]) -> (usize, Option<Step>) {

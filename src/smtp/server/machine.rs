@@ -107,7 +107,7 @@ pub struct Machine {
     lines: LineFramer,
     pub(super) output: Vec<u8>,
     /// Codes of refusals since they were last taken; at most one for each command of a read.
-    refusals: Vec<u16>,
+    pub(super) refusals: Vec<u16>,
     errors: u32,
     transactions: u32,
     idle_commands: u32,
@@ -385,11 +385,12 @@ impl Machine {
         };
         match transaction.add(recipient, self.limits.recipients_max) {
             Added::Yes => self.reply(&answer::RECIPIENT_OK),
-            Added::Full => {
-                self.refusals.push(answer::TOO_MANY_RECIPIENTS.code);
-                self.reply(&answer::TOO_MANY_RECIPIENTS)
+            Added::Full => self.refuse_command(&answer::TOO_MANY_RECIPIENTS),
+            Added::Flood => {
+                self.refuse_with(&answer::TOO_MANY_RECIPIENTS);
+                self.count_error();
+                None
             }
-            Added::Flood => self.refuse_command(&answer::TOO_MANY_RECIPIENTS),
         }
     }
 
@@ -430,9 +431,12 @@ impl Machine {
     /// Temporary refusals are our own doing, not an error of the client.
     pub(super) fn count_refusal(&mut self, code: u16) {
         self.refusals.push(code);
-        if code < 500 && code != answer::TOO_MANY_RECIPIENTS.code {
-            return;
+        if code >= 500 {
+            self.count_error();
         }
+    }
+
+    fn count_error(&mut self) {
         self.errors = self.errors.saturating_add(1);
         if self.errors > self.limits.errors_max {
             self.refuse_and_close(&answer::TOO_MANY_ERRORS);
