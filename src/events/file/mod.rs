@@ -11,8 +11,9 @@
 //!
 //! Recovery: the last line of the newest file says which event comes next; no second record of it exists that could
 //! disagree. Lines that the outbox still holds are compared with it, since a power cut may leave anything in octets that
-//! were not synced: equal lines stay, a line cut short is completed, anything else is cut off and written again. A file
-//! of another queue (the data directory was replaced) is set aside, whole.
+//! were not synced: equal lines stay (and are written again in place, since a sync may have failed before the crash), a
+//! line cut short is completed, anything else is cut off and written again. A file of another queue (the data directory
+//! was replaced) is set aside, whole.
 //!
 //! Delete: rotated files of this stream beyond the configured number and age, at each rotation and at each start.
 //!

@@ -20,6 +20,8 @@ pub(crate) enum Crash {
     Process,
     /// Nothing unsynced survives.
     Power,
+    /// As `Power`, but new files survive while renames before them do not: no order without a sync of the directory.
+    PowerReordered,
     /// As `Power`, but half of what was written survives, with zeros after it, and all renames.
     PowerWithGarbage,
 }
@@ -124,8 +126,16 @@ impl ModelStorage {
             inode.durable = after;
             inode.dirty.clear();
         }
-        if crash == Crash::Power {
-            state.names = state.durable_names.clone();
+        let durable = state.durable_names.clone();
+        let seen = std::mem::replace(&mut state.names, durable);
+        match crash {
+            Crash::PowerWithGarbage => state.names = seen,
+            Crash::PowerReordered => {
+                let is_new = |inode: &usize| !state.durable_names.values().any(|durable| durable == inode);
+                let new: Vec<_> = seen.into_iter().filter(|(_, inode)| is_new(inode)).collect();
+                state.names.extend(new);
+            }
+            Crash::Power | Crash::Process => {}
         }
         state.durable_names = state.names.clone();
     }

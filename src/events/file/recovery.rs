@@ -11,6 +11,9 @@ use crate::types::Timestamp;
 /// Events of one read from the outbox while comparing.
 const COMPARE_EVENTS_MAX: usize = 256;
 
+/// Octets of one write while writing again what may not be on the disk.
+const COPY_BYTES_MAX: usize = 1 << 20;
+
 /// Why a stream could not be opened.
 #[derive(Debug)]
 pub(super) enum RecoverError {
@@ -123,7 +126,8 @@ impl Recovery<'_> {
             if let Some(last) = line_id(&tail.line).filter(|id| *id >= self.oldest)
                 && self.holds(last, &tail.line)?
             {
-                file.sync()?;
+                let from = first_line_from(&*file, self.oldest, tail.len)?;
+                make_safe(&mut *file, from, tail.len)?;
                 self.taken = self.taken.max(last);
             }
             if !tail.rest.is_empty() && self.name.is_moved(name) {
@@ -165,6 +169,8 @@ impl Recovery<'_> {
             }
         };
         let mut len = stat.len;
+        let from = first_line_from(&*file, self.oldest, offset)?;
+        make_safe(&mut *file, from, offset)?;
         if len > offset && !self.is_part_of_next(&*file, offset, len)? {
             tracing::warn!(
                 file = %self.storage.directory().join(self.name.current()).display(),
@@ -173,9 +179,9 @@ impl Recovery<'_> {
                 "octets after the last whole event, as a power cut leaves them: cut off, the event is written again"
             );
             file.truncate(offset)?;
+            file.sync()?;
             len = offset;
         }
-        file.sync()?;
         let first = first_event(&*file)?;
         Ok(Some(Current { file, stat, offset, len, first }))
     }
@@ -253,6 +259,25 @@ impl Recovery<'_> {
         self.storage.sync_directory()?;
         Ok(())
     }
+}
+
+/// Writes octets again at their place, and syncs. A sync alone proves nothing: one may have failed before the crash, and
+/// then the kernel takes octets for written that are not on the disk.
+fn make_safe(file: &mut dyn StorageFile, from: u64, to: u64) -> io::Result<()> {
+    let mut at = from;
+    while at < to {
+        let part = usize::try_from(to - at).unwrap_or(usize::MAX).min(COPY_BYTES_MAX);
+        let bytes = read_range(file, at, part)?;
+        match file.write_at(at, &bytes) {
+            Ok(0) => break,
+            Ok(count) => at += count as u64,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // A full disk that copies on write: what is left is to sync.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => break,
+            Err(error) => return Err(error),
+        }
+    }
+    file.sync()
 }
 
 fn line_of(event: &OutboxEvent) -> Vec<u8> {

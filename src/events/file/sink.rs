@@ -253,7 +253,7 @@ impl Sink {
         if self.open.is_some() {
             return Ok(());
         }
-        // The rename of a rotation is safe before its name is used again.
+        // The rename, ours or another program's, is safe before the name is used again.
         self.sync_directory()?;
         let name = self.name.current();
         let (file, is_new) = match self.storage.open(name)? {
@@ -323,6 +323,7 @@ impl Sink {
         if key != Some(open.key) {
             tracing::info!(file = %self.path().display(), "event file was moved by another program: reopened");
             self.try_sync()?;
+            self.directory_dirty = true;
             self.close();
             self.rotation_asked = false;
             return self.ensure_open(now);

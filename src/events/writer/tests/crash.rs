@@ -2,6 +2,8 @@
 
 use std::sync::Mutex;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::events::schema::samples::bounce_line;
 use crate::events::tail::EventTail;
@@ -75,6 +77,7 @@ fn killed_at_any_step_every_event_stands_exactly_once_and_a_tailing_reader_sees_
 fn after_a_power_cut_at_any_step_every_event_stands_exactly_once() {
     crash_at_every_step(Crash::Power, usize::MAX);
     crash_at_every_step(Crash::Power, 250);
+    crash_at_every_step(Crash::PowerReordered, usize::MAX);
 }
 
 #[test]
@@ -167,5 +170,109 @@ fn a_failed_sync_is_followed_by_the_same_octets_at_the_same_place() {
         assert_eq!(bench.outbox.consumed_through(), 10);
         bench.restart(Crash::Power);
         assert_eq!(bench.ids("events.jsonl"), up_to(10), "they are on the disk");
+    }
+}
+
+#[test]
+fn a_smaller_file_size_taken_amid_rewriting_does_not_split_the_file_there() {
+    let mut bench = Bench::new(vec![sink("events.jsonl", &[])]);
+    bench.push(2);
+    bench.run();
+    bench.storage.fail_syncs(1);
+    bench.push(6);
+    bench.pass(Duration::from_secs(1));
+    assert!(bench.pump().failure().is_some());
+    let mut smaller = sink("events.jsonl", &[]);
+    smaller.rotate_bytes = Some(2_000);
+    bench.pump().reload(&settings(vec![smaller]), None).unwrap();
+    bench.pump().rotate();
+    bench.push(3);
+    bench.pass(Duration::from_secs(10));
+    assert_eq!(bench.ids("events.jsonl"), up_to(11));
+}
+
+/// What may happen, in any order.
+#[derive(Clone, Debug)]
+enum Action {
+    Push(u64),
+    Pass(u64),
+    Rotate,
+    MoveAway,
+    FillDisk(usize),
+    FreeDisk,
+    FailSyncs(u32),
+    Crash(u64, Crash),
+    RotateAt(u64),
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let crash = prop_oneof![Just(Crash::Process), Just(Crash::Power), Just(Crash::PowerReordered)];
+    prop_oneof![
+        4 => (1..20_u64).prop_map(Action::Push),
+        4 => (1..3_000_u64).prop_map(Action::Pass),
+        1 => Just(Action::Rotate),
+        1 => Just(Action::MoveAway),
+        1 => (0..3_000_usize).prop_map(Action::FillDisk),
+        1 => Just(Action::FreeDisk),
+        1 => (1..3_u32).prop_map(Action::FailSyncs),
+        2 => (0..12_u64, crash).prop_map(|(steps, crash)| Action::Crash(steps, crash)),
+        1 => (600..9_000_u64).prop_map(Action::RotateAt),
+    ]
+}
+
+fn act(bench: &mut Bench, action: &Action, moves: &mut u32) {
+    match action {
+        Action::Push(count) => {
+            bench.push(*count);
+            bench.run();
+        }
+        Action::Pass(millis) => bench.pass(Duration::from_millis(*millis)),
+        Action::Rotate => bench.pump().rotate(),
+        Action::MoveAway => {
+            if bench.storage.content("events.jsonl").is_some() {
+                *moves += 1;
+                bench.storage.rename_externally("events.jsonl", &format!("events.jsonl.{moves}"));
+            }
+        }
+        Action::FillDisk(more) => bench.storage.limit(Some(bench.storage.used() + more)),
+        Action::FreeDisk => bench.storage.limit(None),
+        Action::FailSyncs(count) => bench.storage.fail_syncs(*count),
+        Action::Crash(steps, crash) => {
+            bench.storage.crash_after(*steps);
+            bench.push(3);
+            bench.pass(Duration::from_secs(2));
+            bench.storage.limit(None);
+            bench.storage.fail_syncs(0);
+            bench.restart(*crash);
+        }
+        Action::RotateAt(bytes) => {
+            bench.settings.sinks[0].rotate_bytes = Some(*bytes);
+            let settings = bench.settings.clone();
+            // Refused while the disk fails; then the size changes at the next start.
+            let _ = bench.pump().reload(&settings, None);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn whatever_happens_every_event_stands_exactly_once(actions in prop::collection::vec(action(), 1..40)) {
+        let mut bench = Bench::new(vec![sink("events.jsonl", &[])]);
+        let mut moves = 0;
+        for action in &actions {
+            act(&mut bench, action, &mut moves);
+        }
+        bench.storage.limit(None);
+        bench.storage.fail_syncs(0);
+        bench.pass(Duration::from_secs(20));
+        bench.restart(Crash::Power);
+        bench.pass(Duration::from_secs(2));
+        let last = bench.outbox.newest().unwrap().value();
+        let contents = bench.names().into_iter().map(|name| bench.storage.content(&name).unwrap());
+        let mut files: Vec<Vec<u64>> = contents.map(|text| checked_ids(&text)).collect();
+        files.sort();
+        prop_assert_eq!(files.concat(), up_to(last));
+        prop_assert_eq!(bench.outbox.consumed_through(), last);
     }
 }
