@@ -114,7 +114,8 @@ fn retry_settings(config: &Config) -> retry::Settings {
 fn credentials(login: &Login) -> Result<Credentials, String> {
     let path = login.password_file.display();
     let text = read_password(&login.password_file).map_err(|error| format!("password_file {path}: {error}"))?;
-    Credentials::new(&login.user, text).map_err(|error| format!("user {:?} with password_file {path}: {error}", login.user))
+    Credentials::new(&login.user, text)
+        .map_err(|error| format!("user {:?} with password_file {path}: {error}", login.user))
 }
 
 fn read_password(path: &Path) -> std::io::Result<Secret> {

@@ -14,6 +14,7 @@ use super::admin::{AdminError, Backend};
 use super::instance::Instance;
 use super::places::{self, Place, Places};
 use crate::delivery::dispatch::{Dispatcher, Ended, Request};
+use crate::events::Health;
 use crate::net::BoxFuture;
 use crate::queue::{DueJob, HeldJob, JobKey, LoadError, Queue, RecipientOutcome, StoredMessage};
 use crate::scheduler::{Command, SiteReport, Verdict};
@@ -38,12 +39,7 @@ pub(super) struct Control {
 }
 
 impl Control {
-    pub(super) fn new(
-        instance: Weak<Instance>,
-        queue: Queue,
-        dispatcher: Dispatcher,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    pub(super) fn new(instance: Weak<Instance>, queue: Queue, dispatcher: Dispatcher, clock: Arc<dyn Clock>) -> Self {
         let started_at = clock.now();
         Self { instance, queue, dispatcher, clock, started_at }
     }
@@ -53,12 +49,13 @@ impl Control {
         let now = self.clock.now();
         let (totals, sites) = self.dispatcher.report(SITES_MAX).await.map_err(ended)?;
         let queue = self.queue.clone();
-        let (oldest, held) = blocking(move || Ok((queue.messages(None, 1)?, queue.held(None, HELD_COUNT_MAX)?))).await?;
+        let (oldest, held) =
+            blocking(move || Ok((queue.messages(None, 1)?, queue.held(None, HELD_COUNT_MAX)?))).await?;
         let mut held: Vec<MessageId> = held.into_iter().map(|job| job.key.id).collect();
         held.dedup();
         let health = self.queue.health();
         let events = instance.events().health();
-        let reason = health.failure().or_else(|| instance.failure()).or_else(|| events.problem());
+        let reason = health.failure().or_else(|| instance.failure()).or_else(|| event_problem(&events));
         let counts = instance.counts();
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -83,7 +80,7 @@ impl Control {
             events: EventStatus {
                 pending: self.queue.outbox().pending(),
                 last_id: self.queue.outbox().last().value(),
-                last_error: events.problem(),
+                last_error: event_problem(&events),
             },
         })
     }
@@ -124,7 +121,8 @@ impl Control {
             Selection::One(id) => {
                 let queue = self.queue.clone();
                 let message = blocking(move || queue.load(id)).await?;
-                let message = message.ok_or_else(|| AdminError::NotFound(format!("message {id} is not in the queue")))?;
+                let message =
+                    message.ok_or_else(|| AdminError::NotFound(format!("message {id} is not in the queue")))?;
                 self.change_messages(&[message], &action, &mut report).await?;
                 return Ok(report);
             }
@@ -219,6 +217,17 @@ impl Control {
         let whereabouts = self.dispatcher.locate(keys.clone()).await.map_err(ended)?;
         let queue = self.queue.clone();
         blocking(move || Places::new(&queue, keys, whereabouts)).await
+    }
+}
+
+fn event_problem(health: &Health) -> Option<String> {
+    match health {
+        Health::Good => None,
+        Health::Failing { error, since } => Some(format!("event files cannot be written since {since}: {error}")),
+        Health::Ended { error } => {
+            let reason = error.as_deref().unwrap_or("it was stopped");
+            Some(format!("the event writer has ended: {reason}"))
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use super::monitor;
 use super::stamp::Stamper;
 use crate::delivery::dispatch::{Dispatcher, Request};
 use crate::delivery::shared::{Counts, Reloadable, Shared};
-use crate::events::{EventWriter, WriterHandle};
+use crate::events::writer::{EventWriter, WriterHandle};
 use crate::net::dial::TcpDialer;
 use crate::net::dns::HickoryResolver;
 use crate::queue::rocks::RocksStore;
@@ -85,8 +85,7 @@ impl Instance {
             intake: Arc::new(queue.clone()),
             stamp: Arc::new(Stamper),
         };
-        let shared =
-            Shared::new(queue.clone(), Arc::clone(&clock), Arc::new(TcpDialer), Arc::clone(&reloadable));
+        let shared = Shared::new(queue.clone(), Arc::clone(&clock), Arc::new(TcpDialer), Arc::clone(&reloadable));
         let counts = Arc::clone(&shared.counts);
         let reception = Reception::start(&config.listeners, ports).map_err(|error| error.to_string())?;
         let (dispatcher, dispatcher_task) =
@@ -129,7 +128,8 @@ impl Instance {
 
     /// Serves the admin API on a socket that is already bound.
     pub fn serve_admin(self: &Arc<Self>, server: AdminServer) -> JoinHandle<()> {
-        let control = Control::new(Arc::downgrade(self), self.queue.clone(), self.dispatcher.clone(), Arc::clone(&self.clock));
+        let control =
+            Control::new(Arc::downgrade(self), self.queue.clone(), self.dispatcher.clone(), Arc::clone(&self.clock));
         tokio::spawn(server.serve(Arc::new(control), self.background.clone()))
     }
 

@@ -1,5 +1,7 @@
 //! Completes header blocks for reception: `message` makes the block, `events` the `mail` object and the `Send` event.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::events::schema::{self, CommonHeaders, Extras, Mail, MailObject};
@@ -9,7 +11,7 @@ use crate::types::Reply;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Stamper;
+pub(super) struct Stamper;
 
 impl Stamp for Stamper {
     fn stamp(&self, raw: &[u8], context: &StampContext<'_>) -> Result<StampedHeader, Reply> {
@@ -43,6 +45,10 @@ impl Stamp for Stamper {
 
 fn mail_json(stamped: &Stamped, context: &StampContext<'_>) -> Bytes {
     let original = &stamped.original;
+    let mut tags: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, value) in &stamped.control.tags {
+        tags.entry(name.clone()).or_default().push(value.clone());
+    }
     let from_domain = original.from.first().and_then(|from| domain_of(from));
     schema::render_mail(&MailObject {
         message_id: context.id,
@@ -61,7 +67,7 @@ fn mail_json(stamped: &Stamped, context: &StampContext<'_>) -> Bytes {
             message_id: original.message_id.as_deref(),
             subject: original.subject.as_deref(),
         },
-        tags: &stamped.control.tags,
+        tags: &tags,
         from_domain,
         configuration_set: stamped.control.configuration_set.as_deref(),
         source_tls: context.tls.map(|tls| tls.version),

@@ -134,8 +134,7 @@ pub(super) async fn commit(
 async fn decide(shared: &Shared, lease: &Lease, payload: &Payload, verdict: &Verdict, inputs: &mpsc::Sender<Input>) {
     let message = &*payload.message;
     let now = shared.clock.now();
-    let fates: Vec<Fate> =
-        message.pending(lease.key.group).map(|index| fate(verdict, message, index, now)).collect();
+    let fates: Vec<Fate> = message.pending(lease.key.group).map(|index| fate(verdict, message, index, now)).collect();
     let first_part;
     let original: &[u8] = match &payload.body {
         StoredBody::Inline(bytes) => bytes,

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::clerk;
-use super::route::{Route, RouteOutcome, no_such_domain_status, NO_SUCH_DOMAIN_RULE};
+use super::route::{NO_SUCH_DOMAIN_RULE, Route, RouteOutcome, no_such_domain_status};
 use super::shared::Shared;
 use super::worker::{Order, Worker};
 use crate::events::metric;
@@ -38,14 +38,30 @@ const ROUTES_MAX: usize = 100_000;
 
 /// What the dispatcher hears.
 pub(super) enum Input {
-    Resolved { domain: Domain, outcome: RouteOutcome },
-    Idle { connection: ConnectionId, feedback: HostFeedback },
-    Closed { connection: ConnectionId, feedback: HostFeedback, unserved: Vec<Lease> },
-    Settled { key: JobKey, settled: Settled },
+    Resolved {
+        domain: Domain,
+        outcome: RouteOutcome,
+    },
+    Idle {
+        connection: ConnectionId,
+        feedback: HostFeedback,
+    },
+    Closed {
+        connection: ConnectionId,
+        feedback: HostFeedback,
+        unserved: Vec<Lease>,
+    },
+    Settled {
+        key: JobKey,
+        settled: Settled,
+    },
     /// A held job was released: it is due.
     Released(DueJob),
     /// The store could not be read: nothing was written, the job is looked at again later.
-    Postponed { key: JobKey, at: Timestamp },
+    Postponed {
+        key: JobKey,
+        at: Timestamp,
+    },
     ClerkDone,
     Paged(Result<DuePage, StoreError>),
     Request(Request),
@@ -282,11 +298,15 @@ impl Run {
                 self.routes.insert(site.clone(), route);
                 return self.scheduler.resolved(domain, site, expires_at, now, actions);
             }
-            RouteOutcome::Permanent { status, text, rule } => failure(RoutingFailureKind::Permanent, status, text, rule),
+            RouteOutcome::Permanent { status, text, rule } => {
+                failure(RoutingFailureKind::Permanent, status, text, rule)
+            }
             RouteOutcome::NoSuchDomain { text } => {
                 failure(RoutingFailureKind::NoSuchDomain, no_such_domain_status(), text, NO_SUCH_DOMAIN_RULE)
             }
-            RouteOutcome::Temporary { status, text, rule } => failure(RoutingFailureKind::Temporary, status, text, rule),
+            RouteOutcome::Temporary { status, text, rule } => {
+                failure(RoutingFailureKind::Temporary, status, text, rule)
+            }
         };
         self.scheduler.unroutable(domain, &failure, actions);
     }

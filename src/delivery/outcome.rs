@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::clerk;
 use super::dispatch::Input;
 use super::route::RouteFailure;
-use super::session::{ConnectCause, Loss, LossReason, RecipientResult, SendResult, Stage};
+use super::session::{ConnectCause, Loss, RecipientResult, SendResult, Stage};
 use super::shared::Shared;
 use super::worker::Unreached;
 use crate::events::metric;
@@ -15,6 +15,7 @@ use crate::policy::{self, Disposition, Fault, Scope, classify};
 use crate::queue::{Intake, StoredBody, StoredMessage};
 use crate::scheduler::settlement::{self, AMBIGUOUS_RULE, Attempt, Fate, Way, Words};
 use crate::scheduler::{HostFeedback, Lease, Payload, RoutingFailure, RoutingFailureKind};
+use crate::smtp::client::LossReason;
 use crate::types::{EnhancedStatus, Recipient, Reply, Severity};
 
 /// Connections that may be lost before the rest of an assignment is given up for this attempt.
@@ -252,9 +253,7 @@ pub(super) fn connect_fates(unreached: &Unreached, results: &mut Results) {
             };
             let (status, text, rule) = (failure.status(), failure.to_string(), failure.rule());
             let failure = RoutingFailure { kind, status, text, rule };
-            results.fail_all(|index, message| {
-                settlement::routing_fate(&failure, message, index, message.accepted_at)
-            });
+            results.fail_all(|index, message| settlement::routing_fate(&failure, message, index, message.accepted_at));
         }
         Unreached::NoHosts => results.fail_all(|index, _| {
             let words = Words::Local("the route has no hosts".to_owned());

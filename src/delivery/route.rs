@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-pub use memory::{CLEAR_HOSTS_MAX, ClearHosts, DEAD_HOSTS_MAX, DeadHosts};
 pub use crate::scheduler::SiteName;
+pub use memory::{CLEAR_HOSTS_MAX, ClearHosts, DEAD_HOSTS_MAX, DeadHosts};
 pub use site::{site_of_hosts, site_of_rule};
 
 use super::settings::{DomainPattern, Login, NextHop, RouteRule, Settings, TlsMode};

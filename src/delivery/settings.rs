@@ -56,7 +56,7 @@ pub enum DomainPattern {
 }
 
 /// User name, and the file whose first line is the password (so that it is not in the config).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Login {
     /// SASL authentication identity.
     pub user: String,

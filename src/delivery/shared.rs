@@ -71,7 +71,11 @@ impl Shared {
     }
 
     /// Addresses to try now, then those that failed lately.
-    pub(super) fn sort_addresses(&self, addresses: Vec<SocketAddr>, settings: &Settings) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+    pub(super) fn sort_addresses(
+        &self,
+        addresses: Vec<SocketAddr>,
+        settings: &Settings,
+    ) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
         let now = self.clock.now();
         let hosts = self.hosts();
         addresses.into_iter().partition(|address| !hosts.dead.is_dead(*address, source_for(settings, address), now))

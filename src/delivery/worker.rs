@@ -152,7 +152,8 @@ impl Worker {
     async fn send(&mut self, reloadable: &Reloadable, payload: &Payload, results: &mut Results) {
         let Some(session) = &mut self.session else { return };
         let message = &*payload.message;
-        let (indices, recipients) = results.next_recipients(message, reloadable.settings.recipients_per_transaction_max);
+        let (indices, recipients) =
+            results.next_recipients(message, reloadable.settings.recipients_per_transaction_max);
         let transaction = Transaction {
             reverse_path: &message.envelope.reverse_path,
             recipients: &recipients,
@@ -167,7 +168,8 @@ impl Worker {
                 session.send(&transaction, BodySource::Memory(std::slice::from_ref(bytes))).await
             }
             StoredBody::Parts { parts } => {
-                let mut reader = PartReader { queue: self.shared.queue.clone(), id: message.id, next: 0, parts: *parts };
+                let mut reader =
+                    PartReader { queue: self.shared.queue.clone(), id: message.id, next: 0, parts: *parts };
                 session.send(&transaction, BodySource::Reader(&mut reader)).await
             }
         };

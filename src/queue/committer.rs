@@ -316,7 +316,16 @@ impl Transaction {
     /// Changes nothing and tells nobody.
     pub(super) fn empty() -> Self {
         let done: Completion = Box::new(|_| ());
-        Self { changes: Vec::new(), events: Vec::new(), accepts: 0, new_jobs: 0, ends: None, sync: false, may_fail: false, done }
+        Self {
+            changes: Vec::new(),
+            events: Vec::new(),
+            accepts: 0,
+            new_jobs: 0,
+            ends: None,
+            sync: false,
+            may_fail: false,
+            done,
+        }
     }
 
     fn bytes(&self) -> usize {

@@ -119,6 +119,10 @@ impl Outbox for QueueOutbox {
         Ok(self.lock().consumed.next())
     }
 
+    fn newest(&self) -> Option<EventId> {
+        Some(self.lock().synced)
+    }
+
     fn consumed(&self, through: EventId) -> Result<(), OutboxError> {
         let from = {
             let state = self.lock();

@@ -12,7 +12,7 @@ use crate::events::schema::{
     self, BounceInfo, BounceKind, BouncedRecipient, DelayInfo, DelayedRecipient, DeliveryInfo, Extras, Mail,
 };
 use crate::message::dsn;
-use crate::policy::retry::{self, Decision};
+use crate::policy::retry::{self, Decision, Waiting};
 use crate::policy::{BounceClass, BounceSubType, BounceType, DelayType, Disposition, Fault, RetryKind, Verdict};
 use crate::queue::{EndGroup, JobKey, Next, RecipientOutcome, RecipientState, Settlement, StoredMessage};
 use crate::types::{EnhancedStatus, MessageId, Notify, Reply, Timestamp};
@@ -256,14 +256,13 @@ impl<'b> Draft<'_, 'b> {
             diagnostic_code: Some(&diagnostic_code),
         };
         let feedback_id = schema::feedback_id(attempt.key.id, u32::try_from(fate.index).unwrap_or(u32::MAX));
-        let reporting_mta = format!("dns; {}", self.settings.hostname);
         let info = BounceInfo {
             at: attempt.now,
             kind: bounce_kind(verdict),
             recipients: &[recipient],
             feedback_id: &feedback_id,
             remote_mta_ip: attempt.way.remote,
-            reporting_mta: Some(&reporting_mta),
+            reporting_mta: Some(&self.settings.hostname),
         };
         let event = schema::bounce(mail(attempt), &info, &self.extras(fate, verdict, state, ambiguous));
         self.settlement.events.push(event);
@@ -279,21 +278,19 @@ impl<'b> Draft<'_, 'b> {
         if state.failing_since_ms == 0 {
             state.failing_since_ms = attempt.now.millis();
         }
-        let expires_at = attempt.message.expires_at;
-        let decision = retry::decide(
-            &retry::Input {
-                verdict: &fate.verdict,
-                attempt: state.attempts.max(1),
-                accepted_at: attempt.message.accepted_at,
-                expires_at,
-                now: attempt.now,
-                seed: attempt.key.id.seed() ^ fate.index as u64,
-            },
-            &self.settings.retry,
-        );
-        let at = match decision {
-            Decision::Expired => return self.bounced(fate, &fate.verdict.clone().expired(), state, ambiguous),
-            Decision::At(at) => at,
+        let lifetime = attempt.message.expires_at.since(attempt.message.accepted_at);
+        let waiting = Waiting {
+            verdict: &fate.verdict,
+            attempts: state.attempts.max(1),
+            accepted_at: attempt.message.accepted_at,
+            lifetime,
+            seed: attempt.key.id.seed() ^ fate.index as u64,
+        };
+        let at = match retry::decide(&waiting, attempt.now, &self.settings.retry) {
+            Decision::Expire(at) if at <= attempt.now => {
+                return self.bounced(fate, &fate.verdict.clone().expired(), state, ambiguous);
+            }
+            Decision::Expire(at) | Decision::Attempt(at) => at,
         };
         self.tally.deferred += 1;
         self.next_at = Some(self.next_at.map_or(at, |earlier| earlier.min(at)));
@@ -303,8 +300,7 @@ impl<'b> Draft<'_, 'b> {
     /// Tells of a delay where the message has become as old as one of the configured ages.
     fn delay_notice(&mut self, fate: &Fate, state: &mut RecipientState, ambiguous: bool) {
         let attempt = self.attempt;
-        let age = attempt.now.since(attempt.message.accepted_at);
-        let reached = self.settings.retry.delay_notices.iter().filter(|notice| age >= **notice).count();
+        let reached = retry::notices_due(attempt.message.accepted_at, attempt.now, &self.settings.retry);
         let reached = u8::try_from(reached).unwrap_or(u8::MAX);
         if reached <= state.delay_notices {
             return;
@@ -349,13 +345,7 @@ impl<'b> Draft<'_, 'b> {
         self.attempt.message.envelope.recipients.get(index).and_then(|recipient| recipient.notify)
     }
 
-    fn extras<'c>(
-        &'c self,
-        fate: &Fate,
-        verdict: &'c Verdict,
-        state: &RecipientState,
-        ambiguous: bool,
-    ) -> Extras<'c> {
+    fn extras<'c>(&'c self, fate: &Fate, verdict: &'c Verdict, state: &RecipientState, ambiguous: bool) -> Extras<'c> {
         let attempt: &'c Attempt<'b> = self.attempt;
         let domain = attempt.message.domains.get(usize::from(attempt.key.group));
         let delivered = verdict.disposition == Disposition::Delivered;
@@ -407,7 +397,7 @@ fn delay_type(delay: DelayType) -> schema::DelayType {
         DelayType::MailboxFull => schema::DelayType::MailboxFull,
         DelayType::SpamDetected => schema::DelayType::SpamDetected,
         DelayType::RecipientServerError => schema::DelayType::RecipientServerError,
-        DelayType::IPFailure => schema::DelayType::IPFailure,
+        DelayType::IPFailure => schema::DelayType::IpFailure,
         DelayType::TransientCommunicationFailure => schema::DelayType::TransientCommunicationFailure,
         DelayType::Undetermined => schema::DelayType::Undetermined,
         DelayType::SendingDeferral => schema::DelayType::SendingDeferral,
