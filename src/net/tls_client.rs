@@ -185,7 +185,9 @@ impl Configs {
     ) -> Result<Self, TlsClientError> {
         let full = config(full, Arc::clone(verifier))?;
         let mut small = config(small, Arc::clone(verifier))?;
+        // A session is resumed only by a config with the same verifier and resolver.
         small.resumption = full.resumption.clone();
+        small.client_auth_cert_resolver = Arc::clone(&full.client_auth_cert_resolver);
         Ok(Self { full: Arc::new(full), small: Arc::new(small) })
     }
 }

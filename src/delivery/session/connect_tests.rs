@@ -138,7 +138,8 @@ async fn silence_to_the_hello_means_a_small_one_and_then_clear() {
 async fn a_refused_or_broken_starttls_means_a_new_clear_connection() {
     let refused = UP_TO_TLS.replace("S: 220 go", "S: 454 4.7.0 not now\nC: QUIT\nS: 221 bye");
     let broken = format!("{UP_TO_TLS}\nWAIT 1\nS: 500 what is this\nHANG");
-    for first in [refused, broken] {
+    let regretted = format!("{UP_TO_TLS}\nTLS\nC: EHLO client.test");
+    for first in [refused, broken, regretted] {
         let world = World::new(&[&first, "S: 220 hi\nC: EHLO client.test\nS: 250-hi\nS: 250 STARTTLS\nHANG"]);
         let session = world.connect(&target(TlsMode::Opportunistic)).await.unwrap();
         assert_eq!((world.dials(), &session.about().tls), (2, &None), "{first}");
@@ -153,14 +154,12 @@ async fn a_refused_or_broken_starttls_means_a_new_clear_connection() {
 async fn tls_that_is_required_never_goes_in_clear() {
     let refused = UP_TO_TLS.replace("S: 220 go", "S: 454 4.7.0 not now");
     let shaken = format!("{UP_TO_TLS}\nTLS");
+    let closed = format!("{UP_TO_TLS}\nWAIT 1");
     let not_offered = PLAIN_HOST.replace("HANG", "C: QUIT");
     for (scripts, expected) in [
         (vec![not_offered.as_str()], "host does not offer STARTTLS, and TLS is required"),
         (vec![&refused], "refused at tls: 454 4.7.0 not now"),
-        (
-            vec![UP_TO_TLS, UP_TO_TLS],
-            "host closed the connection at tls (after TLS: host closed the connection at tls)",
-        ),
+        (vec![&closed, &closed], "host closed the connection at tls (after TLS: host closed the connection at tls)"),
         (vec![&shaken], "failed at tls: invalid peer certificate: UnknownIssuer"),
     ] {
         let world = World::new(&scripts);

@@ -90,14 +90,15 @@ async fn a_connection_that_the_host_closed_meanwhile_is_stale() {
     for (end, expected) in [
         ("", "not sent: host closed the connection at mail without a reply"),
         ("WAIT 5\nS: 421 4.4.2 idle", "not sent: host closed the connection at mail: 421 4.4.2 idle"),
+        ("WAIT 1\nR: 25\nHANG", "not sent: protocol error at mail: unfinished reply that nobody asked for"),
         ("WAIT 5\nS: 250 odd\nHANG", "not sent: protocol error at mail: reply that nobody asked for: 250 odd"),
     ] {
         let (world, mut session) = open(&format!("{GREETED}{DELIVERED}{end}")).await;
-        assert_eq!(message().send(&mut session).await.after, After::Reusable);
+        assert_eq!(fates(&message().send(&mut session).await), ["accepted 250 queued"]);
         tokio::time::sleep(Duration::from_secs(6)).await;
         let result = message().send(&mut session).await;
         assert_eq!(fates(&result), [expected]);
-        assert_eq!((result.stale, result.after), (!end.contains("odd"), After::Closed), "{end}");
+        assert_eq!((result.stale, result.after), (!end.contains("HANG"), After::Closed), "{end}");
         drop(session);
         world.finish().await;
     }
@@ -278,5 +279,20 @@ async fn a_quit_that_is_not_answered_ends_after_five_seconds() {
     let started = Instant::now();
     session.quit().await;
     assert_eq!(started.elapsed().as_secs(), 5);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_gives_up_does_not_end_a_transaction_in_its_own_task() {
+    let (world, mut session) =
+        open(&format!("{GREETED}{UP_TO_DATA}BODY\nWAIT 300\nS: 250 queued\nC: QUIT\nS: 221 bye")).await;
+    let (report, reported) = tokio::sync::oneshot::channel();
+    let worker = tokio::spawn(async move {
+        let result = message().send(&mut session).await;
+        report.send(fates(&result)).unwrap();
+        session.quit().await;
+    });
+    assert!(tokio::time::timeout(Duration::from_secs(60), worker).await.is_err());
+    assert_eq!(reported.await.unwrap(), ["accepted 250 queued"]);
     world.finish().await;
 }

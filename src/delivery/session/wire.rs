@@ -109,9 +109,11 @@ impl Wire {
         let mut context = Context::from_waker(Waker::noop());
         let ended = match Pin::new(&mut self.stream).poll_read(&mut context, &mut buffer) {
             Poll::Pending if !self.replies.has_surplus() => return None,
-            Poll::Pending => LossReason::Protocol("unfinished reply that nobody asked for".into()),
-            Poll::Ready(Ok(())) => LossReason::Closed,
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => LossReason::Closed,
             Poll::Ready(Err(error)) => reason_of(&error),
+            Poll::Pending | Poll::Ready(Ok(())) => {
+                LossReason::Protocol("unfinished reply that nobody asked for".into())
+            }
         };
         self.replies.push(buffer.filled());
         Some(match self.replies.next_reply() {
