@@ -1,1 +1,16 @@
-//! Stub.
+//! Messages as octets: scanning header blocks, stamping submitted mail, building delivery status notifications.
+//!
+//! Promises: nothing here changes a body; what leaves [`stamp::stamp`] is clean by RFC 5322 (CRLF line ends, no header
+//! line above 998 octets, one empty line after the header); any input gives a result or a typed refusal, never a panic.
+//! Does not: read clocks, draw random numbers, or decide whether somebody may send (`admission`) or when to send again
+//! (`policy`).
+
+mod control;
+pub mod dsn;
+pub mod header;
+mod original;
+mod received;
+pub mod stamp;
+
+pub use control::Control;
+pub use original::OriginalHeaders;

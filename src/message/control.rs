@@ -1,0 +1,117 @@
+//! The control fields `X-SES-*`: read at submission, then stripped.
+//!
+//! Promises: whatever they hold, the send goes on: a bad tag is counted and dropped. Does not: know which configuration
+//! sets exist (`admission` does).
+
+use super::header::Field;
+
+/// Message tags kept. More are counted as bad.
+const TAGS_MAX: usize = 50;
+/// Octets of a tag's name or value, as SES limits them.
+const TAG_BYTES_MAX: usize = 256;
+/// Octets of a configuration set's name, as SES limits them.
+const CONFIGURATION_SET_BYTES_MAX: usize = 64;
+
+/// What the control fields of a message asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    /// `X-SES-CONFIGURATION-SET`, as written (the first one, where it is repeated). May name a set that does not exist,
+    /// or be no name at all: see [`Control::configuration_set_is_name`].
+    pub configuration_set: Option<String>,
+    /// `X-SES-MESSAGE-TAGS`, in order, names unique (the first one counts), each name and value 1 to 256 of
+    /// `A-Za-z0-9_-`. At most 50.
+    pub tags: Vec<(String, String)>,
+    /// Tags that were dropped: bad characters, no `=`, empty, repeated, too many.
+    pub bad_tags: usize,
+}
+
+impl Control {
+    /// Whether the configuration set has a name's form: 1 to 64 of `A-Za-z0-9_-`.
+    pub fn configuration_set_is_name(&self) -> bool {
+        self.configuration_set.as_deref().is_some_and(|name| is_word(name, CONFIGURATION_SET_BYTES_MAX))
+    }
+
+    /// Takes one `X-SES-*` field.
+    pub(super) fn add(&mut self, field: &Field<'_>) {
+        if field.name().eq_ignore_ascii_case(b"X-SES-CONFIGURATION-SET") {
+            let value = String::from_utf8_lossy(field.value());
+            let kept = value.chars().filter(|c| !c.is_control()).take(CONFIGURATION_SET_BYTES_MAX + 1).collect();
+            self.configuration_set.get_or_insert(kept);
+        } else if field.name().eq_ignore_ascii_case(b"X-SES-MESSAGE-TAGS") {
+            let value = String::from_utf8_lossy(field.value());
+            for tag in value.split(',').map(str::trim).filter(|tag| !tag.is_empty()) {
+                self.add_tag(tag);
+            }
+        }
+    }
+
+    fn add_tag(&mut self, tag: &str) {
+        let (name, value) = tag.split_once('=').unwrap_or_default();
+        let (name, value) = (name.trim(), value.trim());
+        let valid = is_word(name, TAG_BYTES_MAX) && is_word(value, TAG_BYTES_MAX);
+        let repeated = self.tags.iter().any(|(known, _)| known == name);
+        if valid && !repeated && self.tags.len() < TAGS_MAX {
+            self.tags.push((name.to_owned(), value.to_owned()));
+        } else {
+            self.bad_tags += 1;
+        }
+    }
+}
+
+fn is_word(text: &str, bytes_max: usize) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    (1..=bytes_max).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::header::Fields;
+    use super::*;
+
+    fn control(block: &str) -> Control {
+        let mut control = Control::default();
+        Fields::new(block.as_bytes()).for_each(|field| control.add(&field));
+        control
+    }
+
+    fn tags(value: &str) -> (Vec<(String, String)>, usize) {
+        let control = control(&format!("X-SES-MESSAGE-TAGS: {value}\r\n"));
+        (control.tags, control.bad_tags)
+    }
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn tags_are_read_with_or_without_spaces_and_folds() {
+        let expected = pairs(&[("campaign", "spring_1"), ("kind", "a-b")]);
+        for value in
+            ["campaign=spring_1, kind=a-b", "campaign=spring_1,kind=a-b,", " campaign = spring_1,\r\n\tkind=a-b"]
+        {
+            assert_eq!(tags(value), (expected.clone(), 0), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_tag_is_dropped_and_the_others_stay() {
+        assert_eq!(tags("a=1, b, =c, d=, e=f g, h=ü, a=2, ok=yes"), (pairs(&[("a", "1"), ("ok", "yes")]), 6));
+        assert_eq!(tags(""), (vec![], 0));
+        let many = (0..60).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",");
+        let (kept, bad) = tags(&many);
+        assert_eq!((kept.len(), bad), (50, 10));
+        assert_eq!(tags(&format!("a={}", "x".repeat(257))).1, 1);
+    }
+
+    #[test]
+    fn the_configuration_set_is_the_first_one_named() {
+        let found =
+            control("x-ses-configuration-set:  news_1 \r\nX-SES-Configuration-Set: other\r\nX-SES-OTHER: x\r\n");
+        assert_eq!(found.configuration_set.as_deref(), Some("news_1"));
+        assert!(found.configuration_set_is_name());
+        let hostile = control(&format!("X-SES-CONFIGURATION-SET: a b\0{}\r\n", "x".repeat(500)));
+        assert!(!hostile.configuration_set_is_name());
+        assert_eq!(hostile.configuration_set.map(|name| name.len()), Some(65));
+        assert!(!control("").configuration_set_is_name());
+    }
+}

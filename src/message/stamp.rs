@@ -1,0 +1,316 @@
+//! From the header block that a client sent to the one that goes out (RFC 5321 §4.4, §7.6; RFC 6409 §8).
+//!
+//! Prepends `Received`; appends `Date` and `Message-ID` where they are missing or blank; strips `Bcc`, `Resent-Bcc`,
+//! `Return-Path` and `X-SES-*`; nothing else is added. Repairs what cannot be meant otherwise: white space before a
+//! colon, folds of only white space, header lines above 998 octets (folded at white space), an mbox line in front, a
+//! missing empty line. Promises: the body is not touched; what comes out has CRLF line ends only, no line above 998
+//! octets, and ends with the one empty line; everything else is a [`Refusal`]. Does not: look at the body, sign, or
+//! require `From` (the identity check does).
+
+use std::net::IpAddr;
+
+use super::control::Control;
+use super::header::{End, Field, Fields, Known, Single, first_line};
+use super::original::{Collector, OriginalHeaders};
+use super::received;
+use crate::types::{EnhancedStatus, Envelope, MessageId, Reply, ReplyCode, Timestamp};
+
+/// Octets of a line without its CRLF (RFC 5322 §2.1.1).
+const LINE_BYTES_MAX: usize = 998;
+/// Fields of one header. Above: 554 5.6.0. The largest seen in the wild have a few hundred.
+const FIELDS_MAX: usize = 2_000;
+/// About what is added: `Received`, `Date`, `Message-ID`. Only sizes the buffer.
+const ADDED_BYTES: usize = 640;
+/// Octets of a field's name that a refusal shows.
+const SHOWN_NAME_BYTES_MAX: usize = 64;
+
+/// What is known of a message besides its octets.
+#[derive(Clone, Debug)]
+pub struct Context<'a> {
+    /// Stands in `Received` and in a generated `Message-ID`.
+    pub id: MessageId,
+    /// When the message was accepted: the time in `Received` and in a generated `Date`.
+    pub accepted_at: Timestamp,
+    /// Our name.
+    pub hostname: &'a str,
+    /// Who submitted it; `None` hides the client.
+    pub client: Option<Client<'a>>,
+    /// The keyword after `with`: `SMTP`, `ESMTP`, `ESMTPS`, `ESMTPSA`, `UTF8SMTPS` and so on (RFC 3848, RFC 6531 §4.3).
+    pub protocol: &'a str,
+    /// Protocol version and cipher for a comment, such as `TLSv1.3 TLS_AES_256_GCM_SHA384`; `None` without TLS.
+    pub tls: Option<&'a str>,
+    /// Its recipient stands in `Received` if it is the only one.
+    pub envelope: &'a Envelope,
+    /// `Received` fields that a submitted message may have.
+    pub hops_max: usize,
+}
+
+/// The client, as `Received` shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Client<'a> {
+    /// Where it connected from.
+    pub address: IpAddr,
+    /// What it said in EHLO or HELO; any text.
+    pub helo: &'a str,
+}
+
+/// A stamped message.
+#[derive(Clone, Debug)]
+pub struct Stamped {
+    /// Takes the place of the input: the new header, its empty line, and, as they were, the octets that followed the
+    /// header within the input.
+    pub block: Vec<u8>,
+    /// Octets of the new header in `block`, the empty line included.
+    pub header_bytes: usize,
+    /// No octet above 127 in the header. Where it is false, only an SMTPUTF8 path (RFC 6531) may carry it as it is.
+    pub header_is_ascii: bool,
+    /// What the control fields asked for.
+    pub control: Control,
+    /// For events.
+    pub original: OriginalHeaders,
+}
+
+/// Why a message is refused. [`Refusal::reply`] is the answer to the client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A mail loop (RFC 5321 §6.3).
+    #[error("Too many hops: {hops} Received fields, {limit} are allowed. This message is in a mail loop")]
+    TooManyHops {
+        /// Counted up to the limit plus one.
+        hops: usize,
+        /// The setting.
+        limit: usize,
+    },
+    /// A field that may stand once stands twice (RFC 5322 §3.6).
+    #[error("Transaction failed: Duplicate header '{0}'.")]
+    Repeated(&'static str),
+    /// A line above 998 octets without white space to fold at.
+    #[error("Header '{field}' has a line of more than 998 octets that cannot be folded")]
+    LineTooLong {
+        /// The name of the field, cut.
+        field: String,
+    },
+    /// A CR or LF that is not part of a CRLF, or a NUL.
+    #[error("Header has a bare CR, a bare LF or a NUL")]
+    ControlCharacter,
+    /// More than 2,000 fields.
+    #[error("Header has more than {FIELDS_MAX} fields")]
+    TooManyFields,
+}
+
+impl Refusal {
+    /// The reply to the final dot.
+    pub fn reply(&self) -> Reply {
+        let (code, subject, detail) = match self {
+            Refusal::TooManyHops { .. } => (554, 4, 6),
+            Refusal::Repeated(_) | Refusal::TooManyFields => (554, 6, 0),
+            Refusal::LineTooLong { .. } | Refusal::ControlCharacter => (550, 6, 11),
+        };
+        let code = ReplyCode::new(code).expect("550 and 554 are reply codes");
+        Reply::new(code, EnhancedStatus::new(5, subject, detail), vec![self.to_string().into()])
+    }
+}
+
+/// Stamps a message. `block` holds its header with CRLF line ends, up to and including the empty line, or the whole
+/// message where there is none; more may follow and is passed through. Linear in the header.
+pub fn stamp(block: &[u8], context: &Context<'_>) -> Result<Stamped, Refusal> {
+    let id = context.id.to_string();
+    let date = context.accepted_at.to_rfc5322();
+    let mut pass = Pass {
+        out: Vec::with_capacity(block.len() + ADDED_BYTES),
+        seen: 0,
+        fields: 0,
+        hops: 0,
+        hops_max: context.hops_max,
+        control: Control::default(),
+        collector: Collector::default(),
+    };
+    received::write(&mut pass.out, context, &id, &date);
+    let mut fields = Fields::new(block);
+    for field in fields.by_ref() {
+        pass.take(&field)?;
+    }
+    let body = body_of(&fields)?;
+
+    let has_date = pass.has(Single::Date);
+    if !has_date {
+        pass.append("Date", &date);
+    }
+    let message_id = (!pass.has(Single::MessageId)).then(|| format!("<{id}@{}>", context.hostname));
+    if let Some(message_id) = &message_id {
+        pass.append("Message-ID", message_id);
+    }
+    let Pass { mut out, control, collector, .. } = pass;
+    out.extend_from_slice(b"\r\n");
+    let header_bytes = out.len();
+    let header_is_ascii = out.is_ascii();
+    out.extend_from_slice(body);
+    let original = collector.finish((!has_date).then_some(date.as_str()), message_id.as_deref());
+    Ok(Stamped { block: out, header_bytes, header_is_ascii, control, original })
+}
+
+/// What follows the header, without the empty line.
+fn body_of<'a>(fields: &Fields<'a>) -> Result<&'a [u8], Refusal> {
+    match fields.end() {
+        End::EmptyLine => fields.rest().strip_prefix(b"\r\n").ok_or(Refusal::ControlCharacter),
+        End::Body | End::Input => Ok(fields.rest()),
+    }
+}
+
+/// The state of one pass over the fields.
+struct Pass {
+    out: Vec<u8>,
+    /// [`Single::bit`] of the fields met.
+    seen: u16,
+    fields: usize,
+    hops: usize,
+    hops_max: usize,
+    control: Control,
+    collector: Collector,
+}
+
+impl Pass {
+    fn has(&self, single: Single) -> bool {
+        self.seen & single.bit() != 0
+    }
+
+    fn append(&mut self, name: &str, value: &str) {
+        for part in [name, ": ", value, "\r\n"] {
+            self.out.extend_from_slice(part.as_bytes());
+        }
+    }
+
+    /// Judges one field, then writes it or drops it.
+    fn take(&mut self, field: &Field<'_>) -> Result<(), Refusal> {
+        self.fields += 1;
+        if self.fields > FIELDS_MAX {
+            return Err(Refusal::TooManyFields);
+        }
+        let known = field.known();
+        if known == Known::Stripped {
+            return Ok(());
+        }
+        self.collector.add(field, known);
+        match known {
+            Known::Control => {
+                self.control.add(field);
+                return Ok(());
+            }
+            Known::Received => self.count_hop()?,
+            // Blank ones say nothing: they are replaced.
+            Known::Single(Single::Date | Single::MessageId) if field.value().is_empty() => return Ok(()),
+            Known::Single(single) if self.has(single) => return Err(Refusal::Repeated(single.name())),
+            Known::Single(single) => self.seen |= single.bit(),
+            Known::Stripped | Known::Other => {}
+        }
+        write_field(&mut self.out, field)
+    }
+
+    fn count_hop(&mut self) -> Result<(), Refusal> {
+        self.hops += 1;
+        if self.hops > self.hops_max {
+            return Err(Refusal::TooManyHops { hops: self.hops, limit: self.hops_max });
+        }
+        Ok(())
+    }
+}
+
+/// Appends a field as it is, or repaired where it is not clean.
+fn write_field(out: &mut Vec<u8>, field: &Field<'_>) -> Result<(), Refusal> {
+    let mut clean = !field.has_space_before_colon();
+    for line in Lines(field.raw()) {
+        let line = line?;
+        clean &= line.len() <= LINE_BYTES_MAX && !trim_start(line).is_empty();
+    }
+    if !clean {
+        return write_repaired(out, field);
+    }
+    out.extend_from_slice(field.raw());
+    if !field.raw().ends_with(b"\n") {
+        out.extend_from_slice(b"\r\n");
+    }
+    Ok(())
+}
+
+fn write_repaired(out: &mut Vec<u8>, field: &Field<'_>) -> Result<(), Refusal> {
+    // The first line is written anew, so that nothing stands between name and colon.
+    let value = [field.name(), b":", field.after_colon()].concat();
+    for line in Lines(&value) {
+        let line = line?;
+        if !trim_start(line).is_empty() {
+            fold(out, line).ok_or_else(|| Refusal::LineTooLong { field: shown_name(field) })?;
+        }
+    }
+    Ok(())
+}
+
+fn shown_name(field: &Field<'_>) -> String {
+    let name = field.name();
+    String::from_utf8_lossy(name.get(..SHOWN_NAME_BYTES_MAX).unwrap_or(name)).into_owned()
+}
+
+/// Writes one line in pieces of at most 998 octets, each but the first starting with white space and none of only white
+/// space (RFC 5322 §2.2.3, §3.2.2). Of a run of white space at a break, one octet stays. `None` where a piece has no
+/// white space to break at.
+fn fold(out: &mut Vec<u8>, line: &[u8]) -> Option<()> {
+    let mut rest = if line.len() > LINE_BYTES_MAX { trim_end(line) } else { line };
+    while rest.len() > LINE_BYTES_MAX {
+        let at = rest.get(..=LINE_BYTES_MAX)?.iter().rposition(|byte| is_space(*byte))?;
+        let head = trim_end(rest.get(..at)?);
+        if head.is_empty() && at == 0 {
+            return None;
+        }
+        let behind = rest.get(head.len()..)?;
+        if !head.is_empty() {
+            out.extend_from_slice(head);
+            out.extend_from_slice(b"\r\n");
+        }
+        // The octet before the next word is the last of the white space at the break.
+        rest = behind.get(behind.len() - trim_start(behind).len() - 1..)?;
+    }
+    out.extend_from_slice(rest);
+    out.extend_from_slice(b"\r\n");
+    Some(())
+}
+
+/// `WSP` of RFC 5234: what a line may be folded at.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+fn trim_end(mut bytes: &[u8]) -> &[u8] {
+    while let [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+fn trim_start(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// The lines of a field without their CRLF; an error for any CR, LF or NUL outside of a CRLF. The last line may lack
+/// its line end.
+struct Lines<'a>(&'a [u8]);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Result<&'a [u8], Refusal>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let line = first_line(self.0);
+        self.0 = self.0.get(line.len()..).unwrap_or_default();
+        let content = line.strip_suffix(b"\r\n").unwrap_or(line);
+        let broken = memchr::memchr3(b'\r', b'\n', 0, content).is_some();
+        Some(if broken { Err(Refusal::ControlCharacter) } else { Ok(content) })
+    }
+}
+
+#[cfg(test)]
+#[path = "stamp_tests.rs"]
+mod tests;
