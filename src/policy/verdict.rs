@@ -1,0 +1,223 @@
+//! What is concluded from a reply or a fault, in our words and in SES's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What becomes of the recipients that a reply covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Disposition {
+    /// Taken by the next hop.
+    Delivered,
+    /// To be tried again.
+    Deferred,
+    /// Over.
+    Bounced,
+}
+
+/// What a reply says something about. Only [`Scope::Host`] feeds concurrency, backoff and IP health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// This recipient.
+    Recipient,
+    /// This message or its sender: other recipients at this site fare the same.
+    Message,
+    /// The host, our address there, or the site: other messages fare the same.
+    Host,
+}
+
+/// The kind of failure, as `posthaste.class` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names say it; docs/EVENTS.md lists them")]
+pub enum BounceClass {
+    None,
+    BadMailbox,
+    InactiveMailbox,
+    MailboxFull,
+    BadDomain,
+    Greylist,
+    RateLimit,
+    TooManyRecipients,
+    IpBlock,
+    Spam,
+    Virus,
+    Attachment,
+    Content,
+    TooLarge,
+    Authentication,
+    Policy,
+    Sender,
+    Relay,
+    Tls,
+    Dns,
+    Connection,
+    Protocol,
+    System,
+    Loop,
+    Unsupported,
+    Expired,
+    Other,
+}
+
+impl BounceClass {
+    /// As events spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            BounceClass::None => "none",
+            BounceClass::BadMailbox => "bad-mailbox",
+            BounceClass::InactiveMailbox => "inactive-mailbox",
+            BounceClass::MailboxFull => "mailbox-full",
+            BounceClass::BadDomain => "bad-domain",
+            BounceClass::Greylist => "greylist",
+            BounceClass::RateLimit => "rate-limit",
+            BounceClass::TooManyRecipients => "too-many-recipients",
+            BounceClass::IpBlock => "ip-block",
+            BounceClass::Spam => "spam",
+            BounceClass::Virus => "virus",
+            BounceClass::Attachment => "attachment",
+            BounceClass::Content => "content",
+            BounceClass::TooLarge => "too-large",
+            BounceClass::Authentication => "authentication",
+            BounceClass::Policy => "policy",
+            BounceClass::Sender => "sender",
+            BounceClass::Relay => "relay",
+            BounceClass::Tls => "tls",
+            BounceClass::Dns => "dns",
+            BounceClass::Connection => "connection",
+            BounceClass::Protocol => "protocol",
+            BounceClass::System => "system",
+            BounceClass::Loop => "loop",
+            BounceClass::Unsupported => "unsupported",
+            BounceClass::Expired => "expired",
+            BounceClass::Other => "other",
+        }
+    }
+}
+
+/// Which schedule a deferred recipient follows; see [`super::retry`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RetryKind {
+    /// The steps as configured.
+    Normal,
+    /// The steps as configured, from the same source address.
+    Greylist,
+    /// At least a pause, so that the rate can recover.
+    RateLimited,
+    /// A longer pause from this source; another source may try at once.
+    Blocked,
+    /// The steps as configured, with a lifetime of its own.
+    MailboxFull,
+}
+
+/// `bounceType` of SES.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "SES's own words")]
+pub enum BounceType {
+    Undetermined,
+    Permanent,
+    Transient,
+}
+
+impl BounceType {
+    /// As events spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            BounceType::Undetermined => "Undetermined",
+            BounceType::Permanent => "Permanent",
+            BounceType::Transient => "Transient",
+        }
+    }
+}
+
+/// `bounceSubType` of SES, as far as replies lead to one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "SES's own words")]
+pub enum BounceSubType {
+    Undetermined,
+    General,
+    MailboxFull,
+    MessageTooLarge,
+    ContentRejected,
+    AttachmentRejected,
+    CustomTimeoutExceeded,
+}
+
+impl BounceSubType {
+    /// As events spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            BounceSubType::Undetermined => "Undetermined",
+            BounceSubType::General => "General",
+            BounceSubType::MailboxFull => "MailboxFull",
+            BounceSubType::MessageTooLarge => "MessageTooLarge",
+            BounceSubType::ContentRejected => "ContentRejected",
+            BounceSubType::AttachmentRejected => "AttachmentRejected",
+            BounceSubType::CustomTimeoutExceeded => "CustomTimeoutExceeded",
+        }
+    }
+}
+
+/// `delayType` of SES.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "SES's own words")]
+pub enum DelayType {
+    InternalFailure,
+    General,
+    MailboxFull,
+    SpamDetected,
+    RecipientServerError,
+    IPFailure,
+    TransientCommunicationFailure,
+    Undetermined,
+    SendingDeferral,
+}
+
+impl DelayType {
+    /// As events spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DelayType::InternalFailure => "InternalFailure",
+            DelayType::General => "General",
+            DelayType::MailboxFull => "MailboxFull",
+            DelayType::SpamDetected => "SpamDetected",
+            DelayType::RecipientServerError => "RecipientServerError",
+            DelayType::IPFailure => "IPFailure",
+            DelayType::TransientCommunicationFailure => "TransientCommunicationFailure",
+            DelayType::Undetermined => "Undetermined",
+            DelayType::SendingDeferral => "SendingDeferral",
+        }
+    }
+}
+
+/// The decision on one reply or fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What becomes of the recipients.
+    pub disposition: Disposition,
+    /// What the reply is about.
+    pub scope: Scope,
+    /// The kind of failure.
+    pub class: BounceClass,
+    /// The name of the rule that hit; events quote it.
+    pub rule: Arc<str>,
+    /// The schedule, for [`Disposition::Deferred`].
+    pub retry: RetryKind,
+    /// When the peer wants to be asked again, where it said so.
+    pub retry_after: Option<Duration>,
+    /// The bounce that this is, or will be if it is still deferred when its lifetime ends.
+    pub bounce_type: BounceType,
+    /// Likewise.
+    pub bounce_sub_type: BounceSubType,
+    /// The delay that this is, for [`Disposition::Deferred`].
+    pub delay_type: DelayType,
+}
+
+impl Verdict {
+    /// The verdict on a recipient whose lifetime ended while this was its last one: bounced, with the same cause. Its
+    /// type stays what it was, its rule too, so that the bounce tells why it was not delivered; only where nothing was
+    /// known of the cause the class becomes `expired`.
+    #[must_use]
+    pub fn expired(self) -> Verdict {
+        let class = if self.class == BounceClass::Other { BounceClass::Expired } else { self.class };
+        Verdict { disposition: Disposition::Bounced, class, retry_after: None, ..self }
+    }
+}
