@@ -52,9 +52,9 @@ impl Ledger {
         self.mark(&self.accepted, number);
     }
 
-    /// The sink has `number`.
+    /// The sink has `number`. Numbers go round, since smtp-source counts from 1 to the number of messages.
     pub(crate) fn receive(&self, number: u32) {
-        if !self.mark(&self.received, number) {
+        if !self.mark(&self.received, number % self.messages().max(1)) {
             self.repeated.fetch_add(1, Ordering::Relaxed);
             return;
         }

@@ -72,7 +72,7 @@ pub(crate) fn row(work: Work, server: Server, figures: &Figures) {
 }
 
 fn remarks(work: Work, figures: &Figures) -> Vec<String> {
-    let mut remarks = vec![format!("generator and sink {:.3} CPU s/1,000", figures.cpu_ours)];
+    let mut remarks = vec![format!("generator (if own) and sink {:.3} CPU s/1,000", figures.cpu_ours)];
     if figures.received != figures.messages && work != Work::Dead {
         remarks.push(format!("INCOMPLETE: {} of {} arrived", figures.received, figures.messages));
     }
