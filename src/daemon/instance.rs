@@ -90,9 +90,6 @@ impl Instance {
         let reception = Reception::start(&config.listeners, ports).map_err(|error| error.to_string())?;
         let (dispatcher, dispatcher_task) =
             Dispatcher::start(shared, assembly::scheduler_settings(&config), opened.handoffs, opened.unclean_since);
-        for (name, address) in reception.local_addrs() {
-            tracing::info!(listener = name, %address, "listening");
-        }
         let background = CancellationToken::new();
         let instance = Instance {
             config: Mutex::new(config),

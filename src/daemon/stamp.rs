@@ -36,6 +36,8 @@ impl Stamp for Stamper {
         let send_event = schema::send(Mail { id: context.id, json: &mail_json }, &Extras::default());
         Ok(StampedHeader {
             header_bytes: u32::try_from(stamped.header_bytes).unwrap_or(u32::MAX),
+            // Raw 8-bit fields of an old client that never heard of SMTPUTF8 go as they came.
+            needs_smtputf8: context.envelope.smtputf8 && !stamped.header_is_ascii,
             bytes: Bytes::from(stamped.block),
             mail_json,
             send_event,

@@ -13,7 +13,7 @@ use crate::events::EventLine;
 use crate::queue::intake::SPOOL_PART_BYTES;
 use crate::queue::{AcceptError, Intake, NewBody, NewMessage};
 use crate::smtp::server::{Content, Message};
-use crate::types::{BodyKind, EnhancedStatus, MessageId, Reply, ReplyCode};
+use crate::types::{BodyKind, EnhancedStatus, Envelope, MessageId, Reply, ReplyCode};
 
 /// What goes with the message that a session receives.
 pub(super) struct Assembly {
@@ -37,6 +37,7 @@ struct Spool {
 /// What stamping gave besides the octets.
 struct HeaderFacts {
     header_bytes: u32,
+    needs_smtputf8: bool,
     mail_json: Bytes,
     send_event: EventLine,
 }
@@ -126,7 +127,7 @@ impl Assembly {
         };
         let new = NewMessage {
             id: spool.id,
-            envelope: message.envelope,
+            envelope: Envelope { smtputf8: spool.header.needs_smtputf8, ..message.envelope },
             body: NewBody::Spooled { parts: spool.parts, bytes: spool.bytes },
             header_bytes: spool.header.header_bytes,
             mail_json: spool.header.mail_json.clone(),
@@ -158,7 +159,7 @@ impl Assembly {
         octets.extend_from_slice(body);
         Ok(Some(NewMessage {
             id,
-            envelope: message.envelope.clone(),
+            envelope: Envelope { smtputf8: stamped.needs_smtputf8, ..message.envelope.clone() },
             body: NewBody::Inline(octets.freeze()),
             header_bytes: stamped.header_bytes,
             mail_json: stamped.mail_json,
@@ -179,13 +180,13 @@ impl Assembly {
 
     fn begin_spool(&mut self, id: MessageId, stamped: StampedHeader, content: &mut Content) {
         content.replace_header(&stamped.bytes);
-        let StampedHeader { header_bytes, mail_json, send_event, .. } = stamped;
+        let StampedHeader { header_bytes, needs_smtputf8, mail_json, send_event, .. } = stamped;
         self.spool = Some(Spool {
             intake: Arc::clone(&self.intake),
             id,
             parts: 0,
             bytes: 0,
-            header: HeaderFacts { header_bytes, mail_json, send_event },
+            header: HeaderFacts { header_bytes, needs_smtputf8, mail_json, send_event },
             handed_over: false,
         });
     }

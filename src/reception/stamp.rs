@@ -48,6 +48,8 @@ pub struct StampedHeader {
     pub bytes: Bytes,
     /// Octets of the header block within `bytes`, with its empty line.
     pub header_bytes: u32,
+    /// The header block itself needs SMTPUTF8 (RFC 6531); the client's having asked for it is not enough.
+    pub needs_smtputf8: bool,
     /// The `mail` object of every event of this message.
     pub mail_json: Bytes,
     /// The `Send` event.

@@ -96,7 +96,13 @@ impl Stamp for FakeStamp {
         let bytes = Bytes::from([line.as_bytes(), raw].concat());
         let event = EventLine { kind: EventKind::Send, json: Bytes::from_static(b"{}"), id_at: 1 };
         let header_bytes = u32::try_from(bytes.len()).unwrap();
-        Ok(StampedHeader { bytes, header_bytes, mail_json: Bytes::from_static(b"{}"), send_event: event })
+        Ok(StampedHeader {
+            bytes,
+            header_bytes,
+            needs_smtputf8: false,
+            mail_json: Bytes::from_static(b"{}"),
+            send_event: event,
+        })
     }
 }
 
