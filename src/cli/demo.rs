@@ -3,8 +3,12 @@
 use super::Failure;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Print the event records as they stand in the file, instead of one readable line each.
+    #[arg(long)]
+    json: bool,
+}
 
-pub(super) fn run(_args: &Args) -> Result<(), Failure> {
-    crate::daemon::demo::run().map_err(Failure::Failed)
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    crate::daemon::demo::run(args.json).map_err(Failure::Failed)
 }

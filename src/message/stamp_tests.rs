@@ -263,28 +263,3 @@ proptest! {
         prop_assert_eq!(second.block, [ADDED.as_bytes(), &first.block].concat());
     }
 }
-
-#[test]
-fn zz_speed() {
-    let block = std::fs::read("/tmp/typical.hdr").unwrap();
-    let envelope = envelope(&["a@b.test"]);
-    let client = Some(Client { address: "192.0.2.1".parse().unwrap(), helo: "app.test" });
-    let context = Context { client, hops_max: 50, ..context(&envelope) };
-    for _ in 0..5 {
-        let start = std::time::Instant::now();
-        for _ in 0..100_000 {
-            std::hint::black_box(stamp(std::hint::black_box(&block), &context).unwrap());
-        }
-        eprintln!("stamp {} octets: {:?}", block.len(), start.elapsed() / 100_000);
-        let start = std::time::Instant::now();
-        for _ in 0..100_000 {
-            std::hint::black_box(context.id.to_string());
-        }
-        eprintln!("id: {:?}", start.elapsed() / 100_000);
-        let start = std::time::Instant::now();
-        for _ in 0..100_000 {
-            std::hint::black_box(context.accepted_at.to_rfc5322());
-        }
-        eprintln!("date: {:?}", start.elapsed() / 100_000);
-    }
-}

@@ -1,10 +1,12 @@
-//! The built-in rules, in order. `tests` hold some two hundred replies of real servers against them.
+//! The built-in rules, in order. `replies/cases.txt` holds some 270 replies of real servers against them.
 //!
 //! Ways to write a rule: names say what is wrong, with the provider in front where only one says it so; texts are lower
 //! case; a phrase must be so long that no other meaning of it is likely.
 
 mod by_code;
-mod by_text;
+mod hosts;
+mod messages;
+mod recipients;
 
 use super::classify::{Codes, Enhanced, Outcome, Spec, Stages};
 use super::verdict::{BounceClass, BounceSubType, BounceType, DelayType, Disposition, RetryKind, Scope};
@@ -12,12 +14,12 @@ use super::verdict::{BounceClass, BounceSubType, BounceType, DelayType, Disposit
 /// The tables in the order of their precedence.
 pub(super) fn tables() -> impl Iterator<Item = &'static [Spec<'static>]> {
     [
-        by_text::PROVIDERS,
-        by_text::HOSTS,
-        by_text::RECIPIENTS,
-        by_text::MESSAGES,
+        hosts::PROVIDERS,
+        hosts::HOSTS,
+        recipients::RECIPIENTS,
+        messages::MESSAGES,
         by_code::ENHANCED,
-        by_text::VAGUE,
+        messages::VAGUE,
         by_code::BASIC,
     ]
     .into_iter()

@@ -62,14 +62,20 @@ impl MessageId {
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(REGION)?;
+        // Written as a whole: the id stands in every reply, event and `Received` field.
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = String::with_capacity(60);
+        text.push_str(REGION);
         for (index, byte) in self.0.iter().enumerate() {
             if matches!(index, 6 | 10 | 12 | 14 | 16) {
-                f.write_str("-")?;
+                text.push('-');
             }
-            write!(f, "{byte:02x}")?;
+            for digit in [byte >> 4, byte & 15] {
+                text.push(char::from(DIGITS.get(usize::from(digit)).copied().unwrap_or_default()));
+            }
         }
-        f.write_str("-000000")
+        text.push_str("-000000");
+        f.write_str(&text)
     }
 }
 
