@@ -5,6 +5,8 @@ mod dns;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod peers;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod tidy;
