@@ -7,13 +7,13 @@ use tokio::sync::mpsc;
 
 use super::dispatch::Input;
 use super::shared::Shared;
-use crate::policy::{BounceClass, Disposition, Fault};
+use crate::policy::{self, BounceClass, Disposition, Fault, classify};
 use crate::queue::{
     DueEntry, DueJob, Intake, JobKey, LoadError, Next, RecipientState, Settlement, StoredBody, StoredMessage,
 };
 use crate::scheduler::settlement::{self, Attempt, Decided, Fate, Way, Words};
 use crate::scheduler::{Lease, Payload, Settled, Verdict};
-use crate::types::{EnhancedStatus, Timestamp};
+use crate::types::{EnhancedStatus, Reply, ReplyCode, Timestamp};
 
 /// Settles one job. Returns when the settlement is on its way to the committer.
 pub(super) async fn settle(shared: &Arc<Shared>, lease: Lease, verdict: Verdict, inputs: &mpsc::Sender<Input>) {
@@ -172,6 +172,18 @@ async fn decide(shared: &Shared, lease: &Lease, payload: &Payload, verdict: &Ver
     commit(shared, settlement, settled, lease.key, inputs).await;
 }
 
+/// A peer's reply as it stands in a recipient's state: `450 4.2.0 text`.
+fn parse_reply(text: &str) -> Option<Reply> {
+    let (code, rest) = text.split_at_checked(3)?;
+    let code = ReplyCode::new(code.parse().ok()?)?;
+    let rest = rest.strip_prefix(' ').unwrap_or(rest);
+    let (first, remainder) = rest.split_once(' ').unwrap_or((rest, ""));
+    match first.parse::<EnhancedStatus>() {
+        Ok(status) => Some(Reply::new(code, Some(status), vec![remainder.into()])),
+        Err(()) => Some(Reply::new(code, None, vec![rest.into()])),
+    }
+}
+
 fn fate(verdict: &Verdict, message: &StoredMessage, index: usize, now: Timestamp) -> Fate {
     let last_reply = message.states.get(index).and_then(Option::as_ref).map(|state| state.last_reply.clone());
     let local = |rule: &str, class, disposition, (a, b, c), text: String| {
@@ -189,14 +201,22 @@ fn fate(verdict: &Verdict, message: &StoredMessage, index: usize, now: Timestamp
             let text = "cancelled by the operator".to_owned();
             local(settlement::CANCELLED_RULE, BounceClass::Policy, Disposition::Bounced, (5, 7, 0), text)
         }
-        Verdict::Expired(reason) => {
-            let last = last_reply.filter(|text| !text.is_empty()).or_else(|| reason.clone());
-            let text = match last {
-                Some(last) => format!("not delivered before its lifetime ended; last reason: {last}"),
-                None => "not delivered before its lifetime ended".to_owned(),
-            };
-            local("expired", BounceClass::Expired, Disposition::Bounced, (4, 4, 7), text)
-        }
+        Verdict::Expired(reason) => match last_reply.as_deref().and_then(parse_reply) {
+            // The stage is not kept; a reply that deferred a recipient came to RCPT or later.
+            Some(reply) => {
+                let verdict = classify(&reply, policy::Stage::Rcpt).expired();
+                let status = EnhancedStatus::new(4, 4, 7).expect("class 4");
+                Fate { index, verdict, status, words: Words::Reply(reply) }
+            }
+            None => {
+                let last = last_reply.filter(|text| !text.is_empty()).or_else(|| reason.clone());
+                let text = match last {
+                    Some(last) => format!("not delivered before its lifetime ended; last reason: {last}"),
+                    None => "not delivered before its lifetime ended".to_owned(),
+                };
+                local("expired", BounceClass::Expired, Disposition::Bounced, (4, 4, 7), text)
+            }
+        },
         Verdict::Hold(_) | Verdict::Release => unreachable!("holding and releasing settle no recipient"),
     }
 }
