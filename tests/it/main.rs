@@ -3,8 +3,12 @@
 #[cfg(test)]
 mod dns;
 #[cfg(test)]
+mod durability;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod restart;
+#[cfg(test)]
+mod routing;
 #[cfg(test)]
 mod tidy;
