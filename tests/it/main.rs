@@ -5,10 +5,18 @@ mod dns;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]
+mod events_files;
+#[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod replies;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod routing;
+#[cfg(test)]
+mod smuggling;
 #[cfg(test)]
 mod tidy;
