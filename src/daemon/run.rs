@@ -17,8 +17,7 @@ use super::notify;
 /// How often the parts that nothing works without are looked at.
 const ALIVE_EVERY: Duration = Duration::from_millis(500);
 
-/// Runs the daemon until SIGTERM; a second one ends it at once. `Err` says why it could not start, why it stopped by
-/// itself, or that its stop was cut short.
+/// Runs the daemon until SIGTERM. `Err` says why it could not start, or why it stopped by itself.
 pub fn run(config_path: &Path) -> Result<(), String> {
     let config = Config::load(config_path).map_err(|errors| errors.to_string())?;
     let log = logging::init(config.log).map_err(|error| error.to_string())?;
@@ -59,8 +58,13 @@ async fn serve(config: Config, config_path: &Path, log: &LogHandle) -> Result<()
     let ended = until_stopped(&instance, &mut signals, config_path, log).await;
     notify::stopping("draining");
     tracing::info!("stopping: no new mail, deliveries in flight are ended");
-    let Some(quiet) = stop(&instance, &mut signals).await else {
-        return Err("a second signal cut the stop short; deliveries under way are repeated at the next start".to_owned());
+    let stopping = Arc::clone(&instance).stop();
+    let quiet = tokio::select! {
+        quiet = stopping => quiet,
+        () = signals.terminated() => {
+            tracing::warn!("a second signal: deliveries in flight are cut; they are due again at the next start");
+            return ended;
+        }
     };
     background.cancel();
     admin.abort();
@@ -69,16 +73,6 @@ async fn serve(config: Config, config_path: &Path, log: &LogHandle) -> Result<()
     close_queue(instance);
     tracing::info!(quiet, "stopped");
     ended
-}
-
-/// An orderly stop: whether all came to its end. `None` where another SIGTERM or SIGINT came meanwhile: whoever sends it
-/// does not want to wait, and nothing accepted is lost by that.
-async fn stop(instance: &Arc<Instance>, signals: &mut Signals) -> Option<bool> {
-    tokio::select! {
-        quiet = Arc::clone(instance).stop() => Some(quiet),
-        _ = signals.terminate.recv() => None,
-        _ = signals.interrupt.recv() => None,
-    }
 }
 
 /// The committer syncs what is left once the last handle of the queue is gone.
@@ -161,6 +155,14 @@ struct Signals {
 }
 
 impl Signals {
+    /// SIGTERM or SIGINT.
+    async fn terminated(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
     fn new() -> Result<Self, String> {
         let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
         Ok(Self {

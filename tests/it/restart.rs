@@ -127,8 +127,8 @@ fn a_second_sigterm_ends_at_once_and_what_it_cuts_off_is_repeated_and_marked() {
     daemon.signal(Signal::TERM);
     daemon.wait_log_from(0, "stopping: no new mail");
     daemon.signal(Signal::TERM);
-    let status = daemon.wait_exit(PATIENCE);
-    assert_eq!(status.code(), Some(1), "what was cut off is no orderly end\n{}", daemon.log_tail());
+    daemon.wait_exit(PATIENCE);
+    daemon.wait_log_from(0, "a second signal: deliveries in flight are cut");
     gate.change(|open| *open = true);
     daemon.start_again();
     let delivery = daemon.events().wait_kind("Delivery", &id, "you@example.test");
