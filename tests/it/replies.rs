@@ -1,5 +1,6 @@
 //! What becomes of refusals: an event for each recipient, retries, and notifications to senders.
 
+use mail_parser::MimeHeaders;
 use serde_json::Value;
 
 use crate::harness::*;
