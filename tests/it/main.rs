@@ -7,7 +7,11 @@ mod durability;
 #[cfg(test)]
 mod events_files;
 #[cfg(test)]
+mod fuzz_seeds;
+#[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod peers;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
