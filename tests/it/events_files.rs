@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use posthaste::events::{EventId, EventTail};
 use serde_json::Value;
 
 use crate::harness::*;
+
+/// How long the reader waits for one line before it looks whether it is done.
+const LOOK: Duration = Duration::from_millis(20);
 
 #[test]
 fn rotated_by_signal_under_load_no_line_is_lost_halved_or_doubled_and_a_follower_sees_all() {
@@ -99,8 +103,13 @@ impl Reader {
         let thread = std::thread::spawn(move || {
             let mut tail = EventTail::resume(path, EventId::NONE).unwrap();
             let mut ids: Vec<u64> = Vec::new();
+            let deadline = Instant::now() + PATIENCE;
+            // Until it is told which event is the newest it cannot know that it has read all.
             while ids.last().is_none_or(|last| *last < until.load(Ordering::Relaxed)) {
-                let line = tail.wait_line(PATIENCE).unwrap().expect("there are lines that it has not read");
+                let Some(line) = tail.wait_line(LOOK).unwrap() else {
+                    assert!(Instant::now() < deadline, "nothing after {:?}", ids.last());
+                    continue;
+                };
                 let _: Value = serde_json::from_str(&line.json).unwrap();
                 ids.push(line.id.value());
             }

@@ -94,7 +94,9 @@ fn a_new_listener_opens_and_one_that_is_gone_closes_without_cutting_its_sessions
     let address = daemon.listener_addr("second");
     let mut session = Client::hello(address);
     let mark = daemon.log_len();
-    daemon.reload(|config| config.without_tables("listener").table("[[listener]]\nname = \"smtp\"\naddress = \"127.0.0.1:0\"\n"));
+    daemon.reload(|config| {
+        config.without_tables("listener").table("[[listener]]\nname = \"smtp\"\naddress = \"127.0.0.1:0\"\n")
+    });
     daemon.wait_log_from(mark, "closed listener=\"second\"");
     assert!(Client::connect(address).is_err());
     assert_eq!(session.command("NOOP").unwrap().code, 250);

@@ -235,7 +235,8 @@ fn a_notification_that_cannot_be_delivered_causes_no_other() {
     let daemon = lab.daemon_with(without_events(&lab));
     lab.client(&daemon).send_simple("also-bad@example.test", &["bad@example.test"], "loop?");
     daemon.wait_empty();
-    let mails: Vec<_> = mx.commands().into_iter().map(|(_, line)| line).filter(|line| line.starts_with("MAIL")).collect();
+    let mails: Vec<_> =
+        mx.commands().into_iter().map(|(_, line)| line).filter(|line| line.starts_with("MAIL")).collect();
     assert_eq!(mails.len(), 2, "the message, then its notification: {mails:?}");
     assert!(mails[1].starts_with("MAIL FROM:<>"), "{mails:?}");
 }

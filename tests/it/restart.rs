@@ -42,9 +42,8 @@ fn deferred_mail_keeps_its_due_time_and_its_count_of_attempts_across_a_restart()
     lab.domain("example.test", &[2]);
     let mut daemon = lab.daemon_with(lab.config().set("retry.steps", "[\"4s\"]"));
     let id = lab.client(&daemon).send_simple("app@sender.example", &["you@example.test"], "later");
-    let is_deferred = |queue: &[serde_json::Value]| {
-        queue.len() == 1 && queue[0]["state"] == "deferred" && queue[0]["attempts"] == 1
-    };
+    let is_deferred =
+        |queue: &[serde_json::Value]| queue.len() == 1 && queue[0]["state"] == "deferred" && queue[0]["attempts"] == 1;
     let before = daemon.wait_queue("the message is deferred", is_deferred);
     daemon.restart();
     let after = daemon.queue();
