@@ -4,7 +4,6 @@ pub mod admin;
 mod assembly;
 mod backend;
 pub mod config;
-pub mod demo;
 mod http;
 pub mod instance;
 pub mod logging;

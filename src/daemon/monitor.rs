@@ -31,7 +31,7 @@ impl Watch {
         let mut round = 0_u32;
         loop {
             self.measure_free_space().await;
-            if round % ROUNDS_PER_REFRESH == 0 {
+            if round.is_multiple_of(ROUNDS_PER_REFRESH) {
                 self.refresh().await;
             }
             round = round.wrapping_add(1);

@@ -58,7 +58,14 @@ async fn serve(config: Config, config_path: &Path, log: &LogHandle) -> Result<()
     let ended = until_stopped(&instance, &mut signals, config_path, log).await;
     notify::stopping("draining");
     tracing::info!("stopping: no new mail, deliveries in flight are ended");
-    let quiet = Arc::clone(&instance).stop().await;
+    let stopping = Arc::clone(&instance).stop();
+    let quiet = tokio::select! {
+        quiet = stopping => quiet,
+        () = signals.terminated() => {
+            tracing::warn!("a second signal: deliveries in flight are cut; they are due again at the next start");
+            return ended;
+        }
+    };
     background.cancel();
     admin.abort();
     watchdog.abort();
@@ -148,6 +155,14 @@ struct Signals {
 }
 
 impl Signals {
+    /// SIGTERM or SIGINT.
+    async fn terminated(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
     fn new() -> Result<Self, String> {
         let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
         Ok(Self {

@@ -280,7 +280,6 @@ impl Run {
             Request::Drain => {
                 self.draining = true;
                 self.scheduler.drain(actions);
-                self.clerk_line.clear();
             }
         }
     }

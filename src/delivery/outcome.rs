@@ -11,12 +11,12 @@ use super::session::{ConnectCause, Loss, RecipientResult, SendResult, Stage};
 use super::shared::Shared;
 use super::worker::Unreached;
 use crate::events::metric;
-use crate::policy::{self, Disposition, Fault, Scope, classify};
+use crate::policy::{self, BounceClass, Disposition, Fault, Scope, classify};
 use crate::queue::{Intake, StoredBody, StoredMessage};
 use crate::scheduler::settlement::{self, AMBIGUOUS_RULE, Attempt, Fate, Way, Words};
 use crate::scheduler::{HostFeedback, Lease, Payload, RoutingFailure, RoutingFailureKind};
 use crate::smtp::client::LossReason;
-use crate::types::{EnhancedStatus, Recipient, Reply, Severity};
+use crate::types::{EnhancedStatus, Recipient, Reply, Severity, Timestamp};
 
 /// Connections that may be lost before the rest of an assignment is given up for this attempt.
 const STALE_MAX: u32 = 2;
@@ -80,11 +80,17 @@ impl Results {
             self.feedback = HostFeedback::Busy(reply.to_string());
             return;
         }
-        for (index, result) in indices.iter().zip(result.recipients) {
-            let fate = fate(*index, result, &mut self.feedback);
-            self.fates.push(fate);
-        }
-        self.pending.retain(|index| !indices.contains(index));
+        let fates: Vec<Fate> = indices
+            .iter()
+            .zip(result.recipients)
+            .map(|(index, result)| fate(*index, result, &mut self.feedback))
+            .collect();
+        // A host that takes only so many recipients at once gets the others in the next transaction: no attempt is lost.
+        let progress = fates.iter().any(|fate| fate.verdict.class != BounceClass::TooManyRecipients);
+        let (again, fates): (Vec<_>, Vec<_>) =
+            fates.into_iter().partition(|fate| progress && fate.verdict.class == BounceClass::TooManyRecipients);
+        self.pending.retain(|index| !indices.contains(index) || again.iter().any(|fate| fate.index == *index));
+        self.fates.extend(fates);
         if untouched {
             // The rest would fare the same on this host now.
             let rest: Vec<usize> = std::mem::take(&mut self.pending);
@@ -223,7 +229,7 @@ fn lost(index: usize, loss: &Loss) -> Fate {
 }
 
 /// No connection: every recipient fares the same.
-pub(super) fn connect_fates(unreached: &Unreached, results: &mut Results) {
+pub(super) fn connect_fates(unreached: &Unreached, results: &mut Results, now: Timestamp) {
     match unreached {
         Unreached::Failed { host, address, failure } => {
             let place = format!("{host}[{}]", address.ip());
@@ -253,7 +259,7 @@ pub(super) fn connect_fates(unreached: &Unreached, results: &mut Results) {
             };
             let (status, text, rule) = (failure.status(), failure.to_string(), failure.rule());
             let failure = RoutingFailure { kind, status, text, rule };
-            results.fail_all(|index, message| settlement::routing_fate(&failure, message, index, message.accepted_at));
+            results.fail_all(|index, message| settlement::routing_fate(&failure, message, index, now));
         }
         Unreached::NoHosts => results.fail_all(|index, _| {
             let words = Words::Local("the route has no hosts".to_owned());

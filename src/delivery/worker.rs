@@ -68,7 +68,15 @@ impl Worker {
         let (sender, orders) = mpsc::channel(ORDERS_MAX);
         let way = Way { site: Some(route.site.as_str().to_owned()), ..Way::default() };
         let worker = Worker { shared, route, id, orders, inputs, session: None, way };
-        tokio::spawn(worker.run(jobs));
+        let lost = worker.inputs.clone();
+        tokio::spawn(async move {
+            if let Err(error) = tokio::spawn(worker.run(jobs)).await {
+                // Its jobs stay leased until the next start: whether they were sent is not known.
+                tracing::error!(%error, "a delivery worker ended by a bug; please report this");
+                let (feedback, unserved) = (HostFeedback::None, Vec::new());
+                let _ = lost.send(Input::Closed { connection: id, feedback, unserved }).await;
+            }
+        });
         sender
     }
 
@@ -119,12 +127,16 @@ impl Worker {
         let Some(payload) = payload else { return self.progress(HostFeedback::None, Vec::new()) };
         let reloadable = self.shared.reloadable();
         let mut results = Results::new(&payload.message, &leases);
+        // A connection that the host has closed meanwhile, or that spoke out of turn, is of no more use.
+        if self.session.as_mut().is_some_and(|session| !session.is_quiet()) {
+            self.session = None;
+        }
         while !results.is_complete() {
             if self.session.is_none()
                 && let Err(failure) = self.connect(&reloadable, payload.message.id).await
             {
                 let feedback = failure.feedback();
-                connect_fates(&failure, &mut results);
+                connect_fates(&failure, &mut results, self.shared.clock.now());
                 results.settle(&self.shared, &self.way, leases, &payload, &self.inputs).await;
                 return Progress::Over(feedback, Vec::new());
             }
@@ -152,8 +164,9 @@ impl Worker {
     async fn send(&mut self, reloadable: &Reloadable, payload: &Payload, results: &mut Results) {
         let Some(session) = &mut self.session else { return };
         let message = &*payload.message;
-        let (indices, recipients) =
-            results.next_recipients(message, reloadable.settings.recipients_per_transaction_max);
+        let ours = reloadable.settings.recipients_per_transaction_max;
+        let theirs = session.peer().limits().rcpt_max.and_then(|limit| usize::try_from(limit).ok());
+        let (indices, recipients) = results.next_recipients(message, theirs.map_or(ours, |theirs| ours.min(theirs)));
         let transaction = Transaction {
             reverse_path: &message.envelope.reverse_path,
             recipients: &recipients,

@@ -163,7 +163,11 @@ impl World {
         let events = vec![line(EventKind::Delivery)];
         let (sender, receiver) = oneshot::channel();
         let settlement = Settlement { key, due_at: place, states, next, events, notifications };
-        queue.settle(settlement, move || drop(sender.send(()))).await;
+        queue
+            .settle(settlement, move || {
+                let _ = sender.send(());
+            })
+            .await;
         receiver.await.unwrap();
         self.last_event += 1 + u64::from(dsn);
         if dsn {
@@ -354,7 +358,11 @@ fn a_dead_disk_refuses_mail_keeps_outcomes_and_recovers() {
             events: vec![line(EventKind::Delivery)],
             notifications: Vec::new(),
         };
-        queue.settle(settlement, move || drop(sender.send(()))).await;
+        queue
+            .settle(settlement, move || {
+                let _ = sender.send(());
+            })
+            .await;
         assert!(receiver.try_recv().is_err());
         store.set_failing(false);
         receiver.await.expect("the outcome is written once the disk works");

@@ -1,4 +1,14 @@
 //! The integration tests of posthaste: one binary, so that they link once.
 
 #[cfg(test)]
+mod dns;
+#[cfg(test)]
+mod fuzz_seeds;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod peers;
+#[cfg(test)]
+mod restart;
+#[cfg(test)]
 mod tidy;

@@ -8,6 +8,8 @@
 //! ```
 
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -217,7 +219,7 @@ impl Scheduler {
         let name = connection.site.clone();
         self.learn(&name, feedback, now);
         let Some(site) = self.sites.get_mut(&name) else { return };
-        if site.connections > site.window() {
+        if self.draining || site.connections > site.window() {
             self.set_idle(id, false);
             actions.push(Action::Close(id));
             return;

@@ -1,0 +1,36 @@
+//! What each fuzz target does with its input, as plain functions: cargo-fuzz calls them from `fuzz_targets/`, and
+//! `tests/it/fuzz_seeds.rs` includes this file to run them on `seeds/` and on mutations of these, in every test run.
+//!
+//! Each function takes any octets and returns, or panics where a promise of the code under test does not hold.
+
+mod client;
+mod config;
+mod event_files;
+mod message;
+mod octets;
+mod routing;
+mod server;
+
+pub use client::{smtp_client, smtp_replies};
+pub use config::config;
+pub use event_files::event_files;
+pub use message::{message_dsn, message_stamp};
+pub use routing::routing;
+pub use server::{smtp_command, smtp_server};
+
+/// A function that takes any octets.
+pub type Body = fn(&[u8]);
+
+/// Every body by the name of its target and of its directory in `seeds/`. `queue_format` has its own file and its seeds
+/// in `queue-format/tests/golden`.
+pub const BODIES: &[(&str, Body)] = &[
+    ("smtp_server", smtp_server),
+    ("smtp_command", smtp_command),
+    ("smtp_replies", smtp_replies),
+    ("smtp_client", smtp_client),
+    ("message_stamp", message_stamp),
+    ("message_dsn", message_dsn),
+    ("config", config),
+    ("event_files", event_files),
+    ("routing", routing),
+];

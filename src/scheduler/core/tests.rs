@@ -1,0 +1,379 @@
+//! The scheduler's state machine against small worlds: what it does, in which order, and within which bounds.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::queue::{DueEntry, StoredBody, StoredMessage};
+use crate::types::{BodyKind, EmailAddress, EnhancedStatus, Envelope, MessageId, Recipient, ReversePath};
+
+const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
+
+struct World {
+    scheduler: Scheduler,
+    now: Timestamp,
+    actions: Vec<Action>,
+    next_id: u128,
+}
+
+fn settings() -> Settings {
+    Settings {
+        jobs_max: 100_000,
+        body_cache_bytes: 1_000,
+        connections_max: 10,
+        connections_per_site_max: 2,
+        recipients_per_transaction_max: 50,
+        delay_notices: vec![Duration::from_secs(3_600)],
+    }
+}
+
+impl World {
+    fn new(settings: Settings) -> Self {
+        let mut world = Self { scheduler: Scheduler::new(settings, None), now: NOW, actions: Vec::new(), next_id: 0 };
+        // The first page: the queue is empty.
+        world.scheduler.tick(NOW, &mut world.actions);
+        assert!(matches!(world.actions.pop(), Some(Action::PageIn { from: crate::queue::DueKey::START, .. })));
+        world.scheduler.paged(DuePage { jobs: Vec::new(), next: None, damaged: Vec::new() }, NOW, &mut world.actions);
+        world
+    }
+
+    fn accept(&mut self, domains: &[&str]) -> MessageId {
+        self.next_id += 1;
+        let id = MessageId::new(self.now, self.next_id);
+        let recipient = |domain: &&str| Recipient {
+            address: EmailAddress::parse(&format!("user@{domain}"), false).unwrap(),
+            notify: None,
+            orcpt: None,
+        };
+        let domains_parsed: Vec<Domain> = domains.iter().map(|domain| Domain::parse(domain).unwrap()).collect();
+        let message = StoredMessage {
+            id,
+            accepted_at: self.now,
+            expires_at: self.now.plus(Duration::from_secs(86_400)),
+            envelope: Envelope {
+                reverse_path: ReversePath::Null,
+                recipients: domains.iter().map(recipient).collect(),
+                body: BodyKind::SevenBit,
+                smtputf8: false,
+                ret: None,
+                envid: None,
+            },
+            groups: (0..u16::try_from(domains.len()).unwrap()).collect(),
+            states: vec![None; domains.len()],
+            domains: domains_parsed,
+            header_bytes: 0,
+            body_bytes: 10,
+            body_parts: 0,
+            caller: "test".into(),
+            mail_json: Bytes::new(),
+        };
+        let body = StoredBody::Inline(Bytes::from_static(b"0123456789"));
+        let handoff = Handoff { message: Arc::new(message), body, due_at: self.now };
+        self.scheduler.accepted(handoff, self.now, &mut self.actions);
+        id
+    }
+
+    fn resolve(&mut self, domain: &str, site: &str) {
+        let expires_at = self.now.plus(Duration::from_secs(600));
+        let domain = Domain::parse(domain).unwrap();
+        self.scheduler.resolved(&domain, SiteName::new(site), expires_at, self.now, &mut self.actions);
+    }
+
+    fn idle(&mut self, connection: ConnectionId, feedback: HostFeedback) {
+        self.scheduler.connection_idle(connection, feedback, self.now, &mut self.actions);
+    }
+
+    fn settle(&mut self, id: MessageId, settled: Settled) {
+        self.scheduler.settled(JobKey { id, group: 0 }, settled, self.now, &mut self.actions);
+    }
+
+    fn advance(&mut self, span: Duration) {
+        self.now = self.now.plus(span);
+        self.scheduler.tick(self.now, &mut self.actions);
+    }
+
+    /// What was done since the last call, one word each.
+    fn done(&mut self) -> Vec<String> {
+        let ids =
+            |jobs: &[Lease]| jobs.iter().map(|job| job.key.id.as_bytes()[21].to_string()).collect::<Vec<_>>().join("+");
+        let word = |action: Action| match action {
+            Action::Resolve(domain) => format!("resolve {domain}"),
+            Action::Open { connection, site, jobs, .. } => format!("open {} {site} {}", connection.0, ids(&jobs)),
+            Action::Assign { connection, jobs } => format!("assign {} {}", connection.0, ids(&jobs)),
+            Action::Close(connection) => format!("close {}", connection.0),
+            Action::Settle { verdict, .. } => format!("settle {verdict:?}"),
+            Action::PageIn { .. } => "page".to_owned(),
+        };
+        self.actions.drain(..).map(word).filter(|word| word != "page").collect()
+    }
+}
+
+fn due(id: MessageId, due_at: Timestamp, domain: &str) -> DueJob {
+    let entry = DueEntry {
+        domain: domain.to_owned(),
+        expires_at_ms: due_at.plus(Duration::from_secs(86_400)).millis(),
+        attempts: 1,
+        pool: String::new(),
+        tenant: String::new(),
+        priority: 0,
+    };
+    DueJob { due_at, key: JobKey { id, group: 0 }, entry }
+}
+
+#[test]
+fn an_accepted_message_is_given_to_a_connection_without_any_timer() {
+    let mut world = World::new(settings());
+    world.accept(&["a.test"]);
+    assert_eq!(world.done(), ["resolve a.test"]);
+    world.accept(&["a.test"]);
+    assert_eq!(world.done(), [""; 0], "one lookup for both");
+    world.resolve("a.test", "mx.a");
+    assert_eq!(world.done(), ["open 0 mx.a 1", "open 1 mx.a 2"]);
+    world.accept(&["a.test"]);
+    assert_eq!(world.done(), [""; 0], "the site has two connections");
+    world.idle(ConnectionId(0), HostFeedback::Good);
+    assert_eq!(world.done(), ["assign 0 3"]);
+    world.idle(ConnectionId(1), HostFeedback::Good);
+    world.accept(&["a.test"]);
+    assert_eq!(world.done(), ["assign 1 4"], "an idle connection is used again");
+}
+
+#[test]
+fn domains_of_one_message_that_share_a_site_share_a_transaction() {
+    let mut world = World::new(settings());
+    world.accept(&["a.test"]);
+    world.accept(&["b.test"]);
+    world.resolve("a.test", "mx");
+    world.resolve("b.test", "mx");
+    world.done();
+    world.accept(&["a.test", "b.test"]);
+    world.accept(&["a.test"]);
+    world.idle(ConnectionId(0), HostFeedback::Good);
+    world.idle(ConnectionId(1), HostFeedback::Good);
+    assert_eq!(world.done(), ["assign 0 3+3", "assign 1 4"]);
+}
+
+#[test]
+fn one_site_never_holds_up_another_and_the_last_connection_goes_round() {
+    let mut world = World::new(Settings { connections_max: 2, ..settings() });
+    for domain in ["a.test", "b.test", "c.test"] {
+        world.accept(&[domain]);
+        world.accept(&[domain]);
+    }
+    world.resolve("a.test", "a");
+    assert_eq!(world.done().split_off(3), ["open 0 a 1", "open 1 a 2"]);
+    world.resolve("b.test", "b");
+    world.resolve("c.test", "c");
+    assert_eq!(world.done(), [""; 0], "all connections are taken");
+    world.idle(ConnectionId(0), HostFeedback::Good);
+    assert_eq!(world.done(), ["close 0"], "an idle connection makes room");
+    world.scheduler.connection_closed(ConnectionId(0), HostFeedback::None, Vec::new(), world.now, &mut world.actions);
+    assert_eq!(world.done(), ["open 2 b 3"]);
+    world.scheduler.connection_closed(ConnectionId(1), HostFeedback::None, Vec::new(), world.now, &mut world.actions);
+    assert_eq!(world.done(), ["open 3 c 5"]);
+}
+
+#[test]
+fn a_dead_site_gets_one_probe_at_a_time_and_its_jobs_no_attempt() {
+    let mut world = World::new(settings());
+    let first = world.accept(&["a.test"]);
+    for _ in 0..5 {
+        world.accept(&["a.test"]);
+    }
+    world.resolve("a.test", "mx");
+    world.done();
+    for connection in [0, 1] {
+        let feedback = HostFeedback::Unreachable("refused".to_owned());
+        world.scheduler.connection_closed(
+            ConnectionId(connection),
+            feedback,
+            Vec::new(),
+            world.now,
+            &mut world.actions,
+        );
+    }
+    assert_eq!(world.done(), [""; 0]);
+    let place = world.scheduler.whereabouts(JobKey { id: first, group: 0 }, world.now);
+    assert_eq!(place, Some(Whereabouts::InFlight), "what was tried is settled by its own message");
+    world.advance(Duration::from_secs(16));
+    assert_eq!(world.done(), ["open 2 mx 3"], "one probe");
+    world.idle(ConnectionId(2), HostFeedback::Good);
+    assert_eq!(world.done(), ["assign 2 4", "open 3 mx 5"], "and a ramp when it succeeds");
+}
+
+#[test]
+fn jobs_of_a_suspended_site_expire_and_their_senders_hear_of_the_delay() {
+    let mut world = World::new(settings());
+    world.accept(&["a.test"]);
+    world.accept(&["a.test"]);
+    world.accept(&["a.test"]);
+    world.resolve("a.test", "mx");
+    world.done();
+    let mut opened = 0;
+    // The site stays dead: each probe fails.
+    for _ in 0..6 {
+        let refused = HostFeedback::Unreachable("refused".to_owned());
+        world.scheduler.connection_closed(ConnectionId(opened), refused, Vec::new(), world.now, &mut world.actions);
+        opened += 1;
+    }
+    world.accept(&["a.test"]);
+    world.done();
+    let last = World::advance;
+    last(&mut world, Duration::from_secs(10));
+    assert_eq!(world.done(), [""; 0]);
+    let site = world.scheduler.report(1, world.now).remove(0);
+    assert_eq!((site.ready, site.suspended_until.is_some()), (2, true));
+    assert_eq!(site.reason.as_deref(), Some("refused"));
+}
+
+#[test]
+fn a_deferred_job_comes_back_when_it_is_due_and_not_before() {
+    let mut world = World::new(settings());
+    let id = world.accept(&["a.test"]);
+    world.resolve("a.test", "mx");
+    world.done();
+    let at = world.now.plus(Duration::from_secs(20));
+    world.settle(id, Settled::Due { at, attempts: 1 });
+    world.idle(ConnectionId(0), HostFeedback::Good);
+    assert_eq!(world.scheduler.next_wakeup(), at);
+    world.advance(Duration::from_secs(19));
+    assert_eq!(world.done(), [""; 0]);
+    world.advance(Duration::from_secs(1));
+    assert_eq!(world.done(), ["assign 0 1"]);
+}
+
+#[test]
+fn what_is_due_later_costs_no_memory_and_is_paged_in_on_time() {
+    let mut world = World::new(settings());
+    let id = world.accept(&["a.test"]);
+    world.resolve("a.test", "mx");
+    let at = world.now.plus(Duration::from_secs(7_200));
+    world.settle(id, Settled::Due { at, attempts: 1 });
+    assert_eq!(world.scheduler.totals().jobs, 0);
+    world.done();
+    world.now = at.minus(Duration::from_secs(20));
+    world.scheduler.tick(world.now, &mut world.actions);
+    let page = world.actions.iter().any(|action| matches!(action, Action::PageIn { .. }));
+    assert!(page, "the window moves on");
+    world.actions.clear();
+    let jobs = vec![due(id, at, "a.test")];
+    world.scheduler.paged(DuePage { jobs, next: None, damaged: Vec::new() }, world.now, &mut world.actions);
+    assert_eq!(world.done(), [""; 0]);
+    world.advance(Duration::from_secs(20));
+    assert_eq!(world.done(), ["resolve a.test"], "the route is looked up again after this time");
+}
+
+#[test]
+fn memory_is_bounded_and_what_had_no_room_is_read_again() {
+    let mut world = World::new(Settings { jobs_max: 20_000, ..settings() });
+    for _ in 0..20_005 {
+        world.accept(&["a.test"]);
+    }
+    assert_eq!(world.scheduler.totals().jobs, 20_000);
+    world.resolve("a.test", "mx");
+    world.actions.clear();
+    // 10,000 end; the rest must be asked for.
+    for number in 1..=10_000_u128 {
+        world.settle(MessageId::new(NOW, number), Settled::Out);
+    }
+    let page = world.actions.iter().any(|action| matches!(action, Action::PageIn { .. }));
+    assert!(page);
+}
+
+#[test]
+fn bodies_in_memory_are_bounded() {
+    let mut world = World::new(settings());
+    for _ in 0..101 {
+        world.accept(&["a.test"]);
+    }
+    assert_eq!(world.scheduler.payload_bytes, 1_000);
+    world.resolve("a.test", "mx");
+    assert_eq!(world.scheduler.payload_bytes, 980, "two are with their connections");
+}
+
+#[test]
+fn a_flush_makes_deferred_jobs_due_once() {
+    let mut world = World::new(settings());
+    let id = world.accept(&["a.test"]);
+    world.resolve("a.test", "mx");
+    let at = world.now.plus(Duration::from_secs(30));
+    world.settle(id, Settled::Due { at, attempts: 1 });
+    world.idle(ConnectionId(0), HostFeedback::Good);
+    world.done();
+    world.scheduler.flush(world.now, &mut world.actions);
+    assert_eq!(world.done(), ["assign 0 1"]);
+    // Deferred again while the flush still reads: it is not made due a second time.
+    let at = world.now.plus(Duration::from_secs(5_000));
+    world.settle(id, Settled::Due { at, attempts: 2 });
+    let page = DuePage { jobs: vec![due(id, at, "a.test")], next: None, damaged: Vec::new() };
+    world.scheduler.paged(page, world.now, &mut world.actions);
+    world.idle(ConnectionId(0), HostFeedback::Good);
+    assert_eq!(world.done(), [""; 0]);
+}
+
+#[test]
+fn operators_reach_every_job_that_is_not_in_flight() {
+    let mut world = World::new(settings());
+    let flying = world.accept(&["a.test"]);
+    world.resolve("a.test", "mx");
+    world.done();
+    let now = world.now;
+    let command =
+        |world: &mut World, job: &DueJob, command| world.scheduler.command(job, &command, now, &mut world.actions);
+    assert!(!command(&mut world, &due(flying, NOW, "a.test"), Command::Cancel));
+    let on_disk = due(MessageId::new(NOW, 77), NOW.plus(Duration::from_secs(9_000)), "b.test");
+    assert!(command(&mut world, &on_disk, Command::Hold("why".to_owned())));
+    assert_eq!(world.done(), ["settle Hold(\"why\")"]);
+    let other = due(MessageId::new(NOW, 78), NOW.plus(Duration::from_secs(9_000)), "b.test");
+    assert!(command(&mut world, &other, Command::Retry));
+    assert_eq!(world.done(), ["resolve b.test"]);
+    assert!(command(&mut world, &other, Command::Cancel), "also while it waits for DNS");
+    assert_eq!(world.done(), ["settle Cancelled"]);
+}
+
+#[test]
+fn an_assignment_that_crossed_the_end_of_its_connection_is_not_lost() {
+    let mut world = World::new(settings());
+    world.accept(&["a.test"]);
+    world.resolve("a.test", "mx");
+    let Some(Action::Open { jobs, .. }) = world.actions.pop() else { panic!("a connection is opened") };
+    world.done();
+    world.scheduler.connection_closed(ConnectionId(0), HostFeedback::None, Vec::new(), NOW, &mut world.actions);
+    world.scheduler.connection_closed(ConnectionId(0), HostFeedback::None, jobs, NOW, &mut world.actions);
+    assert_eq!(world.done(), ["open 1 mx 1"]);
+    assert_eq!(world.scheduler.totals().in_flight, 1);
+}
+
+#[test]
+fn a_domain_without_a_route_settles_its_jobs() {
+    let mut world = World::new(settings());
+    world.accept(&["a.test"]);
+    world.done();
+    let failure = RoutingFailure {
+        kind: crate::scheduler::RoutingFailureKind::Permanent,
+        status: EnhancedStatus::new(5, 1, 10).unwrap(),
+        text: "null MX".to_owned(),
+        rule: "null-mx",
+    };
+    world.scheduler.unroutable(&Domain::parse("a.test").unwrap(), &failure, &mut world.actions);
+    assert_eq!(world.done().len(), 1);
+    assert_eq!(world.scheduler.totals().in_flight, 1, "until it is committed");
+}
+
+#[test]
+fn a_drain_starts_nothing_new_and_is_quiet_when_all_is_settled() {
+    let mut world = World::new(settings());
+    let id = world.accept(&["a.test"]);
+    world.resolve("a.test", "mx");
+    world.done();
+    world.scheduler.drain(&mut world.actions);
+    world.accept(&["a.test"]);
+    assert_eq!(world.done(), [""; 0]);
+    assert!(!world.scheduler.is_quiet());
+    world.settle(id, Settled::Out);
+    world.idle(ConnectionId(0), HostFeedback::Good);
+    assert_eq!(world.done(), ["close 0"], "a connection that becomes idle is closed");
+    world.scheduler.connection_closed(ConnectionId(0), HostFeedback::None, Vec::new(), NOW, &mut world.actions);
+    assert!(world.scheduler.is_quiet());
+}

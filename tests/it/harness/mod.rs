@@ -1,0 +1,46 @@
+//! What the tests of the whole daemon stand on: the real binary, fake mail hosts, a DNS server, and an SMTP client.
+//!
+//! | part | is |
+//! |---|---|
+//! | [`Lab`] | a loopback network of its own for one test, a DNS server in it, a temporary directory |
+//! | [`Mx`] | a mail host that does what a closure says, and records all it gets |
+//! | [`Dns`] | an authoritative server whose data and failures change while it runs |
+//! | [`Daemon`] | the process under test, its log, its signals, its admin socket |
+//! | [`Events`] | its event files, each line checked against docs/event.schema.json |
+//! | [`Client`] | an application that hands in mail |
+//!
+//! Waiting is always for something that can be seen, up to [`PATIENCE`]; nothing sleeps to let time pass.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    dead_code,
+    unused_imports,
+    reason = "helpers of tests: they may panic, they look at the clock to give up, and not every test uses all"
+)]
+
+mod client;
+mod config;
+mod daemon;
+mod dns;
+mod events;
+mod lab;
+mod mx;
+mod tls;
+mod watch;
+
+pub(crate) use client::{Client, Reply, simple};
+pub(crate) use config::ConfigText;
+pub(crate) use daemon::{Daemon, Signal};
+pub(crate) use dns::{Dns, DnsMode};
+pub(crate) use events::{Events, recipients};
+pub(crate) use lab::Lab;
+pub(crate) use mx::{Answer, Ask, Mx, MxOptions, MxTls, Stage, Transaction};
+pub(crate) use tls::Certificate;
+pub(crate) use watch::Watched;
+
+use std::time::Duration;
+
+/// How long a test waits for something that must happen. Only a failing test takes that long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
