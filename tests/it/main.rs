@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod dns;
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod fuzz_seeds;
 #[cfg(test)]
 mod harness;
