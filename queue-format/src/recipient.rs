@@ -27,6 +27,8 @@ pub struct RecipientState {
     pub delay_notices: u8,
     /// Unix milliseconds since when every attempt failed in the same way; 0: not failing.
     pub failing_since_ms: u64,
+    /// An attempt may have delivered without our knowing: the recipient's next event says so.
+    pub ambiguous: bool,
     /// Unix milliseconds: the time in the due key of the recipient's destination; 0: that of acceptance.
     pub next_attempt_ms: u64,
 }
@@ -56,11 +58,20 @@ impl RecipientOutcome {
     }
 }
 
+/// 0 or 1.
+fn decode_flag(fields: &mut Fields<'_>) -> Result<bool, FormatError> {
+    match fields.byte("ambiguous")? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(fields.out_of_range("ambiguous")),
+    }
+}
+
 impl RecipientState {
     /// At least as many bytes as [`RecipientState::encode`] appends.
     pub fn encoded_len_hint(&self) -> usize {
         let texts = self.last_reply.len() + self.last_rule.len() + self.last_host.len();
-        FRAME_BYTES + 2 + 4 * 8 + 4 * VARINT_BYTES_MAX + texts
+        FRAME_BYTES + 3 + 4 * 8 + 4 * VARINT_BYTES_MAX + texts
     }
 
     /// Appends the record.
@@ -69,6 +80,7 @@ impl RecipientState {
         frame::write(KIND, out, |out| {
             out.push(self.outcome as u8);
             out.push(self.delay_notices);
+            out.push(u8::from(self.ambiguous));
             put_u64(out, self.first_attempt_ms);
             put_u64(out, self.last_attempt_ms);
             put_u64(out, self.failing_since_ms);
@@ -88,6 +100,7 @@ impl RecipientState {
         let state = Self {
             outcome,
             delay_notices: fields.byte("delay_notices")?,
+            ambiguous: decode_flag(&mut fields)?,
             first_attempt_ms: fields.u64("first_attempt_ms")?,
             last_attempt_ms: fields.u64("last_attempt_ms")?,
             failing_since_ms: fields.u64("failing_since_ms")?,

@@ -13,7 +13,7 @@ use super::admin::query::{Action, Filter, ListQuery, Selection};
 use super::admin::{AdminError, Backend};
 use super::instance::Instance;
 use super::places::{self, Place, Places};
-use crate::delivery::dispatch::{Dispatcher, Ended, Request};
+use crate::delivery::dispatch::{Dispatcher, Ended};
 use crate::events::Health;
 use crate::net::BoxFuture;
 use crate::queue::{DueJob, HeldJob, JobKey, LoadError, Queue, RecipientOutcome, StoredMessage};
@@ -178,8 +178,7 @@ impl Control {
             changed |= self.dispatcher.command(due, command).await.map_err(ended)? > 0;
         }
         if let (Some(verdict), false) = (verdict, held.is_empty()) {
-            changed = true;
-            self.dispatcher.request(Request::Held { jobs: held, verdict }).await.map_err(ended)?;
+            changed |= self.dispatcher.settle_held(held, verdict).await.map_err(ended)? > 0;
         }
         Ok(changed)
     }

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::admin::AdminServer;
@@ -49,7 +49,8 @@ pub struct Instance {
     reloadable: Arc<ArcSwap<Reloadable>>,
     resolver: Arc<HickoryResolver>,
     dispatcher: Dispatcher,
-    dispatcher_task: JoinHandle<()>,
+    dispatcher_task: Mutex<Option<JoinHandle<()>>>,
+    dispatcher_alive: AbortHandle,
     events: Arc<WriterHandle>,
     clock: Arc<dyn Clock>,
     counts: Arc<Counts>,
@@ -63,8 +64,8 @@ impl Instance {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let opened = open_queue(&config, &clock)?;
         let queue = opened.queue.clone();
-        if let Some(since) = opened.unclean_since {
-            tracing::warn!(%since, "the last stop was not orderly; what was due then may have been sent and is marked so");
+        if !opened.was_clean {
+            tracing::warn!("the last stop was not orderly; what was due then may have been sent and is marked so");
         }
         if opened.swept_parts > 0 {
             tracing::info!(parts = opened.swept_parts, "removed parts of messages that were never accepted");
@@ -88,6 +89,8 @@ impl Instance {
         let shared = Shared::new(queue.clone(), Arc::clone(&clock), Arc::new(TcpDialer), Arc::clone(&reloadable));
         let counts = Arc::clone(&shared.counts);
         let reception = Reception::start(&config.listeners, ports).map_err(|error| error.to_string())?;
+        // From here on, what is due may be in flight.
+        queue.mark_running().map_err(|error| error.to_string())?;
         let (dispatcher, dispatcher_task) =
             Dispatcher::start(shared, assembly::scheduler_settings(&config), opened.handoffs, opened.unclean_since);
         let background = CancellationToken::new();
@@ -101,7 +104,8 @@ impl Instance {
             reloadable,
             resolver,
             dispatcher,
-            dispatcher_task,
+            dispatcher_alive: dispatcher_task.abort_handle(),
+            dispatcher_task: Mutex::new(Some(dispatcher_task)),
             events,
             clock,
             counts,
@@ -162,7 +166,7 @@ impl Instance {
 
     /// Why a part that nothing works without has ended; `None` while all live.
     pub fn failure(&self) -> Option<String> {
-        if self.dispatcher_task.is_finished() {
+        if self.dispatcher_alive.is_finished() {
             return Some("the dispatcher ended".to_owned());
         }
         if self.committer.is_finished() {
@@ -221,21 +225,23 @@ impl Instance {
     pub async fn stop(self: Arc<Self>) -> bool {
         let deadline = self.config().shutdown.deadline;
         let patience = deadline.saturating_sub(LAST_WRITES).max(deadline / 2);
-        let drained = tokio::time::timeout(patience, async {
+        let task = self.dispatcher_task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let dispatched = async {
             let _ = self.dispatcher.request(Request::Drain).await;
-            self.reception.drain(patience).await;
-            while !self.dispatcher_task.is_finished() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+            match task {
+                // A dispatcher that ended by a bug leaves deliveries in flight: that is no orderly stop.
+                Some(task) => tokio::time::timeout(patience, task).await.is_ok_and(|ended| ended.is_ok()),
+                None => false,
             }
-        });
-        let quiet = drained.await.is_ok();
+        };
+        let ((), quiet) = tokio::join!(self.reception.drain(patience), dispatched);
         if quiet {
             if let Err(error) = self.queue.mark_clean_stop().await {
                 tracing::error!(%error, "the orderly stop could not be noted");
             }
         } else {
             tracing::warn!("deliveries cut at the end of the drain time; they are due again at the next start");
-            self.dispatcher_task.abort();
+            self.dispatcher_alive.abort();
         }
         self.background.cancel();
         let events = Arc::clone(&self.events);

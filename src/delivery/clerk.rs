@@ -7,11 +7,11 @@ use tokio::sync::mpsc;
 
 use super::dispatch::Input;
 use super::shared::Shared;
-use crate::policy::{BounceClass, Disposition, Fault, classify};
+use crate::policy::{BounceClass, BounceType, Disposition, Fault, classify};
 use crate::queue::{
-    DueEntry, DueJob, Intake, JobKey, LoadError, Next, RecipientState, Settlement, StoredBody, StoredMessage,
+    DueEntry, DueJob, Intake, JobKey, LoadError, Next, Queue, RecipientState, Settlement, StoredBody, StoredMessage,
 };
-use crate::scheduler::settlement::{self, Attempt, Decided, Fate, Way, Words};
+use crate::scheduler::settlement::{self, Attempt, AttemptKind, Decided, Fate, Words};
 use crate::scheduler::{Lease, Payload, Settled, Verdict};
 use crate::types::{EnhancedStatus, Reply, ReplyCode, Stage, Timestamp};
 
@@ -37,16 +37,21 @@ pub(super) async fn load(
     if let Some(payload) = lease.payload.take() {
         return Some((lease, payload));
     }
-    let queue = shared.queue.clone();
+    let (queue, key, due_at, unverified) = (shared.queue.clone(), lease.key, lease.due_at, lease.unverified);
+    let read = tokio::task::spawn_blocking(move || read(&queue, key, due_at, unverified)).await;
     let id = lease.key.id;
-    let read = tokio::task::spawn_blocking(move || {
-        let Some(message) = queue.load(id)? else { return Ok(None) };
-        let body = queue.body(&message)?;
-        Ok(Some(Payload { message: Arc::new(message), body }))
-    });
-    let problem = match read.await {
-        Ok(Ok(Some(payload))) => return Some((lease, payload)),
-        Ok(Ok(None)) => "there is no such message any more".to_owned(),
+    let problem = match read {
+        Ok(Ok(Found::Message(payload))) => return Some((lease, payload)),
+        Ok(Ok(Found::NotAsSeen)) => {
+            // An operator's command came late: the job has moved on, and nothing is to be done.
+            let _ = inputs.send(Input::Gone(lease.key)).await;
+            return None;
+        }
+        Ok(Ok(Found::NothingPending)) => {
+            tracing::warn!(message_id = %id, group = lease.key.group, "a due key without anything to deliver is removed");
+            move_to(shared, &lease, Next::Gone, Settled::Out, inputs).await;
+            return None;
+        }
         Ok(Err(LoadError::Damaged(what))) => what,
         Ok(Err(LoadError::Store(error))) => {
             tracing::error!(message_id = %id, %error, "message cannot be read; tried again in a minute");
@@ -69,6 +74,33 @@ pub(super) async fn load(
     let due_at = lease.due_at.unwrap_or(Timestamp::EPOCH);
     move_to(shared, &lease, Next::Held { due_at, entry, reason: problem }, Settled::Out, inputs).await;
     None
+}
+
+/// What the queue has for a lease.
+enum Found {
+    Message(Payload),
+    /// The place that the lease names is empty.
+    NotAsSeen,
+    /// The message is gone, or none of the group's recipients is pending.
+    NothingPending,
+}
+
+/// Blocks. A held job, and one that an operator's command made, is looked up in its place first: between what the
+/// operator saw and now it may have been settled by somebody else.
+fn read(queue: &Queue, key: JobKey, due_at: Option<Timestamp>, unverified: bool) -> Result<Found, LoadError> {
+    let is_there = match due_at {
+        None => queue.hold_of(key)?.is_some(),
+        Some(due_at) => !unverified || queue.due_of(due_at, key)?.is_some(),
+    };
+    if !is_there {
+        return Ok(Found::NotAsSeen);
+    }
+    let Some(message) = queue.load(key.id)? else { return Ok(Found::NothingPending) };
+    if message.pending(key.group).next().is_none() {
+        return Ok(Found::NothingPending);
+    }
+    let body = queue.body(&message)?;
+    Ok(Found::Message(Payload { message: Arc::new(message), body }))
 }
 
 async fn release(shared: &Shared, lease: &Lease, message: &StoredMessage, inputs: &mpsc::Sender<Input>) {
@@ -145,30 +177,18 @@ async fn decide(shared: &Shared, lease: &Lease, payload: &Payload, verdict: &Ver
             &first_part
         }
     };
-    let attempt = Attempt {
-        message,
-        key: lease.key,
-        due_at: lease.due_at,
-        now,
-        ambiguous: lease.ambiguous,
-        counts: matches!(verdict, Verdict::Routing(_)),
-        way: &Way::default(),
-        original,
+    let kind = match verdict {
+        Verdict::Routing(_) => AttemptKind::Counts,
+        Verdict::Notice(_) => AttemptKind::Notice,
+        _ => AttemptKind::Decision,
     };
+    let (key, due_at) = (lease.key, lease.due_at);
+    let attempt = Attempt { message, key, due_at, now, ambiguous: lease.ambiguous, kind, original };
     let reloadable = shared.reloadable();
     let mut new_id = || shared.queue.new_id();
-    let Decided { mut settlement, mut settled, tally } =
+    let Decided { settlement, settled, tally } =
         settlement::settle(&attempt, &fates, &reloadable.settlement, &mut new_id);
-    // A notice changes what was told, not when it is due.
-    if let (Verdict::Notice(_), Next::Due { entry, .. }, Some(due_at)) = (verdict, &settlement.next, lease.due_at) {
-        settlement.next = Next::Due { at: due_at, entry: DueEntry { attempts: lease.attempts, ..entry.clone() } };
-        for (_, state) in &mut settlement.states {
-            state.next_attempt_ms = due_at.millis();
-        }
-        settled = Settled::Due { at: due_at, attempts: lease.attempts };
-    } else {
-        shared.counts.add(tally);
-    }
+    shared.counts.add(tally);
     commit(shared, settlement, settled, lease.key, inputs).await;
 }
 
@@ -190,7 +210,7 @@ fn fate(verdict: &Verdict, message: &StoredMessage, index: usize, now: Timestamp
         let mut verdict = Fault::ConnectionLost.verdict();
         (verdict.rule, verdict.class, verdict.disposition) = (rule.into(), class, disposition);
         let status = EnhancedStatus::new(a, b, c).expect("classes 4 and 5 with small numbers only");
-        Fate { index, verdict, status, words: Words::Local(text) }
+        Fate { index, verdict, status, words: Words::Local(text), way: Arc::default() }
     };
     match verdict {
         Verdict::Routing(failure) => settlement::routing_fate(failure, message, index, now),
@@ -199,14 +219,17 @@ fn fate(verdict: &Verdict, message: &StoredMessage, index: usize, now: Timestamp
         }
         Verdict::Cancelled => {
             let text = "cancelled by the operator".to_owned();
-            local(settlement::CANCELLED_RULE, BounceClass::Policy, Disposition::Bounced, (5, 7, 0), text)
+            let mut fate =
+                local(settlement::CANCELLED_RULE, BounceClass::Policy, Disposition::Bounced, (5, 7, 0), text);
+            fate.verdict.bounce_type = BounceType::Undetermined;
+            fate
         }
         Verdict::Expired(reason) => match last_reply.as_deref().and_then(parse_reply) {
             // The stage is not kept; a reply that deferred a recipient came to RCPT or later.
             Some(reply) => {
                 let verdict = classify(&reply, Stage::Rcpt).expired();
                 let status = EnhancedStatus::new(4, 4, 7).expect("class 4");
-                Fate { index, verdict, status, words: Words::Reply(reply) }
+                Fate { index, verdict, status, words: Words::Reply(reply), way: Arc::default() }
             }
             None => {
                 let last = last_reply.filter(|text| !text.is_empty()).or_else(|| reason.clone());

@@ -3,7 +3,7 @@
 //! It waits for nothing but its own inputs: lookups, connections, settlements and reads of the queue run in tasks of
 //! their own and report back. So one dead name server, one slow host or one busy disk stops nobody else.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::queue::{DueJob, DuePage, Handoff, HeldJob, JobKey};
 use crate::scheduler::core::Scheduler;
 use crate::scheduler::{
     Action, Command, ConnectionId, HostFeedback, Lease, RoutingFailure, RoutingFailureKind, Settings, Settled,
-    SiteName, SiteReport, Totals, Verdict, Whereabouts,
+    SiteReport, Totals, Verdict, Whereabouts,
 };
 use crate::types::{Domain, Timestamp};
 
@@ -31,9 +31,13 @@ pub(super) const INPUTS_MAX: usize = 8_192;
 const BATCH: usize = 256;
 /// Settlements without a connection that run at once; the others wait in line.
 const CLERKS_MAX: usize = 64;
+/// Settlements in that line above which operators' commands wait.
+const CLERK_LINE_MAX: usize = 4_096;
+/// How long such a command waits before it asks again.
+const LINE_PAUSE: Duration = Duration::from_millis(20);
 /// Longest sleep: a wall clock that jumps is noticed after this time.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
-/// Routes remembered for sites; above, those of sites the scheduler forgot are dropped.
+/// Routes remembered for domains; above, those of domains that the scheduler forgot are dropped.
 const ROUTES_MAX: usize = 100_000;
 
 /// What the dispatcher hears.
@@ -41,6 +45,7 @@ pub(super) enum Input {
     Resolved {
         domain: Domain,
         outcome: RouteOutcome,
+        generation: u64,
     },
     Idle {
         connection: ConnectionId,
@@ -62,6 +67,8 @@ pub(super) enum Input {
         key: JobKey,
         at: Timestamp,
     },
+    /// An operator's command came late: the job is not where it was seen.
+    Gone(JobKey),
     ClerkDone,
     Paged(Result<DuePage, StoreError>),
     Request(Request),
@@ -79,8 +86,8 @@ pub enum Request {
         jobs: Vec<DueJob>,
         /// What to do.
         command: Command,
-        /// How many did.
-        reply: oneshot::Sender<usize>,
+        /// How many did; `None`: too many settlements wait, ask again.
+        reply: oneshot::Sender<Option<usize>>,
     },
     /// Release or cancel held jobs.
     Held {
@@ -88,6 +95,8 @@ pub enum Request {
         jobs: Vec<HeldJob>,
         /// What to do.
         verdict: Verdict,
+        /// How many are done now; `None`: too many settlements wait, ask again.
+        reply: oneshot::Sender<Option<usize>>,
     },
     /// Totals and the busiest sites.
     Report {
@@ -130,6 +139,8 @@ impl Dispatcher {
             routes: HashMap::new(),
             clerks: 0,
             clerk_line: VecDeque::new(),
+            held_at_work: HashSet::new(),
+            generation: 0,
             draining: false,
         };
         let task = tokio::spawn(run.run(receiver, handoffs));
@@ -150,11 +161,29 @@ impl Dispatcher {
 }
 
 impl Dispatcher {
-    /// Applies a command; returns how many jobs took it. The others are in flight.
+    /// Applies a command; returns how many jobs took it. The others are in flight, or no longer as they were seen. Waits
+    /// while many settlements are in line.
     pub async fn command(&self, jobs: Vec<DueJob>, command: Command) -> Result<usize, Ended> {
-        let (reply, answer) = oneshot::channel();
-        self.request(Request::Command { jobs, command, reply }).await?;
-        answer.await.map_err(|_| Ended)
+        loop {
+            let (reply, answer) = oneshot::channel();
+            self.request(Request::Command { jobs: jobs.clone(), command: command.clone(), reply }).await?;
+            if let Some(took) = answer.await.map_err(|_| Ended)? {
+                return Ok(took);
+            }
+            tokio::time::sleep(LINE_PAUSE).await;
+        }
+    }
+
+    /// Releases or cancels held jobs; returns how many. Waits while many settlements are in line.
+    pub async fn settle_held(&self, jobs: Vec<HeldJob>, verdict: Verdict) -> Result<usize, Ended> {
+        loop {
+            let (reply, answer) = oneshot::channel();
+            self.request(Request::Held { jobs: jobs.clone(), verdict: verdict.clone(), reply }).await?;
+            if let Some(took) = answer.await.map_err(|_| Ended)? {
+                return Ok(took);
+            }
+            tokio::time::sleep(LINE_PAUSE).await;
+        }
     }
 
     /// Asks where jobs are.
@@ -175,9 +204,13 @@ struct Run {
     scheduler: Scheduler,
     inputs: mpsc::Sender<Input>,
     workers: HashMap<ConnectionId, mpsc::Sender<Order>>,
-    routes: HashMap<SiteName, Arc<Route>>,
+    routes: HashMap<Domain, Arc<Route>>,
     clerks: usize,
     clerk_line: VecDeque<(Lease, Verdict)>,
+    /// Held jobs that a clerk has, or will have: they are not in the scheduler.
+    held_at_work: HashSet<JobKey>,
+    /// Rises with each reload: an answer to a question from before it is asked again.
+    generation: u64,
     draining: bool,
 }
 
@@ -189,6 +222,7 @@ impl Run {
         let mut handoffs_open = true;
         let sleep = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(sleep);
+        let mut last = self.shared.clock.now();
         while !(self.draining && self.is_quiet()) {
             tokio::select! {
                 _ = receiver.recv_many(&mut inputs, BATCH) => {}
@@ -196,6 +230,15 @@ impl Run {
                 () = &mut sleep => {}
             }
             let now = self.shared.clock.now();
+            if now < last {
+                self.scheduler.clock_went_back(last.since(now), now);
+            }
+            last = now;
+            // Acceptance comes before all else that can be heard of a message: a page may show it first, and it must not
+            // be taken for new once it is settled.
+            while let Ok(handoff) = handoffs.try_recv() {
+                accepted.push(handoff);
+            }
             for handoff in accepted.drain(..) {
                 self.scheduler.accepted(handoff, now, &mut actions);
             }
@@ -221,16 +264,35 @@ impl Run {
     fn take(&mut self, input: Input, actions: &mut Vec<Action>) {
         let now = self.shared.clock.now();
         match input {
-            Input::Resolved { domain, outcome } => self.resolved(&domain, outcome, actions),
+            Input::Resolved { domain, generation, .. } if generation != self.generation => {
+                actions.push(Action::Resolve(domain));
+            }
+            Input::Resolved { domain, outcome, .. } => self.resolved(&domain, outcome, actions),
             Input::Idle { connection, feedback } => self.scheduler.connection_idle(connection, feedback, now, actions),
             Input::Closed { connection, feedback, unserved } => {
                 self.workers.remove(&connection);
                 metrics::gauge!(metric::OUTBOUND_CONNECTIONS).set(self.workers.len() as f64);
                 self.scheduler.connection_closed(connection, feedback, unserved, now, actions);
             }
-            Input::Settled { key, settled } => self.scheduler.settled(key, settled, now, actions),
-            Input::Released(job) => self.scheduler.released(&job, now, actions),
-            Input::Postponed { key, at } => self.scheduler.postponed(key, at, now, actions),
+            Input::Settled { key, settled } => {
+                if !self.held_at_work.remove(&key) {
+                    self.scheduler.settled(key, settled, now, actions);
+                }
+            }
+            Input::Released(job) => {
+                self.held_at_work.remove(&job.key);
+                self.scheduler.released(&job, now, actions);
+            }
+            Input::Gone(key) => {
+                if !self.held_at_work.remove(&key) {
+                    self.scheduler.gone(key, now, actions);
+                }
+            }
+            Input::Postponed { key, at } => {
+                if !self.held_at_work.remove(&key) {
+                    self.scheduler.postponed(key, at, now, actions);
+                }
+            }
             Input::ClerkDone => {
                 self.clerks -= 1;
                 self.start_clerks();
@@ -254,21 +316,24 @@ impl Run {
         // Whoever asked may have gone; an answer to nobody is no failure.
         match request {
             Request::Flush => self.scheduler.flush(now, actions),
-            Request::Reload(settings) => self.scheduler.reload(settings, now, actions),
-            Request::Command { jobs, command, reply } => {
-                let took = jobs.iter().filter(|job| self.scheduler.command(job, &command, now, actions)).count();
-                let _ = reply.send(took);
+            Request::Reload(settings) => {
+                self.generation += 1;
+                self.scheduler.reload(settings, now, actions);
             }
-            Request::Held { jobs, verdict } => {
-                let lease = |job: HeldJob| Lease {
-                    key: job.key,
-                    due_at: None,
-                    attempts: job.entry.attempts,
-                    ambiguous: false,
-                    payload: None,
-                };
-                let leases = jobs.into_iter().map(lease);
-                actions.extend(leases.map(|lease| Action::Settle { lease, verdict: verdict.clone() }));
+            Request::Command { reply, .. } if self.clerk_line.len() >= CLERK_LINE_MAX => {
+                let _ = reply.send(None);
+            }
+            Request::Command { jobs, command, reply } => {
+                let took = jobs.iter().filter(|job| {
+                    !self.held_at_work.contains(&job.key) && self.scheduler.command(job, &command, now, actions)
+                });
+                let _ = reply.send(Some(took.count()));
+            }
+            Request::Held { reply, .. } if self.clerk_line.len() >= CLERK_LINE_MAX => {
+                let _ = reply.send(None);
+            }
+            Request::Held { jobs, verdict, reply } => {
+                let _ = reply.send(Some(self.settle_held(jobs, &verdict, actions)));
             }
             Request::Report { sites_max, reply } => {
                 let _ = reply.send((self.scheduler.totals(), self.scheduler.report(sites_max, now)));
@@ -284,6 +349,21 @@ impl Run {
         }
     }
 
+    /// Gives held jobs to clerks, each to one at a time.
+    fn settle_held(&mut self, jobs: Vec<HeldJob>, verdict: &Verdict, actions: &mut Vec<Action>) -> usize {
+        let mut taken = 0;
+        for job in jobs {
+            if self.scheduler.knows(job.key) || !self.held_at_work.insert(job.key) {
+                continue;
+            }
+            taken += 1;
+            let (key, attempts) = (job.key, job.entry.attempts);
+            let lease = Lease { key, due_at: None, attempts, ambiguous: false, unverified: true, payload: None };
+            actions.push(Action::Settle { lease, verdict: verdict.clone() });
+        }
+        taken
+    }
+
     fn resolved(&mut self, domain: &Domain, outcome: RouteOutcome, actions: &mut Vec<Action>) {
         let now = self.shared.clock.now();
         let failure = |kind, status, text, rule| RoutingFailure { kind, status, text, rule };
@@ -291,10 +371,10 @@ impl Run {
             RouteOutcome::Route(route) => {
                 let (site, expires_at) = (route.site.clone(), route.expires_at);
                 if self.routes.len() >= ROUTES_MAX {
-                    let known: std::collections::HashSet<_> = self.scheduler.site_names().cloned().collect();
-                    self.routes.retain(|site, _| known.contains(site));
+                    let scheduler = &self.scheduler;
+                    self.routes.retain(|domain, _| scheduler.knows_domain(domain));
                 }
-                self.routes.insert(site.clone(), route);
+                self.routes.insert(domain.clone(), route);
                 return self.scheduler.resolved(domain, site, expires_at, now, actions);
             }
             RouteOutcome::Permanent { status, text, rule } => {
@@ -313,14 +393,14 @@ impl Run {
     fn perform(&mut self, action: Action) {
         match action {
             Action::Resolve(domain) => {
-                let (shared, inputs) = (Arc::clone(&self.shared), self.inputs.clone());
+                let (shared, inputs, generation) = (Arc::clone(&self.shared), self.inputs.clone(), self.generation);
                 tokio::spawn(async move {
                     let outcome = shared.reloadable().router.route(&domain).await;
                     // An error means that the dispatcher has ended, and the job waits on disk.
-                    let _ = inputs.send(Input::Resolved { domain, outcome }).await;
+                    let _ = inputs.send(Input::Resolved { domain, outcome, generation }).await;
                 });
             }
-            Action::Open { connection, site, jobs, .. } => self.open(connection, &site, jobs),
+            Action::Open { connection, domain, jobs, .. } => self.open(connection, &domain, jobs),
             Action::Assign { connection, jobs } => self.order(connection, Order::Deliver(jobs)),
             Action::Close(connection) => self.order(connection, Order::Close),
             Action::Settle { lease, verdict } => {
@@ -336,9 +416,11 @@ impl Run {
         }
     }
 
-    fn open(&mut self, connection: ConnectionId, site: &SiteName, jobs: Vec<Lease>) {
-        let Some(route) = self.routes.get(site) else {
-            unreachable!("a site is known to the scheduler only by a route that is kept for it")
+    fn open(&mut self, connection: ConnectionId, domain: &Domain, jobs: Vec<Lease>) {
+        let Some(route) = self.routes.get(domain) else {
+            // Pruned with a domain that had been forgotten: the jobs find their way anew.
+            self.scheduler.forget_route(domain);
+            return self.hand_back(connection, jobs);
         };
         let orders = Worker::start(Arc::clone(&self.shared), Arc::clone(route), connection, jobs, self.inputs.clone());
         self.workers.insert(connection, orders);
@@ -351,14 +433,17 @@ impl Run {
         if let Some(Err(error)) = self.workers.get(&connection).map(|worker| worker.try_send(order)) {
             match error.into_inner() {
                 Order::Close => {}
-                Order::Deliver(unserved) => {
-                    let (inputs, feedback) = (self.inputs.clone(), HostFeedback::None);
-                    tokio::spawn(async move {
-                        let _ = inputs.send(Input::Closed { connection, feedback, unserved }).await;
-                    });
-                }
+                Order::Deliver(unserved) => self.hand_back(connection, unserved),
             }
         }
+    }
+
+    /// Tells this task itself that a connection is no more; in a task of its own, as its channel may be full.
+    fn hand_back(&self, connection: ConnectionId, unserved: Vec<Lease>) {
+        let (inputs, feedback) = (self.inputs.clone(), HostFeedback::None);
+        tokio::spawn(async move {
+            let _ = inputs.send(Input::Closed { connection, feedback, unserved }).await;
+        });
     }
 
     fn start_clerks(&mut self) {

@@ -13,7 +13,7 @@ use super::worker::Unreached;
 use crate::events::metric;
 use crate::policy::{BounceClass, Disposition, Fault, Scope, classify};
 use crate::queue::{Intake, StoredBody, StoredMessage};
-use crate::scheduler::settlement::{self, AMBIGUOUS_RULE, Attempt, Fate, Way, Words};
+use crate::scheduler::settlement::{self, AMBIGUOUS_RULE, Attempt, AttemptKind, Fate, Way, Words};
 use crate::scheduler::{HostFeedback, Lease, Payload, RoutingFailure, RoutingFailureKind};
 use crate::smtp::client::LossReason;
 use crate::types::{EnhancedStatus, Recipient, Reply, Severity, Timestamp};
@@ -44,6 +44,11 @@ impl Results {
         self.pending.is_empty()
     }
 
+    /// Nothing is known of any recipient yet.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.fates.is_empty()
+    }
+
     /// The host sent us away before it tried anything: no attempt was made.
     pub(super) fn should_give_back(&self) -> bool {
         self.give_back
@@ -62,8 +67,8 @@ impl Results {
         (indices, recipients)
     }
 
-    /// Takes in a transaction. `first` says that it was the first of its connection.
-    pub(super) fn take(&mut self, indices: &[usize], result: SendResult, first: bool) {
+    /// Takes in a transaction and the way it went. `first` says that it was the first of its connection.
+    pub(super) fn take(&mut self, indices: &[usize], result: SendResult, way: &Arc<Way>, first: bool) {
         if result.stale && self.stale < STALE_MAX {
             // The host had closed an idle connection: again on a new one.
             self.stale += 1;
@@ -83,7 +88,7 @@ impl Results {
         let fates: Vec<Fate> = indices
             .iter()
             .zip(result.recipients)
-            .map(|(index, result)| fate(*index, result, &mut self.feedback))
+            .map(|(index, result)| Fate { way: Arc::clone(way), ..fate(*index, result, &mut self.feedback) })
             .collect();
         // A host that takes only so many recipients at once gets the others in the next transaction: no attempt is lost.
         let progress = fates.iter().any(|fate| fate.verdict.class != BounceClass::TooManyRecipients);
@@ -100,9 +105,9 @@ impl Results {
         }
     }
 
-    fn fail_all(&mut self, make: impl Fn(usize, &StoredMessage) -> Fate) {
+    fn fail_all(&mut self, way: &Arc<Way>, make: impl Fn(usize, &StoredMessage) -> Fate) {
         for index in std::mem::take(&mut self.pending) {
-            let fate = make(index, &self.message);
+            let fate = Fate { way: Arc::clone(way), ..make(index, &self.message) };
             self.fates.push(fate);
         }
     }
@@ -111,7 +116,6 @@ impl Results {
     pub(super) async fn settle(
         self,
         shared: &Arc<Shared>,
-        way: &Way,
         leases: Vec<Lease>,
         payload: &Payload,
         inputs: &mpsc::Sender<Input>,
@@ -128,8 +132,7 @@ impl Results {
                 due_at: lease.due_at,
                 now,
                 ambiguous: lease.ambiguous,
-                counts: true,
-                way,
+                kind: AttemptKind::Counts,
                 original: &original,
             };
             let mut new_id = || shared.queue.new_id();
@@ -188,7 +191,7 @@ fn fate(index: usize, result: RecipientResult, feedback: &mut HostFeedback) -> F
         RecipientResult::Unsendable { status, text } => {
             let too_large = status.subject() == 3;
             let fault = if too_large { Fault::TooLarge } else { Fault::NeedsSmtpUtf8 };
-            Fate { index, verdict: fault.verdict(), status, words: Words::Local(text.into()) }
+            Fate { index, verdict: fault.verdict(), status, words: Words::Local(text.into()), way: Arc::default() }
         }
     }
 }
@@ -203,7 +206,7 @@ fn words(fate: &Fate) -> String {
 fn replied(index: usize, reply: Reply, stage: Stage) -> Fate {
     let verdict = classify(&reply, stage);
     let status = reply.enhanced().unwrap_or_else(|| default_status(&reply, verdict.disposition));
-    Fate { index, verdict, status, words: Words::Reply(reply) }
+    Fate { index, verdict, status, words: Words::Reply(reply), way: Arc::default() }
 }
 
 /// RFC 3463 x.0.0 where the peer gave no enhanced status.
@@ -225,15 +228,21 @@ fn lost(index: usize, loss: &Loss) -> Fate {
         LossReason::Protocol(_) => Fault::Protocol,
         _ => Fault::ConnectionLost,
     };
-    Fate { index, verdict: fault.verdict(), status: fault.status(), words: Words::Local(loss.to_string()) }
+    Fate {
+        index,
+        verdict: fault.verdict(),
+        status: fault.status(),
+        words: Words::Local(loss.to_string()),
+        way: Arc::default(),
+    }
 }
 
 /// No connection: every recipient fares the same.
-pub(super) fn connect_fates(unreached: &Unreached, results: &mut Results, now: Timestamp) {
+pub(super) fn connect_fates(unreached: &Unreached, way: &Arc<Way>, results: &mut Results, now: Timestamp) {
     match unreached {
         Unreached::Failed { host, address, failure } => {
             let place = format!("{host}[{}]", address.ip());
-            results.fail_all(|index, _| match &failure.cause {
+            results.fail_all(way, |index, _| match &failure.cause {
                 ConnectCause::Refused(reply) => {
                     let mut fate = replied(index, reply.clone(), failure.stage);
                     // What a greeting says is about us and the host: the recipient is not at fault.
@@ -247,7 +256,7 @@ pub(super) fn connect_fates(unreached: &Unreached, results: &mut Results, now: T
                         _ => Fault::ConnectionLost,
                     };
                     let words = Words::Local(format!("{place}: {failure}"));
-                    Fate { index, verdict: fault.verdict(), status: fault.status(), words }
+                    Fate { index, verdict: fault.verdict(), status: fault.status(), words, way: Arc::default() }
                 }
             });
         }
@@ -259,11 +268,19 @@ pub(super) fn connect_fates(unreached: &Unreached, results: &mut Results, now: T
             };
             let (status, text, rule) = (failure.status(), failure.to_string(), failure.rule());
             let failure = RoutingFailure { kind, status, text, rule };
-            results.fail_all(|index, message| settlement::routing_fate(&failure, message, index, now));
+            results.fail_all(way, |index, message| settlement::routing_fate(&failure, message, index, now));
         }
-        Unreached::NoHosts => results.fail_all(|index, _| {
+        // These are given back before.
+        Unreached::StaleRoute => {}
+        Unreached::NoHosts => results.fail_all(way, |index, _| {
             let words = Words::Local("the route has no hosts".to_owned());
-            Fate { index, verdict: Fault::DnsFailed.verdict(), status: Fault::DnsFailed.status(), words }
+            Fate {
+                index,
+                verdict: Fault::DnsFailed.verdict(),
+                status: Fault::DnsFailed.status(),
+                words,
+                way: Arc::default(),
+            }
         }),
     }
 }

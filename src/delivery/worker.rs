@@ -15,7 +15,7 @@ use super::clerk;
 use super::dispatch::Input;
 use super::outcome::{Results, connect_fates};
 use super::route::{Hop, HopHost, Route, RouteFailure};
-use super::session::{BodyReader, BodySource, ConnectFailure, Session, Target, Transaction, connect};
+use super::session::{BodyReader, BodySource, ConnectCause, ConnectFailure, Session, Target, Transaction, connect};
 use super::settings::NextHop;
 use super::shared::{Reloadable, Shared, source_for};
 use crate::events::metric;
@@ -23,7 +23,8 @@ use crate::net::BoxFuture;
 use crate::queue::{Queue, StoredBody};
 use crate::scheduler::settlement::Way;
 use crate::scheduler::{ConnectionId, HostFeedback, Lease, Payload};
-use crate::types::MessageId;
+use crate::smtp::client::LossReason;
+use crate::types::{MessageId, Reply, Severity};
 
 /// An assignment and a close may wait at once.
 const ORDERS_MAX: usize = 2;
@@ -116,11 +117,13 @@ impl Worker {
     async fn deliver(&mut self, jobs: Vec<Lease>) -> Progress {
         let mut leases = Vec::with_capacity(jobs.len());
         let mut payload: Option<Payload> = None;
+        // What came with acceptance is true for all jobs of the message only while none of them had an attempt.
+        let as_accepted = jobs.iter().all(|job| job.payload.is_some() && job.attempts == 0);
         for mut lease in jobs {
             // All jobs of an assignment are of one message.
-            lease.payload = lease.payload.take().or_else(|| payload.clone());
+            lease.payload = if as_accepted { lease.payload } else { None };
             if let Some((lease, loaded)) = clerk::load(&self.shared, lease, &self.inputs).await {
-                payload.get_or_insert(loaded);
+                payload = Some(loaded);
                 leases.push(lease);
             }
         }
@@ -136,8 +139,12 @@ impl Worker {
                 && let Err(failure) = self.connect(&reloadable, payload.message.id).await
             {
                 let feedback = failure.feedback();
-                connect_fates(&failure, &mut results, self.shared.clock.now());
-                results.settle(&self.shared, &self.way, leases, &payload, &self.inputs).await;
+                if failure.is_no_attempt() && results.is_untouched() {
+                    return Progress::Over(feedback, with_payload(leases, &payload));
+                }
+                let way = Arc::new(self.way.clone());
+                connect_fates(&failure, &way, &mut results, self.shared.clock.now());
+                results.settle(&self.shared, leases, &payload, &self.inputs).await;
                 return Progress::Over(feedback, Vec::new());
             }
             self.send(&reloadable, &payload, &mut results).await;
@@ -146,7 +153,7 @@ impl Worker {
             }
         }
         let feedback = results.feedback();
-        results.settle(&self.shared, &self.way, leases, &payload, &self.inputs).await;
+        results.settle(&self.shared, leases, &payload, &self.inputs).await;
         self.progress(feedback, Vec::new())
     }
 
@@ -189,7 +196,7 @@ impl Worker {
         self.way.dsn_passed = result.dsn_passed;
         let first = session.transactions() <= 1;
         let reusable = session.is_reusable();
-        results.take(&indices, result, first);
+        results.take(&indices, result, &Arc::new(self.way.clone()), first);
         if !reusable {
             self.session = None;
         }
@@ -236,6 +243,10 @@ impl Worker {
         let settings = &reloadable.settings;
         let source = source_for(settings, &address);
         let login = self.route.login.as_ref().and_then(|login| reloadable.logins.get(login)).cloned();
+        if self.route.login.is_some() && login.is_none() {
+            // A reload took this route away: never without the login that it asks for.
+            return Err(Unreached::StaleRoute);
+        }
         let target = Target {
             host: match &hop.host {
                 HopHost::Name(name) => NextHop::Host(name.clone()),
@@ -296,17 +307,43 @@ pub(super) enum Unreached {
     NoAddress(RouteFailure),
     /// The route has no hosts.
     NoHosts,
+    /// A reload replaced the route.
+    StaleRoute,
 }
 
 impl Unreached {
+    /// The host sent us away before anything was tried (4yz to the connection), or the way is out of date: not an attempt
+    /// of any message.
+    fn is_no_attempt(&self) -> bool {
+        match self {
+            Unreached::Failed { failure, .. } => is_busy(failure).is_some(),
+            Unreached::StaleRoute => true,
+            Unreached::NoAddress(_) | Unreached::NoHosts => false,
+        }
+    }
+
     fn feedback(&self) -> HostFeedback {
         match self {
+            Unreached::StaleRoute => HostFeedback::None,
+            Unreached::Failed { host, address, failure } if is_busy(failure).is_some() => {
+                HostFeedback::Busy(format!("{host}[{}]: {failure}", address.ip()))
+            }
             Unreached::Failed { host, address, failure } => {
                 HostFeedback::Unreachable(format!("{host}[{}]: {failure}", address.ip()))
             }
             Unreached::NoAddress(failure) => HostFeedback::Unreachable(failure.to_string()),
             Unreached::NoHosts => HostFeedback::Unreachable("the route has no hosts".to_owned()),
         }
+    }
+}
+
+/// The 4yz by which a host sent a connection away.
+fn is_busy(failure: &ConnectFailure) -> Option<&Reply> {
+    match &failure.cause {
+        ConnectCause::Refused(reply) | ConnectCause::Lost(LossReason::ShuttingDown(reply)) => {
+            Some(reply).filter(|reply| reply.severity() == Severity::Transient)
+        }
+        _ => None,
     }
 }
 

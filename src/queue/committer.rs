@@ -143,6 +143,7 @@ impl Committer {
         let patience = match (self.backlog.is_empty(), self.unsynced_since) {
             (false, _) => RETRY_AFTER,
             (true, Some(since)) => LAZY_SYNC_AFTER.saturating_sub(since.elapsed()),
+            (true, None) if self.health.failure().is_some() => RETRY_AFTER,
             (true, None) => {
                 return self.inbox.recv().map_or(Wake::Closed, Wake::Transaction);
             }
@@ -284,11 +285,15 @@ impl Committer {
     }
 
     fn sync_now(&mut self) {
-        if self.unsynced_since.is_none() {
-            return;
-        }
-        match self.store.sync() {
+        let result = match (self.unsynced_since, self.health.failure()) {
+            (Some(_), _) => self.store.sync(),
+            // Intake is refused while the store fails: somebody must find out that it works again.
+            (None, Some(_)) => self.store.write(&[meta_put(super::meta::JOBS, self.size.jobs)], true),
+            (None, None) => return,
+        };
+        match result {
             Ok(()) => {
+                self.health.store_works();
                 self.unsynced_since = None;
                 self.outbox.synced();
             }

@@ -8,5 +8,7 @@ pub(super) const MESSAGES: &str = "messages";
 pub(super) const JOBS: &str = "jobs";
 /// The last event that every file holds.
 pub(super) const EVENTS_CONSUMED: &str = "events_consumed";
+/// Time of the first start after the last unclean stop.
+pub(super) const UNCLEAN_SINCE: &str = "unclean_since";
 /// Time of the last clean stop; absent while running and after a crash.
 pub(super) const CLEAN_STOP: &str = "clean_stop";

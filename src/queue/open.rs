@@ -59,8 +59,11 @@ pub struct Opened {
     pub handoffs: mpsc::Receiver<Handoff>,
     /// The committer's thread: ends after the last handle is dropped and everything is synced.
     pub committer: JoinHandle<()>,
-    /// Set after a crash or power cut: jobs that were due before this time may have been in flight (promise 3).
+    /// The last crash or power cut, if there ever was one: jobs that were due before it and are still due as they were
+    /// then may have been in flight (promise 3).
     pub unclean_since: Option<Timestamp>,
+    /// The last stop was orderly.
+    pub was_clean: bool,
     /// Body parts of messages that never came to be, now removed.
     pub swept_parts: u64,
 }
@@ -81,8 +84,8 @@ impl Queue {
         let consumed = EventId::new(read_meta(&*store, meta::EVENTS_CONSUMED)?.unwrap_or(0));
         let last = last_event(&*store)?.max(consumed);
         let clean = fresh || read_meta(&*store, meta::CLEAN_STOP)?.is_some();
+        let unclean_since = unclean_since(&*store, clean, clock.now())?;
         let swept_parts = sweep_parts(&*store)?;
-        mark_running(&*store)?;
         let outbox = Arc::new(QueueOutbox::new(Arc::clone(&store), last, consumed));
         let health = Arc::new(Health::new(size));
         let (transactions, inbox) = crossbeam::channel::bounded(TRANSACTIONS_MAX);
@@ -93,7 +96,6 @@ impl Queue {
             .name("committer".to_owned())
             .spawn(move || committer.run())
             .map_err(OpenError::Thread)?;
-        let unclean_since = (!clean).then(|| clock.now());
         let inner = Inner {
             store,
             outbox,
@@ -109,7 +111,7 @@ impl Queue {
         };
         let queue = Queue(Arc::new(inner));
         queue.reload(settings);
-        Ok(Opened { queue, handoffs: handoff_receiver, committer, unclean_since, swept_parts })
+        Ok(Opened { queue, handoffs: handoff_receiver, committer, unclean_since, was_clean: clean, swept_parts })
     }
 }
 
@@ -142,10 +144,23 @@ fn last_event(store: &dyn Store) -> Result<EventId, OpenError> {
     Ok(last.and_then(|(key, _)| format::parse_outbox_key(&key)).map_or(EventId::NONE, EventId::new))
 }
 
-/// From here until a clean stop, whatever is due may be in flight.
-fn mark_running(store: &dyn Store) -> Result<(), OpenError> {
-    let change = Change::Delete { family: Family::Meta, key: Key::new(meta::CLEAN_STOP.as_bytes()) };
-    Ok(store.write(&[change], true)?)
+/// The last unclean stop. What was due then and was not tried since is still due as it was then, however many orderly
+/// stops came after: so the time is kept for good.
+fn unclean_since(store: &dyn Store, clean: bool, now: Timestamp) -> Result<Option<Timestamp>, OpenError> {
+    if clean {
+        return Ok(read_meta(store, meta::UNCLEAN_SINCE)?.map(Timestamp::from_millis));
+    }
+    store.write(&[meta_put(meta::UNCLEAN_SINCE, now.millis())], true)?;
+    Ok(Some(now))
+}
+
+impl Queue {
+    /// From here until a clean stop, whatever is due may be in flight. Called right before deliveries begin, so that a start
+    /// that fails for other reasons changes nothing. Blocks.
+    pub fn mark_running(&self) -> Result<(), StoreError> {
+        let change = Change::Delete { family: Family::Meta, key: Key::new(meta::CLEAN_STOP.as_bytes()) };
+        self.0.store.write(&[change], true)
+    }
 }
 
 /// Removes body parts whose message was never accepted: written ahead by a session that a crash ended.

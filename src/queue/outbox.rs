@@ -140,7 +140,11 @@ impl Outbox for QueueOutbox {
             meta_put(meta::EVENTS_CONSUMED, through.value()),
         ];
         // Not synced: where a power cut takes it back, the event files themselves tell what they hold.
-        self.store.write(&changes, false).map_err(outbox_error)?;
+        if let Err(error) = self.store.write(&changes, false) {
+            // Nothing is lost: they stay, and are asked for again. The committer tells of the store's state.
+            tracing::warn!(%error, "consumed events stay in the queue for now");
+            return Ok(());
+        }
         let mut state = self.lock();
         state.consumed = state.consumed.max(through);
         while state.window.front().is_some_and(|event| event.id <= through) {

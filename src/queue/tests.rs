@@ -92,7 +92,9 @@ impl World {
     fn open(&mut self) {
         let clock: Arc<dyn Clock> = self.clock.clone();
         let settings = Settings { free_space_reserve_bytes: 0, ..Settings::default() };
-        self.opened = Some(Queue::open(Arc::clone(&self.store), &settings, clock, 7).unwrap());
+        let opened = Queue::open(Arc::clone(&self.store), &settings, clock, 7).unwrap();
+        opened.queue.mark_running().unwrap();
+        self.opened = Some(opened);
     }
 
     /// Ends the queue as the end of the process does; the committer's last sync included.
@@ -149,6 +151,7 @@ impl World {
             last_host: String::new(),
             delay_notices: 0,
             failing_since_ms: 0,
+            ambiguous: false,
             next_attempt_ms: 0,
         };
         let states = message.pending(key.group).map(|index| (u32::try_from(index).unwrap(), state.clone())).collect();
@@ -401,7 +404,14 @@ fn an_orderly_stop_is_remembered_and_a_newer_format_is_refused() {
         assert!(world.opened.as_ref().unwrap().unclean_since.is_none());
         world.close();
         world.open();
-        assert!(world.opened.as_ref().unwrap().unclean_since.is_some());
+        let unclean_since = world.opened.as_ref().unwrap().unclean_since;
+        assert!(unclean_since.is_some());
+        world.queue().mark_clean_stop().await.unwrap();
+        world.close();
+        world.open();
+        let opened = world.opened.as_ref().unwrap();
+        assert!(opened.was_clean);
+        assert_eq!(opened.unclean_since, unclean_since, "what was due then and not tried since is still doubtful");
         world.close();
         world.store.write(&[committer::meta_put(meta::FORMAT, 99)], true).unwrap();
         let refused = Queue::open(Arc::clone(&world.store), &Settings::default(), world.clock.clone(), 1).err();

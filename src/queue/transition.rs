@@ -35,6 +35,8 @@ pub struct Settlement {
 pub enum Next {
     /// All its recipients ended.
     Ended(EndGroup),
+    /// There is nothing to deliver: only its key goes.
+    Gone,
     /// It is due again.
     Due {
         /// When.
@@ -123,6 +125,7 @@ pub(super) fn settle(settlement: Settlement, now: Timestamp) -> (Transaction, Ve
     let mut ends = None;
     match next {
         Next::Ended(end) => ends = Some(end),
+        Next::Gone => {}
         Next::Due { at, entry } => changes.push(put_due(key, at, &entry)),
         Next::Held { due_at, entry, reason } => changes.push(put_hold(key, due_at, entry, now, reason)),
     }

@@ -75,6 +75,8 @@ pub struct Lease {
     pub attempts: u32,
     /// The last stop was unclean, and this job was due: it may have been sent before (promise 3).
     pub ambiguous: bool,
+    /// Made from what an operator saw: the due key must be looked up before anything is done.
+    pub unverified: bool,
     /// The message, where it is still in memory.
     pub payload: Option<Payload>,
 }
@@ -190,6 +192,8 @@ pub enum RoutingFailureKind {
 pub enum Settled {
     /// Gone, or held.
     Out,
+    /// As it was: something was told, nothing was tried.
+    Unchanged,
     /// Due again.
     Due {
         /// When.

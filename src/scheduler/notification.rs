@@ -87,7 +87,7 @@ fn status<'a>(attempt: &'a Attempt<'_>, kind: Kind, fate: &'a Fate) -> Option<Re
             Words::Reply(reply) => Diagnostic::Smtp(reply),
             Words::Local(text) => Diagnostic::Local(text),
         },
-        remote_mta: attempt.way.host.as_deref(),
+        remote_mta: fate.way.host.as_deref(),
         last_attempt_at: Some(attempt.now),
         retry_until: (kind == Kind::Delayed).then_some(attempt.message.expires_at),
     })

@@ -4,6 +4,7 @@
 //! event; a deferred one has an event only when it is as old as the administrator set; the reason stands in the state.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::notification::{self, Told};
@@ -76,6 +77,8 @@ pub struct Fate {
     pub status: EnhancedStatus,
     /// Why.
     pub words: Words,
+    /// The way that it took.
+    pub way: Arc<Way>,
 }
 
 /// The way an attempt took. All `None` where it came to no connection.
@@ -95,6 +98,17 @@ pub struct Way {
     pub dsn_passed: bool,
 }
 
+/// What stands behind a settlement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptKind {
+    /// Something was tried.
+    Counts,
+    /// A decision without an attempt: expired, cancelled.
+    Decision,
+    /// Only to tell of a delay.
+    Notice,
+}
+
 /// An attempt, or a decision without one.
 #[derive(Clone, Debug)]
 pub struct Attempt<'a> {
@@ -108,10 +122,8 @@ pub struct Attempt<'a> {
     pub now: Timestamp,
     /// It may have been delivered before (promise 3).
     pub ambiguous: bool,
-    /// It counts: something was tried.
-    pub counts: bool,
-    /// The way it took.
-    pub way: &'a Way,
+    /// Whether something was tried.
+    pub kind: AttemptKind,
     /// The first octets of the message: the whole header block at least, for notifications.
     pub original: &'a [u8],
 }
@@ -198,10 +210,19 @@ impl<'b> Draft<'_, 'b> {
         let attempt = self.attempt;
         let prior = attempt.message.states.get(fate.index).cloned().flatten();
         let mut state = prior.unwrap_or_default();
-        if attempt.counts {
+        if attempt.kind == AttemptKind::Notice {
+            // Nothing was tried: what the last attempt left behind stays.
+            self.attempts = self.attempts.max(state.attempts);
+            self.next_at = attempt.due_at;
+            self.delay_notice(fate, &mut state, false);
+            return self.settlement.states.push((u32::try_from(fate.index).unwrap_or(u32::MAX), state));
+        }
+        if attempt.kind == AttemptKind::Counts {
             state.attempts = state.attempts.saturating_add(1);
         }
-        let was_ambiguous = attempt.ambiguous || state.last_rule == AMBIGUOUS_RULE;
+        // The mark stays until an event has carried it.
+        let was_ambiguous = attempt.ambiguous || state.ambiguous;
+        state.ambiguous = was_ambiguous || &*fate.verdict.rule == AMBIGUOUS_RULE;
         self.attempts = self.attempts.max(state.attempts);
         state.last_attempt_ms = attempt.now.millis();
         if state.first_attempt_ms == 0 {
@@ -210,7 +231,7 @@ impl<'b> Draft<'_, 'b> {
         let text = fate.words.text();
         state.last_reply = cut(&text, LAST_REPLY_BYTES_MAX).to_owned();
         state.last_rule = fate.verdict.rule.to_string();
-        state.last_host = attempt.way.host.clone().unwrap_or_default();
+        state.last_host = fate.way.host.clone().unwrap_or_default();
         match fate.verdict.disposition {
             Disposition::Delivered => self.delivered(fate, &mut state, was_ambiguous),
             Disposition::Bounced => self.bounced(fate, &fate.verdict.clone(), &mut state, was_ambiguous),
@@ -227,12 +248,12 @@ impl<'b> Draft<'_, 'b> {
             at: attempt.now,
             recipients: &[address(attempt, fate.index)],
             smtp_response: &fate.words.text(),
-            remote_mta_ip: attempt.way.remote.unwrap_or(IpAddr::from([0, 0, 0, 0])),
+            remote_mta_ip: fate.way.remote.unwrap_or(IpAddr::from([0, 0, 0, 0])),
             reporting_mta: &self.settings.hostname,
         };
         let event = schema::delivery(mail(attempt), &info, &self.extras(fate, &fate.verdict, state, ambiguous));
         self.settlement.events.push(event);
-        if !attempt.way.dsn_passed && self.notify(fate.index).is_some_and(|notify| notify.contains(Notify::SUCCESS)) {
+        if !fate.way.dsn_passed && self.notify(fate.index).is_some_and(|notify| notify.contains(Notify::SUCCESS)) {
             self.told.tell(dsn::Kind::Relayed, fate);
         }
     }
@@ -261,7 +282,7 @@ impl<'b> Draft<'_, 'b> {
             kind: bounce_kind(verdict),
             recipients: &[recipient],
             feedback_id: &feedback_id,
-            remote_mta_ip: attempt.way.remote,
+            remote_mta_ip: fate.way.remote,
             reporting_mta: Some(&self.settings.hostname),
         };
         let event = schema::bounce(mail(attempt), &info, &self.extras(fate, verdict, state, ambiguous));
@@ -331,11 +352,12 @@ impl<'b> Draft<'_, 'b> {
         let mut settled = Settled::Out;
         if let Some(at) = self.next_at {
             let entry = attempt.message.due_entry(attempt.key.group, self.attempts);
+            let unchanged = attempt.kind == AttemptKind::Notice;
             for (_, state) in &mut self.settlement.states {
                 state.next_attempt_ms = at.millis();
             }
             self.settlement.next = Next::Due { at, entry };
-            settled = Settled::Due { at, attempts: self.attempts };
+            settled = if unchanged { Settled::Unchanged } else { Settled::Due { at, attempts: self.attempts } };
         }
         self.settlement.notifications = notification::build(attempt, &self.told, self.settings, new_id);
         Decided { settlement: self.settlement, settled, tally: self.tally }
@@ -345,21 +367,27 @@ impl<'b> Draft<'_, 'b> {
         self.attempt.message.envelope.recipients.get(index).and_then(|recipient| recipient.notify)
     }
 
-    fn extras<'c>(&'c self, fate: &Fate, verdict: &'c Verdict, state: &RecipientState, ambiguous: bool) -> Extras<'c> {
+    fn extras<'c>(
+        &'c self,
+        fate: &'c Fate,
+        verdict: &'c Verdict,
+        state: &RecipientState,
+        ambiguous: bool,
+    ) -> Extras<'c> {
         let attempt: &'c Attempt<'b> = self.attempt;
         let domain = attempt.message.domains.get(usize::from(attempt.key.group));
         let delivered = verdict.disposition == Disposition::Delivered;
         Extras {
-            site: attempt.way.site.as_deref(),
+            site: fate.way.site.as_deref(),
             domain: domain.map(|domain| domain.as_str()),
-            source: attempt.way.source,
+            source: fate.way.source,
             pool: None,
             attempt: Some(state.attempts),
             rule: (!delivered).then_some(&*verdict.rule),
             class: (!delivered).then(|| verdict.class.name()),
             enhanced_code: Some(fate.status),
             ambiguous,
-            tls: attempt.way.tls,
+            tls: fate.way.tls,
         }
     }
 }
@@ -408,5 +436,6 @@ pub fn routing_fate(failure: &RoutingFailure, message: &StoredMessage, index: us
         verdict.retry = RetryKind::Normal;
         verdict.retry_after = Some(NXDOMAIN_SECOND_LOOK);
     }
-    Fate { index, verdict, status: failure.status, words: Words::Local(failure.text.clone()) }
+    let words = Words::Local(failure.text.clone());
+    Fate { index, verdict, status: failure.status, words, way: Arc::default() }
 }

@@ -21,8 +21,6 @@ const PROBE_INTERVALS: [Duration; 7] = [
     Duration::from_secs(600),
     Duration::from_secs(1_200),
 ];
-/// Pause after a host said that it is busy while it had only one connection.
-const BUSY_PAUSE: Duration = Duration::from_secs(30);
 /// Transactions that must go well before a busy host gets one more connection.
 const SUCCESSES_PER_STEP: u32 = 20;
 
@@ -31,6 +29,8 @@ const SUCCESSES_PER_STEP: u32 = 20;
 pub struct Site {
     /// Jobs that could go now, oldest first. May hold keys of jobs that were settled meanwhile.
     pub(super) ready: VecDeque<JobKey>,
+    /// Jobs that could go now.
+    pub(super) ready_jobs: usize,
     /// Open connections.
     pub(super) connections: usize,
     /// Of those, the unused ones, most recently used last.
@@ -50,6 +50,7 @@ impl Site {
     pub(super) fn new(connections_max: usize) -> Self {
         Self {
             ready: VecDeque::new(),
+            ready_jobs: 0,
             connections: 0,
             idle: Vec::new(),
             in_line: false,
@@ -83,8 +84,19 @@ impl Site {
     }
 
     /// Nothing is left that is worth remembering.
-    pub(super) fn is_forgettable(&self) -> bool {
-        self.ready.is_empty() && self.connections == 0 && self.reason.is_none()
+    pub(super) fn is_forgettable(&self, now: Timestamp) -> bool {
+        self.ready.is_empty() && self.connections == 0 && !self.in_line && self.suspended_until(now).is_none()
+    }
+
+    /// The administrator changed how many connections a site may have.
+    pub(super) fn resize(&mut self, old_max: usize, new_max: usize) {
+        let was_full = self.window >= old_max;
+        self.window = if was_full { new_max } else { self.window.min(new_max) }.max(1);
+    }
+
+    /// The wall clock went back.
+    pub(super) fn clock_went_back(&mut self, by: Duration) {
+        self.suspended_until = self.suspended_until.map(|until| until.minus(by));
     }
 
     /// An operator wants it tried at once.
@@ -108,31 +120,35 @@ impl Site {
             }
             HostFeedback::Unreachable(reason) => {
                 self.reason = Some(reason);
-                // Connections that fail together are one failure.
-                if self.suspended_until(now).is_some() {
-                    return None;
-                }
-                let last = PROBE_INTERVALS.len() - 1;
-                let step = usize::try_from(self.failures).unwrap_or(last).min(last);
-                let interval = PROBE_INTERVALS.get(step).copied().unwrap_or(BUSY_PAUSE);
-                self.failures = self.failures.saturating_add(1);
-                self.window = 1;
                 self.ramping = true;
-                self.suspend(now.plus(interval))
+                self.back_off(now)
             }
             HostFeedback::Busy(reason) => {
                 self.reason = Some(reason);
                 self.successes = 0;
                 self.ramping = false;
                 let had = self.connections.min(self.window);
-                self.window = had.saturating_sub(1).max(1);
-                if had <= 1 { self.suspend(now.plus(BUSY_PAUSE)) } else { None }
+                if had <= 1 {
+                    // It wants not even one.
+                    return self.back_off(now);
+                }
+                self.window = had - 1;
+                None
             }
         }
     }
 
-    fn suspend(&mut self, until: Timestamp) -> Option<Timestamp> {
-        self.suspended_until = Some(until);
+    /// One probe after an interval that grows with each failure. Connections that fail together are one failure.
+    fn back_off(&mut self, now: Timestamp) -> Option<Timestamp> {
+        if self.suspended_until(now).is_some() {
+            return None;
+        }
+        let last = PROBE_INTERVALS.len() - 1;
+        let step = usize::try_from(self.failures).unwrap_or(last).min(last);
+        let interval = PROBE_INTERVALS.get(step).copied().unwrap_or_default();
+        self.failures = self.failures.saturating_add(1);
+        self.window = 1;
+        self.suspended_until = Some(now.plus(interval));
         self.suspended_until
     }
 

@@ -88,7 +88,9 @@ impl Window {
     pub(super) fn paged(&mut self, next: Option<DueKey>, now: Timestamp) {
         let Some(paging) = self.paging.take() else { return };
         self.horizon = next.unwrap_or(paging.until);
-        if next.is_none() && self.flushing && paging.overflow.is_none() {
+        // A page that was under way when the flush began does not reach to its end.
+        let read_all = next.is_none() && paging.until == DueKey::at(Timestamp::MAX);
+        if self.flushing && read_all && paging.overflow.is_none() {
             self.flushing = false;
             self.horizon = DueKey::at(now.plus(AHEAD));
         }

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod dns;
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod durability;
 #[cfg(test)]
 mod events_files;

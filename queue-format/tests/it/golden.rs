@@ -115,6 +115,7 @@ fn failing_recipient() -> RecipientState {
         last_host: "mx1.example".into(),
         delay_notices: 2,
         failing_since_ms: 1_795_302_000_200,
+        ambiguous: true,
         next_attempt_ms: 1_795_302_600_200,
     }
 }

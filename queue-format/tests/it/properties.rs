@@ -85,6 +85,7 @@ prop_compose! {
             last_host: texts.2,
             delay_notices,
             failing_since_ms: times.2,
+            ambiguous: times.0 % 2 == 1,
             next_attempt_ms: times.1 ^ times.2,
         }
     }

@@ -14,7 +14,7 @@ mod tests;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-use crate::queue::{DueJob, DuePage, Handoff, JobKey};
+use crate::queue::{DueJob, DueKey, DuePage, Handoff, JobKey};
 use crate::scheduler::sites::Site;
 use crate::scheduler::window::Window;
 use crate::scheduler::{
@@ -36,7 +36,11 @@ struct Job {
     attempts: u32,
     notices: u8,
     ambiguous: bool,
+    /// Made by an operator's command from what the disk showed a moment ago: to be looked up again before it is used.
+    unverified: bool,
     state: JobState,
+    /// The site in whose line its key stands.
+    queued_at: Option<SiteName>,
     payload: Option<Box<Payload>>,
 }
 
@@ -59,6 +63,7 @@ struct DomainState {
 struct Connection {
     site: SiteName,
     idle: bool,
+    closing: bool,
 }
 
 /// See the module. All methods append what the driver has to do to `actions`.
@@ -80,6 +85,8 @@ pub struct Scheduler {
     window: Window,
     payload_bytes: usize,
     in_flight: usize,
+    /// Connections that were told to close and have not yet.
+    closing: usize,
     next_connection: u64,
     next_sweep: Timestamp,
     draining: bool,
@@ -103,6 +110,7 @@ impl Scheduler {
             window: Window::new(),
             payload_bytes: 0,
             in_flight: 0,
+            closing: 0,
             next_connection: 0,
             next_sweep: Timestamp::EPOCH,
             draining: false,
@@ -111,12 +119,20 @@ impl Scheduler {
 
     /// New limits, from now on.
     pub fn reload(&mut self, settings: Settings, now: Timestamp, actions: &mut Vec<Action>) {
+        let old_max = self.settings.connections_per_site_max;
         self.settings = settings;
-        // Routes and DNS settings may have changed too: every domain is looked up again when it is next needed.
+        for site in self.sites.values_mut() {
+            site.resize(old_max, self.settings.connections_per_site_max);
+        }
+        // Routes and DNS settings may have changed too: every domain is looked up again, for what waits as well.
         for domain in self.domains.values_mut() {
             if let Some((_, expires_at)) = &mut domain.site {
                 *expires_at = now;
             }
+        }
+        let names: Vec<SiteName> = self.sites.keys().cloned().collect();
+        for name in names {
+            self.reroute(&name, now, actions);
         }
         self.serve_line(now, actions);
     }
@@ -127,6 +143,10 @@ impl Scheduler {
         for (index, domain) in message.domains.iter().enumerate() {
             let Ok(group) = u16::try_from(index) else { break };
             let key = JobKey { id: message.id, group };
+            // A page may have shown it before the committer told of it.
+            if self.jobs.contains_key(&key) {
+                continue;
+            }
             let payload = Payload { message: handoff.message.clone(), body: handoff.body.clone() };
             let fits = self.payload_bytes + payload.bytes() <= self.settings.body_cache_bytes;
             let job = Job {
@@ -136,10 +156,12 @@ impl Scheduler {
                 attempts: 0,
                 notices: 0,
                 ambiguous: false,
+                unverified: false,
                 state: JobState::Waiting,
+                queued_at: None,
                 payload: fits.then(|| Box::new(payload)),
             };
-            self.insert(key, job, false, now, actions);
+            self.insert(key, job, true, now, actions);
         }
     }
 
@@ -162,7 +184,9 @@ impl Scheduler {
                 attempts: due.entry.attempts,
                 notices: 0,
                 ambiguous,
+                unverified: false,
                 state: JobState::Waiting,
+                queued_at: None,
                 payload: None,
             };
             self.insert(due.key, job, flushing, now, actions);
@@ -220,8 +244,7 @@ impl Scheduler {
         self.learn(&name, feedback, now);
         let Some(site) = self.sites.get_mut(&name) else { return };
         if self.draining || site.connections > site.window() {
-            self.set_idle(id, false);
-            actions.push(Action::Close(id));
+            self.close(id, actions);
             return;
         }
         site.idle.push(id);
@@ -244,18 +267,15 @@ impl Scheduler {
         }
         let Some(connection) = self.connections.remove(&id) else { return };
         let name = connection.site;
+        self.closing -= usize::from(connection.closing);
+        // What it learned is judged by the connections that there were.
+        self.learn(&name, feedback, now);
         if let Some(site) = self.sites.get_mut(&name) {
             site.connections -= 1;
             site.idle.retain(|idle| *idle != id);
         }
-        self.learn(&name, feedback, now);
         self.serve(&name, now, actions);
         self.serve_line(now, actions);
-    }
-
-    /// Names of all sites that are remembered.
-    pub fn site_names(&self) -> impl Iterator<Item = &SiteName> {
-        self.sites.keys()
     }
 
     /// A settlement was committed.
@@ -265,10 +285,49 @@ impl Scheduler {
             // A released job that was not in memory.
             return self.page_in(now, actions);
         };
-        let Settled::Due { at, attempts } = settled else { return self.page_in(now, actions) };
-        (job.due_at, job.attempts, job.ambiguous) = (at, attempts, false);
-        job.state = JobState::Waiting;
+        match settled {
+            Settled::Out => return self.page_in(now, actions),
+            Settled::Unchanged => {}
+            Settled::Due { at, attempts } => (job.due_at, job.attempts, job.ambiguous) = (at, attempts, false),
+        }
+        (job.state, job.unverified) = (JobState::Waiting, false);
         self.insert(key, job, false, now, actions);
+    }
+
+    /// A job is not as the scheduler has it (an operator's command was late): nothing was written.
+    pub fn gone(&mut self, key: JobKey, now: Timestamp, actions: &mut Vec<Action>) {
+        self.window.changed(key);
+        self.remove(key);
+        self.page_in(now, actions);
+    }
+
+    /// Whether a job is in memory.
+    pub fn knows(&self, key: JobKey) -> bool {
+        self.jobs.contains_key(&key)
+    }
+
+    /// Whether anything is remembered of a domain.
+    pub fn knows_domain(&self, domain: &Domain) -> bool {
+        self.domains.contains_key(domain)
+    }
+
+    /// The driver has no route for a domain any more: it is looked up again.
+    pub fn forget_route(&mut self, domain: &Domain) {
+        if let Some(state) = self.domains.get_mut(domain) {
+            state.site = None;
+        }
+    }
+
+    /// The wall clock went back: what was set by it moves along, so that nothing waits for the old time to come again.
+    pub fn clock_went_back(&mut self, by: Duration, now: Timestamp) {
+        let alarms = std::mem::take(&mut self.alarms);
+        self.alarms = alarms.into_iter().map(|(at, site)| (at.minus(by), site)).collect();
+        let postponed = std::mem::take(&mut self.postponed);
+        self.postponed = postponed.into_iter().map(|(at, key)| (at.minus(by), key)).collect();
+        for site in self.sites.values_mut() {
+            site.clock_went_back(by);
+        }
+        self.next_sweep = now;
     }
 
     /// A job could not be looked at (the store does not answer): it stays as it is on disk, and is ready again at `at`.
@@ -284,6 +343,9 @@ impl Scheduler {
     pub fn released(&mut self, due: &DueJob, now: Timestamp, actions: &mut Vec<Action>) {
         let Some((domain, expires_at)) = job_from_due(due) else { return };
         self.window.changed(due.key);
+        if self.jobs.contains_key(&due.key) {
+            return;
+        }
         let job = Job {
             due_at: due.due_at,
             expires_at,
@@ -291,7 +353,9 @@ impl Scheduler {
             attempts: due.entry.attempts,
             notices: 0,
             ambiguous: false,
+            unverified: false,
             state: JobState::Waiting,
+            queued_at: None,
             payload: None,
         };
         self.insert(due.key, job, true, now, actions);
@@ -320,6 +384,7 @@ impl Scheduler {
                 break;
             }
             self.alarms.pop_first();
+            self.reroute_if_stale(&site, now, actions);
             self.serve(&site, now, actions);
         }
         if now >= self.next_sweep {
@@ -361,13 +426,27 @@ impl Scheduler {
             return false;
         }
         if !self.jobs.contains_key(&due.key) {
+            let place = DueKey::of(due.due_at, due.key);
             let Some((domain, expires_at)) = job_from_due(due) else { return false };
-            let (due_at, attempts) = (due.due_at, due.entry.attempts);
-            let ambiguous = self.unclean_since.is_some_and(|since| due_at <= since);
-            let state = JobState::Waiting;
-            let job = Job { due_at, expires_at, domain, attempts, notices: 0, ambiguous, state, payload: None };
+            // What the window covers and memory has not is not as the caller saw it; what has no room must wait.
+            let full = self.jobs.len() >= self.settings.jobs_max;
+            if full || (self.window.covers(place) && !self.window.is_flushing()) {
+                return false;
+            }
+            let job = Job {
+                due_at: due.due_at,
+                expires_at,
+                domain,
+                attempts: due.entry.attempts,
+                notices: 0,
+                ambiguous: self.unclean_since.is_some_and(|since| due.due_at <= since),
+                unverified: true,
+                state: JobState::Waiting,
+                queued_at: None,
+                payload: None,
+            };
             self.jobs.insert(due.key, job);
-            self.waiting.insert((due_at, due.key));
+            self.waiting.insert((due.due_at, due.key));
         }
         let verdict = match command {
             Command::Retry => {
@@ -390,10 +469,10 @@ impl Scheduler {
     /// No new work from now on; what is in flight goes on.
     pub fn drain(&mut self, actions: &mut Vec<Action>) {
         self.draining = true;
-        for (id, connection) in &mut self.connections {
-            if std::mem::replace(&mut connection.idle, false) {
-                actions.push(Action::Close(*id));
-            }
+        let idle: Vec<ConnectionId> =
+            self.connections.iter().filter(|(_, connection)| connection.idle).map(|(id, _)| *id).collect();
+        for id in idle {
+            self.close(id, actions);
         }
         for site in self.sites.values_mut() {
             site.idle.clear();
@@ -410,7 +489,7 @@ impl Scheduler {
         Totals {
             jobs: self.jobs.len(),
             in_flight: self.in_flight,
-            ready: self.sites.values().map(|site| site.ready.len()).sum(),
+            ready: self.sites.values().map(|site| site.ready_jobs).sum(),
             connections: self.connections.len(),
             sites: self.sites.len(),
         }
@@ -423,7 +502,7 @@ impl Scheduler {
             .iter()
             .map(|(name, site)| SiteReport {
                 site: name.clone(),
-                ready: site.ready.len(),
+                ready: site.ready_jobs,
                 connections: site.connections,
                 window: site.window(),
                 suspended_until: site.suspended_until(now),

@@ -11,12 +11,11 @@ impl Scheduler {
     /// Takes a job into memory, or leaves it on disk. An urgent one is due now, whatever its due time says.
     pub(super) fn insert(&mut self, key: JobKey, job: Job, urgent: bool, now: Timestamp, actions: &mut Vec<Action>) {
         let place = DueKey::of(job.due_at, key);
-        let fresh = job.payload.is_some();
         if self.jobs.len() >= self.settings.jobs_max {
             return self.window.leave_on_disk(place);
         }
-        // What was just accepted is due now, though the window may not have come that far after a restart.
-        if !fresh && !urgent && job.due_at > now && !self.window.covers(place) {
+        // What is urgent is taken in, though the window may not have come that far.
+        if !urgent && job.due_at > now && !self.window.covers(place) {
             return;
         }
         self.payload_bytes += job.payload.as_ref().map_or(0, |payload| payload.bytes());
@@ -36,7 +35,8 @@ impl Scheduler {
             JobState::Waiting => {
                 self.waiting.remove(&(job.due_at, key));
             }
-            JobState::Resolving | JobState::Ready => {}
+            JobState::Ready => self.leave_line(job.queued_at.as_ref()),
+            JobState::Resolving => {}
         }
         if let Some(payload) = job.payload.take() {
             self.payload_bytes -= payload.bytes();
@@ -72,10 +72,51 @@ impl Scheduler {
         }
     }
 
+    /// Into the line of its site; a job whose key still stands there keeps its place.
     pub(super) fn enqueue(&mut self, key: JobKey, site: &SiteName) {
         let Some(job) = self.jobs.get_mut(&key) else { return };
         job.state = JobState::Ready;
-        self.site_mut(site).ready.push_back(key);
+        let in_line = job.queued_at.as_ref() == Some(site);
+        job.queued_at = Some(site.clone());
+        let site = self.site_mut(site);
+        site.ready_jobs += 1;
+        if !in_line {
+            site.ready.push_back(key);
+        }
+    }
+
+    /// One job less is ready at a site.
+    fn leave_line(&mut self, site: Option<&SiteName>) {
+        if let Some(site) = site.and_then(|name| self.sites.get_mut(name)) {
+            site.ready_jobs = site.ready_jobs.saturating_sub(1);
+        }
+    }
+
+    /// Where the route of a site's first job is out of date, all its jobs find their way anew: hosts that are dead may
+    /// have been replaced.
+    pub(super) fn reroute_if_stale(&mut self, name: &SiteName, now: Timestamp, actions: &mut Vec<Action>) {
+        let first = self.sites.get(name).and_then(|site| site.ready.iter().find_map(|key| self.jobs.get(key)));
+        let route = first.and_then(|job| self.domains.get(&job.domain)).and_then(|state| state.site.as_ref());
+        if route.is_some_and(|(_, expires_at)| *expires_at <= now) {
+            self.reroute(name, now, actions);
+        }
+    }
+
+    /// Sends all ready jobs of a site through the look-up of their domains again.
+    pub(super) fn reroute(&mut self, name: &SiteName, now: Timestamp, actions: &mut Vec<Action>) {
+        let Some(site) = self.sites.get_mut(name) else { return };
+        site.ready_jobs = 0;
+        let keys = std::mem::take(&mut site.ready);
+        for key in keys {
+            let Some(job) = self.jobs.get_mut(&key).filter(|job| job.queued_at.as_ref() == Some(name)) else {
+                continue;
+            };
+            job.queued_at = None;
+            if job.state == JobState::Ready {
+                job.state = JobState::Waiting;
+                self.make_ready(key, now, actions);
+            }
+        }
     }
 
     pub(super) fn site_mut(&mut self, name: &SiteName) -> &mut Site {
@@ -96,7 +137,7 @@ impl Scheduler {
                 if !std::mem::replace(&mut site.in_line, true) {
                     self.line.push_back(name.clone());
                 }
-                return;
+                return self.close_one_idle(actions);
             }
             let Some((domain, jobs)) = self.next_jobs(name, now, actions) else { continue };
             match idle {
@@ -128,10 +169,19 @@ impl Scheduler {
                 break;
             }
             self.sites.get_mut(name)?.ready.pop_front();
-            let Some(job) = self.jobs.get(&key).filter(|job| job.state == JobState::Ready) else { continue };
+            let Some(job) = self.jobs.get_mut(&key).filter(|job| job.queued_at.as_ref() == Some(name)) else {
+                continue;
+            };
+            if job.state != JobState::Ready {
+                job.queued_at = None;
+                continue;
+            }
             let expired = now >= job.expires_at;
             let domain = job.domain.clone();
             let Some(lease) = self.lease(key) else { continue };
+            if let Some(job) = self.jobs.get_mut(&key) {
+                job.queued_at = None;
+            }
             if expired {
                 let reason = self.sites.get(name).and_then(Site::reason).map(str::to_owned);
                 actions.push(Action::Settle { lease, verdict: Verdict::Expired(reason) });
@@ -143,18 +193,25 @@ impl Scheduler {
         Some((first_domain?, leases))
     }
 
+    /// Gives a job out, unless it is out already.
     pub(super) fn lease(&mut self, key: JobKey) -> Option<Lease> {
-        let job = self.jobs.get_mut(&key)?;
+        let job = self.jobs.get_mut(&key).filter(|job| job.state != JobState::Leased)?;
         self.waiting.remove(&(job.due_at, key));
-        job.state = JobState::Leased;
+        let was_ready = std::mem::replace(&mut job.state, JobState::Leased) == JobState::Ready;
         self.in_flight += 1;
         let payload = job.payload.take().map(|payload| *payload);
         self.payload_bytes -= payload.as_ref().map_or(0, Payload::bytes);
-        Some(Lease { key, due_at: Some(job.due_at), attempts: job.attempts, ambiguous: job.ambiguous, payload })
+        let (due_at, attempts) = (Some(job.due_at), job.attempts);
+        let lease = Lease { key, due_at, attempts, ambiguous: job.ambiguous, unverified: job.unverified, payload };
+        let queued_at = job.queued_at.clone();
+        if was_ready {
+            self.leave_line(queued_at.as_ref());
+        }
+        Some(lease)
     }
 
     pub(super) fn give_back(&mut self, lease: Lease, now: Timestamp, actions: &mut Vec<Action>) {
-        let Some(job) = self.jobs.get_mut(&lease.key) else { return };
+        let Some(job) = self.jobs.get_mut(&lease.key).filter(|job| job.state == JobState::Leased) else { return };
         self.in_flight -= 1;
         job.state = JobState::Waiting;
         if let Some(payload) = lease.payload {
@@ -167,7 +224,7 @@ impl Scheduler {
     pub(super) fn open(&mut self, name: &SiteName) -> ConnectionId {
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
-        self.connections.insert(id, Connection { site: name.clone(), idle: false });
+        self.connections.insert(id, Connection { site: name.clone(), idle: false, closing: false });
         self.site_mut(name).connections += 1;
         id
     }
@@ -198,16 +255,24 @@ impl Scheduler {
         }
     }
 
+    /// Makes room for the first site in line, unless a connection is closing for it already.
     pub(super) fn close_one_idle(&mut self, actions: &mut Vec<Action>) {
-        let Some((id, name)) = self
-            .connections
-            .iter()
-            .find(|(_, connection)| connection.idle)
-            .map(|(id, connection)| (*id, connection.site.clone()))
-        else {
+        if self.closing >= self.line.len() {
             return;
-        };
-        self.take_idle(id, &name);
+        }
+        let idle = self.connections.iter().find(|(_, connection)| connection.idle).map(|(id, _)| *id);
+        if let Some(id) = idle {
+            self.close(id, actions);
+        }
+    }
+
+    /// Tells a connection to close; it counts until it has.
+    pub(super) fn close(&mut self, id: ConnectionId, actions: &mut Vec<Action>) {
+        let Some(connection) = self.connections.get_mut(&id).filter(|connection| !connection.closing) else { return };
+        (connection.idle, connection.closing) = (false, true);
+        self.closing += 1;
+        let name = connection.site.clone();
+        self.site_mut(&name).idle.retain(|idle| *idle != id);
         actions.push(Action::Close(id));
     }
 
@@ -220,11 +285,12 @@ impl Scheduler {
     }
 
     pub(super) fn page_in(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        if self.draining || self.jobs.len() + PAGE_JOBS > self.settings.jobs_max.max(PAGE_JOBS * 2) {
+        let room = self.settings.jobs_max.saturating_sub(self.jobs.len());
+        if self.draining || room < PAGE_JOBS.min(self.settings.jobs_max / 4).max(1) {
             return;
         }
         if let Some((from, until)) = self.window.next_page(now) {
-            actions.push(Action::PageIn { from, until, limit: PAGE_JOBS });
+            actions.push(Action::PageIn { from, until, limit: PAGE_JOBS.min(room) });
         }
     }
 
@@ -272,7 +338,7 @@ impl Scheduler {
             self.domains.retain(|domain, state| !state.parked.is_empty() || used.contains(domain));
         }
         if self.sites.len() > IDLE_NAMES_MAX {
-            self.sites.retain(|_, site| !site.is_forgettable());
+            self.sites.retain(|_, site| !site.is_forgettable(now));
         }
     }
 }
