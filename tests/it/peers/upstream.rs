@@ -1,16 +1,22 @@
 //! A Postfix that relays all its mail to us, as an existing installation would that moves to posthaste.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 
+use serde_json::Value;
+
 use super::postfix::Postfix;
 use super::sink::SmtpSink;
-use super::tools::{program, run};
+use super::tools::{Background, poll, program, run};
 use super::{message, message_id, split_trace, with_lf};
-use crate::harness::{Certificate, Lab};
+use crate::harness::{Certificate, Events, Lab};
 
 const SENDER: &str = "app@sender.example";
 const RECIPIENT: &str = "you@receiver.test";
+
+/// Postfix comes back to a host that was down within seconds.
+const QUICK_RETRIES: &str = "minimal_backoff_time = 1s\nmaximal_backoff_time = 1s\nqueue_run_delay = 1s\n";
 
 /// Addresses of the receiver and of the upstream.
 fn addresses(lab: &Lab) -> (SocketAddr, SocketAddr) {
@@ -88,6 +94,48 @@ fn load_through_postfix_and_us_arrives_once_each() {
         assert_eq!(log.matches(&id).count(), 1, "{id}");
     }
     assert_eq!(sink.wait(MESSAGES).len(), MESSAGES);
+}
+
+/// Messages of the crash test, and how many are delivered before the crash.
+const CRASH_MESSAGES: usize = 400;
+const CRASH_AFTER: usize = 50;
+
+#[test]
+fn a_crash_of_ours_loses_no_mail_of_an_upstream_postfix() {
+    let lab = Lab::new();
+    let (receiver, upstream_address) = addresses(&lab);
+    let sink = SmtpSink::start(receiver, &[]);
+    // The same address after the crash as before.
+    let ours = SocketAddr::new(IpAddr::V4(lab.ip(4)), lab.port());
+    let listener = format!("[[listener]]\nname = \"smtp\"\naddress = \"{ours}\"\n");
+    let mut daemon = lab.daemon_with(lab.config().without_tables("listener").table(&listener));
+    let upstream = Postfix::upstream(upstream_address, ours, QUICK_RETRIES);
+    let mut source = Command::new(program("smtp-source"));
+    source.args(["-s", "10", "-m", &CRASH_MESSAGES.to_string(), "-N", "-d", "-f", SENDER, "-t", RECIPIENT]);
+    let _source = Background::start(source.arg(upstream_address.to_string()));
+    let delivered = |seen: &[Value]| seen.iter().filter(|event| event["eventType"] == "Delivery").count();
+    daemon.events().wait_until(|seen| (delivered(seen) >= CRASH_AFTER).then_some(()));
+    daemon.kill();
+    let before_crash = delivered(&Events::read_all(&daemon.events_path()));
+    assert!(before_crash < CRASH_MESSAGES, "the crash came too late to prove anything");
+    daemon.start_again();
+    poll("every recipient gets its mail", || {
+        upstream.flush();
+        let recipients: HashSet<String> = sink.dumps().into_iter().flat_map(|dump| dump.rcpt_args).collect();
+        (recipients.len() == CRASH_MESSAGES).then_some(())
+    });
+    upstream.wait_empty();
+    daemon.wait_empty();
+    // What Postfix was told to be safe before or after the crash has its event, by the id that it was told.
+    let events = Events::read_all(&daemon.events_path());
+    let log = upstream.log();
+    let told: Vec<_> = log.lines().filter(|line| line.contains("status=sent")).map(message_id).collect();
+    assert_eq!(told.len(), CRASH_MESSAGES);
+    for id in told {
+        let is_delivery =
+            |event: &&Value| event["eventType"] == "Delivery" && event["mail"]["messageId"] == id.as_str();
+        assert_eq!(events.iter().filter(is_delivery).count(), 1, "{id}");
+    }
 }
 
 #[test]
