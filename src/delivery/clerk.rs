@@ -7,13 +7,13 @@ use tokio::sync::mpsc;
 
 use super::dispatch::Input;
 use super::shared::Shared;
-use crate::policy::{self, BounceClass, Disposition, Fault, classify};
+use crate::policy::{BounceClass, Disposition, Fault, classify};
 use crate::queue::{
     DueEntry, DueJob, Intake, JobKey, LoadError, Next, RecipientState, Settlement, StoredBody, StoredMessage,
 };
 use crate::scheduler::settlement::{self, Attempt, Decided, Fate, Way, Words};
 use crate::scheduler::{Lease, Payload, Settled, Verdict};
-use crate::types::{EnhancedStatus, Reply, ReplyCode, Timestamp};
+use crate::types::{EnhancedStatus, Reply, ReplyCode, Stage, Timestamp};
 
 /// Settles one job. Returns when the settlement is on its way to the committer.
 pub(super) async fn settle(shared: &Arc<Shared>, lease: Lease, verdict: Verdict, inputs: &mpsc::Sender<Input>) {
@@ -204,7 +204,7 @@ fn fate(verdict: &Verdict, message: &StoredMessage, index: usize, now: Timestamp
         Verdict::Expired(reason) => match last_reply.as_deref().and_then(parse_reply) {
             // The stage is not kept; a reply that deferred a recipient came to RCPT or later.
             Some(reply) => {
-                let verdict = classify(&reply, policy::Stage::Rcpt).expired();
+                let verdict = classify(&reply, Stage::Rcpt).expired();
                 let status = EnhancedStatus::new(4, 4, 7).expect("class 4");
                 Fate { index, verdict, status, words: Words::Reply(reply) }
             }

@@ -11,7 +11,7 @@ use super::session::{ConnectCause, Loss, RecipientResult, SendResult, Stage};
 use super::shared::Shared;
 use super::worker::Unreached;
 use crate::events::metric;
-use crate::policy::{self, BounceClass, Disposition, Fault, Scope, classify};
+use crate::policy::{BounceClass, Disposition, Fault, Scope, classify};
 use crate::queue::{Intake, StoredBody, StoredMessage};
 use crate::scheduler::settlement::{self, AMBIGUOUS_RULE, Attempt, Fate, Way, Words};
 use crate::scheduler::{HostFeedback, Lease, Payload, RoutingFailure, RoutingFailureKind};
@@ -160,10 +160,10 @@ fn fate(index: usize, result: RecipientResult, feedback: &mut HostFeedback) -> F
             if *feedback == HostFeedback::None {
                 *feedback = HostFeedback::Good;
             }
-            replied(index, reply, policy::Stage::Dot)
+            replied(index, reply, Stage::Dot)
         }
         RecipientResult::Refused { reply, stage } => {
-            let fate = replied(index, reply, policy_stage(stage));
+            let fate = replied(index, reply, stage);
             if fate.verdict.scope == Scope::Host {
                 *feedback = HostFeedback::Busy(words(&fate));
             } else if *feedback == HostFeedback::None {
@@ -200,7 +200,7 @@ fn words(fate: &Fate) -> String {
     }
 }
 
-fn replied(index: usize, reply: Reply, stage: policy::Stage) -> Fate {
+fn replied(index: usize, reply: Reply, stage: Stage) -> Fate {
     let verdict = classify(&reply, stage);
     let status = reply.enhanced().unwrap_or_else(|| default_status(&reply, verdict.disposition));
     Fate { index, verdict, status, words: Words::Reply(reply) }
@@ -218,7 +218,7 @@ fn default_status(reply: &Reply, disposition: Disposition) -> EnhancedStatus {
 
 fn lost(index: usize, loss: &Loss) -> Fate {
     if let Some(reply) = loss.reply() {
-        return replied(index, reply.clone(), policy_stage(loss.stage));
+        return replied(index, reply.clone(), loss.stage);
     }
     let fault = match &loss.reason {
         LossReason::Body(_) => Fault::Internal,
@@ -235,7 +235,7 @@ pub(super) fn connect_fates(unreached: &Unreached, results: &mut Results, now: T
             let place = format!("{host}[{}]", address.ip());
             results.fail_all(|index, _| match &failure.cause {
                 ConnectCause::Refused(reply) => {
-                    let mut fate = replied(index, reply.clone(), policy_stage(failure.stage));
+                    let mut fate = replied(index, reply.clone(), failure.stage);
                     // What a greeting says is about us and the host: the recipient is not at fault.
                     fate.verdict.scope = Scope::Host;
                     fate
@@ -265,19 +265,5 @@ pub(super) fn connect_fates(unreached: &Unreached, results: &mut Results, now: T
             let words = Words::Local("the route has no hosts".to_owned());
             Fate { index, verdict: Fault::DnsFailed.verdict(), status: Fault::DnsFailed.status(), words }
         }),
-    }
-}
-
-fn policy_stage(stage: Stage) -> policy::Stage {
-    match stage {
-        Stage::Connect => policy::Stage::Connect,
-        Stage::Greeting => policy::Stage::Greeting,
-        Stage::Ehlo => policy::Stage::Ehlo,
-        Stage::Tls => policy::Stage::Tls,
-        Stage::Auth => policy::Stage::Auth,
-        Stage::Mail => policy::Stage::Mail,
-        Stage::Rcpt => policy::Stage::Rcpt,
-        Stage::Data => policy::Stage::Data,
-        Stage::Dot => policy::Stage::Dot,
     }
 }

@@ -12,41 +12,7 @@ pub mod retry;
 pub mod routing;
 pub mod verdict;
 
+pub use crate::types::Stage;
 pub use classify::{Rules, classify};
 pub use fault::Fault;
 pub use verdict::{BounceClass, BounceSubType, BounceType, DelayType, Disposition, RetryKind, Scope, Verdict};
-
-/// Where in a session a reply came (RFC 5321 §3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stage {
-    /// TCP connect, before any octet.
-    Connect,
-    /// The greeting.
-    Greeting,
-    /// EHLO or HELO.
-    Ehlo,
-    /// STARTTLS and the handshake.
-    Tls,
-    /// AUTH with a smart host.
-    Auth,
-    /// MAIL FROM.
-    Mail,
-    /// RCPT TO.
-    Rcpt,
-    /// DATA, before the message.
-    Data,
-    /// The final dot, or BDAT LAST.
-    Dot,
-}
-
-impl Stage {
-    /// A bit of its own, for sets.
-    pub(crate) const fn bit(self) -> u16 {
-        1 << self as u16
-    }
-
-    /// Before MAIL: a reply here says something of the host and of our address, never of a recipient or a message.
-    pub const fn is_session(self) -> bool {
-        matches!(self, Stage::Connect | Stage::Greeting | Stage::Ehlo | Stage::Tls | Stage::Auth)
-    }
-}

@@ -99,8 +99,8 @@ const RATE_OF_RECIPIENT: Outcome = Outcome {
     ..recipient(BounceClass::RateLimit, SOFT)
 };
 
-const RATE: Outcome = host(BounceClass::RateLimit, RetryKind::RateLimited, DelayType::IPFailure);
-const BLOCK: Outcome = host(BounceClass::IpBlock, RetryKind::Blocked, DelayType::IPFailure);
+const RATE: Outcome = host(BounceClass::RateLimit, RetryKind::RateLimited, DelayType::IpFailure);
+const BLOCK: Outcome = host(BounceClass::IpBlock, RetryKind::Blocked, DelayType::IpFailure);
 const TLS: Outcome = host(BounceClass::Tls, RetryKind::Normal, DelayType::TransientCommunicationFailure);
 /// A host's own trouble. By code, since a 5yz in a transaction means that it gave up on the message.
 const SYSTEM: Outcome = Outcome { class: BounceClass::System, delay: DelayType::RecipientServerError, ..OTHER };

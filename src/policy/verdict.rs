@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::types::DelayType;
+
 /// What becomes of the recipients that a reply covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Disposition {
@@ -152,38 +154,6 @@ impl BounceSubType {
             BounceSubType::ContentRejected => "ContentRejected",
             BounceSubType::AttachmentRejected => "AttachmentRejected",
             BounceSubType::CustomTimeoutExceeded => "CustomTimeoutExceeded",
-        }
-    }
-}
-
-/// `delayType` of SES.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "SES's own words")]
-pub enum DelayType {
-    InternalFailure,
-    General,
-    MailboxFull,
-    SpamDetected,
-    RecipientServerError,
-    IPFailure,
-    TransientCommunicationFailure,
-    Undetermined,
-    SendingDeferral,
-}
-
-impl DelayType {
-    /// As events spell it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            DelayType::InternalFailure => "InternalFailure",
-            DelayType::General => "General",
-            DelayType::MailboxFull => "MailboxFull",
-            DelayType::SpamDetected => "SpamDetected",
-            DelayType::RecipientServerError => "RecipientServerError",
-            DelayType::IPFailure => "IPFailure",
-            DelayType::TransientCommunicationFailure => "TransientCommunicationFailure",
-            DelayType::Undetermined => "Undetermined",
-            DelayType::SendingDeferral => "SendingDeferral",
         }
     }
 }

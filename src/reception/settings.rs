@@ -58,12 +58,11 @@ pub struct Settings {
     pub message_bytes_max: u64,
     /// Octets of a header block. Above: 552 5.3.4.
     pub header_bytes_max: usize,
-    /// Octets of one line of a message, CRLF included. Above: 550 5.6.11 (default 998 + 2 is for output; intake default
-    /// is generous since long body lines are common, and folds or refuses as `long_lines` says).
+    /// Octets of one line of a message, CRLF included. Above: as `hygiene` says.
     pub line_bytes_max: usize,
     /// `Received` fields before a loop is assumed: 554 5.4.6.
     pub hops_max: usize,
-    /// Bare CR, bare LF, NUL.
+    /// Bare CR, bare LF, NUL, long lines.
     pub hygiene: Hygiene,
     /// Whether `Received` names the client's address and HELO name.
     pub received_shows_client: bool,

@@ -13,7 +13,7 @@ use crate::events::schema::{
 };
 use crate::message::dsn;
 use crate::policy::retry::{self, Decision, Waiting};
-use crate::policy::{BounceClass, BounceSubType, BounceType, DelayType, Disposition, Fault, RetryKind, Verdict};
+use crate::policy::{BounceClass, BounceSubType, BounceType, Disposition, Fault, RetryKind, Verdict};
 use crate::queue::{EndGroup, JobKey, Next, RecipientOutcome, RecipientState, Settlement, StoredMessage};
 use crate::types::{EnhancedStatus, MessageId, Notify, Reply, Timestamp};
 
@@ -314,7 +314,7 @@ impl<'b> Draft<'_, 'b> {
         };
         let info = DelayInfo {
             at: attempt.now,
-            delay_type: delay_type(fate.verdict.delay_type),
+            delay_type: fate.verdict.delay_type,
             recipients: &[recipient],
             expires_at: attempt.message.expires_at,
             reporting_mta: Some(&self.settings.hostname),
@@ -387,20 +387,6 @@ fn bounce_kind(verdict: &Verdict) -> BounceKind {
         (BounceType::Transient, BounceSubType::CustomTimeoutExceeded) => BounceKind::TransientCustomTimeoutExceeded,
         (BounceType::Transient, _) => BounceKind::TransientGeneral,
         (BounceType::Undetermined, _) => BounceKind::Undetermined,
-    }
-}
-
-fn delay_type(delay: DelayType) -> schema::DelayType {
-    match delay {
-        DelayType::InternalFailure => schema::DelayType::InternalFailure,
-        DelayType::General => schema::DelayType::General,
-        DelayType::MailboxFull => schema::DelayType::MailboxFull,
-        DelayType::SpamDetected => schema::DelayType::SpamDetected,
-        DelayType::RecipientServerError => schema::DelayType::RecipientServerError,
-        DelayType::IPFailure => schema::DelayType::IpFailure,
-        DelayType::TransientCommunicationFailure => schema::DelayType::TransientCommunicationFailure,
-        DelayType::Undetermined => schema::DelayType::Undetermined,
-        DelayType::SendingDeferral => schema::DelayType::SendingDeferral,
     }
 }
 

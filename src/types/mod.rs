@@ -5,12 +5,16 @@
 
 mod address;
 mod clock;
+mod delay;
 mod envelope;
 mod message_id;
 mod reply;
+mod stage;
 
 pub use address::{AddressError, Domain, DomainError, EmailAddress, ReversePath};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use delay::DelayType;
 pub use envelope::{BodyKind, DsnReturn, Envelope, Notify, OriginalRecipient, Recipient};
 pub use message_id::{MessageId, MessageIdError};
 pub use reply::{EnhancedStatus, Reply, ReplyCode, Severity};
+pub use stage::Stage;

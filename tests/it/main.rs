@@ -3,12 +3,24 @@
 #[cfg(test)]
 mod dns;
 #[cfg(test)]
+mod durability;
+#[cfg(test)]
+mod events_files;
+#[cfg(test)]
 mod fuzz_seeds;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod peers;
 #[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod replies;
+#[cfg(test)]
 mod restart;
+#[cfg(test)]
+mod routing;
+#[cfg(test)]
+mod smuggling;
 #[cfg(test)]
 mod tidy;

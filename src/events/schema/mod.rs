@@ -22,9 +22,10 @@ use bytes::Bytes;
 use super::json::Object;
 use crate::types::{MessageId, Recipient, ReversePath};
 
+pub use crate::types::DelayType;
 pub use outcome::{
-    BounceInfo, BounceKind, BouncedRecipient, DelayInfo, DelayType, DelayedRecipient, DeliveryInfo, Extras, bounce,
-    delivery, delivery_delay, diagnostic_code, feedback_id, send,
+    BounceInfo, BounceKind, BouncedRecipient, DelayInfo, DelayedRecipient, DeliveryInfo, Extras, bounce, delivery,
+    delivery_delay, diagnostic_code, feedback_id, send,
 };
 
 /// What the `mail` object is made of.

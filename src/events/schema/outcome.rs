@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Mail;
 use crate::events::json::Object;
 use crate::events::{EventKind, EventLine};
-use crate::types::{EnhancedStatus, MessageId, Reply, Timestamp};
+use crate::types::{DelayType, EnhancedStatus, MessageId, Reply, Timestamp};
 
 /// What a `mail` object ends with: the end of the last tag's values, of the tags and of the object.
 const MAIL_END: &[u8] = b"]}}";
@@ -127,46 +127,6 @@ pub struct BouncedRecipient<'a> {
     pub status: Option<EnhancedStatus>,
     /// Where known (RFC 3464 §2.3.6): `smtp; 550 5.1.1 No such user`; [`diagnostic_code`] makes one of a reply.
     pub diagnostic_code: Option<&'a str>,
-}
-
-/// `delayType`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DelayType {
-    /// Our own trouble.
-    InternalFailure,
-    /// Anything else in the session.
-    General,
-    /// The mailbox is full.
-    MailboxFull,
-    /// Taken for spam.
-    SpamDetected,
-    /// The recipient's server has trouble.
-    RecipientServerError,
-    /// Our address is blocked or limited.
-    IpFailure,
-    /// No connection, or a broken one.
-    TransientCommunicationFailure,
-    /// Nobody knows.
-    Undetermined,
-    /// We wait by ourselves (limits, pauses).
-    SendingDeferral,
-}
-
-impl DelayType {
-    /// As SES spells it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            DelayType::InternalFailure => "InternalFailure",
-            DelayType::General => "General",
-            DelayType::MailboxFull => "MailboxFull",
-            DelayType::SpamDetected => "SpamDetected",
-            DelayType::RecipientServerError => "RecipientServerError",
-            DelayType::IpFailure => "IPFailure",
-            DelayType::TransientCommunicationFailure => "TransientCommunicationFailure",
-            DelayType::Undetermined => "Undetermined",
-            DelayType::SendingDeferral => "SendingDeferral",
-        }
-    }
 }
 
 /// `deliveryDelay`.

@@ -16,9 +16,9 @@ use std::collections::VecDeque;
 
 use super::capabilities::{Capabilities, Extension, SizeLimit};
 use super::command;
-use super::outcome::{After, Loss, LossReason, Outcome, RecipientResult, Stage};
+use super::outcome::{After, Loss, LossReason, Outcome, RecipientResult};
 use super::transaction::Transaction;
-use crate::types::{EnhancedStatus, Reply, Severity};
+use crate::types::{EnhancedStatus, Reply, Severity, Stage};
 
 /// Commands in one batch. Replies to that many fit into the socket buffers of both sides, so that neither can block the
 /// other (RFC 2920 §3.1); more recipients go out in further batches.

@@ -24,12 +24,13 @@ mod transaction;
 #[cfg(test)]
 mod machine_tests;
 
+pub use crate::types::Stage;
 pub use auth::{Credentials, CredentialsError, Mechanism, Secret};
 pub use capabilities::{Capabilities, Extension, Limits, SizeLimit};
 pub use command::{EhloName, EhloNameError};
 pub use dot_stuffing::DotStuffer;
 pub use machine::{Framing, Machine, Options, PIPELINE_COMMANDS_MAX, Step};
-pub use outcome::{After, Loss, LossReason, Outcome, RecipientResult, Stage};
+pub use outcome::{After, Loss, LossReason, Outcome, RecipientResult};
 pub use reply_parser::{REPLY_BYTES_MAX, REPLY_LINES_MAX, ReplyError, ReplyParser};
 pub use sanitise::sanitise;
 pub use transaction::Transaction;

@@ -2,54 +2,7 @@
 
 use std::fmt;
 
-use crate::types::{EnhancedStatus, Reply};
-
-/// A step of a connection. A reply says something of the host at `Connect` to `Auth`, of sender and source at `Mail`, of
-/// the recipient at `Rcpt`, of the content at `Data` and `Dot`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stage {
-    /// TCP connect.
-    Connect,
-    /// The greeting.
-    Greeting,
-    /// EHLO or HELO.
-    Ehlo,
-    /// STARTTLS and the handshake.
-    Tls,
-    /// AUTH.
-    Auth,
-    /// MAIL, and the RSET in front of it.
-    Mail,
-    /// RCPT.
-    Rcpt,
-    /// DATA, and the message data up to its end.
-    Data,
-    /// The final dot, or the last BDAT.
-    Dot,
-}
-
-impl Stage {
-    /// As events and logs name it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Stage::Connect => "connect",
-            Stage::Greeting => "greeting",
-            Stage::Ehlo => "ehlo",
-            Stage::Tls => "tls",
-            Stage::Auth => "auth",
-            Stage::Mail => "mail",
-            Stage::Rcpt => "rcpt",
-            Stage::Data => "data",
-            Stage::Dot => "dot",
-        }
-    }
-}
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+use crate::types::{EnhancedStatus, Reply, Stage};
 
 /// A connection that ended in the middle of something.
 #[derive(Clone, Debug, PartialEq, Eq)]

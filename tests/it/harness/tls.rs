@@ -33,6 +33,11 @@ impl Certificate {
         (certificate, key)
     }
 
+    /// Writes (again) only `certificate.pem`.
+    pub(crate) fn write_certificate_only(&self, dir: &Path) {
+        std::fs::write(dir.join("certificate.pem"), &self.certificate_pem).unwrap();
+    }
+
     /// The client's side: trusts this certificate and no other. Handshakes before it returns.
     pub(crate) fn connect(&self, mut stream: TcpStream) -> io::Result<impl Read + Write + Send + use<>> {
         let mut roots = RootCertStore::empty();
