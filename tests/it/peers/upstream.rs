@@ -126,16 +126,20 @@ fn a_crash_of_ours_loses_no_mail_of_an_upstream_postfix() {
     });
     upstream.wait_empty();
     daemon.wait_empty();
-    // What Postfix was told to be safe before or after the crash has its event, by the id that it was told.
-    let events = Events::read_all(&daemon.events_path());
     let log = upstream.log();
-    let told: Vec<_> = log.lines().filter(|line| line.contains("status=sent")).map(message_id).collect();
+    let told: HashSet<_> = log.lines().filter(|line| line.contains("status=sent")).map(message_id).collect();
     assert_eq!(told.len(), CRASH_MESSAGES);
-    for id in told {
-        let is_delivery =
-            |event: &&Value| event["eventType"] == "Delivery" && event["mail"]["messageId"] == id.as_str();
-        assert_eq!(events.iter().filter(is_delivery).count(), 1, "{id}");
-    }
+    // What Postfix was told to be safe, before the crash or after it, has its event by the id that it was told. Events are
+    // published once they are synced, a little later than the queue is empty.
+    let delivered_ids = |seen: &[Value]| -> Vec<String> {
+        let delivered = seen.iter().filter(|event| event["eventType"] == "Delivery");
+        delivered.map(|event| event["mail"]["messageId"].as_str().unwrap().to_owned()).collect()
+    };
+    let ids = daemon.events().wait_until(|seen| {
+        let ids = delivered_ids(seen);
+        told.is_subset(&ids.iter().cloned().collect()).then_some(ids)
+    });
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "one Delivery a message");
 }
 
 #[test]
