@@ -140,6 +140,11 @@ impl Postfix {
         found.iter().map(|file| String::from_utf8(std::fs::read(file).unwrap()).unwrap()).collect()
     }
 
+    /// Tries all mail of its queue now.
+    pub(crate) fn flush(&self) {
+        run(self.command("postqueue", "-c").arg("-f"), b"");
+    }
+
     /// Waits until its queue is empty.
     pub(crate) fn wait_empty(&self) {
         poll("the queue of Postfix gets empty", || {

@@ -61,6 +61,26 @@ fn an_internationalised_address_bounces_at_an_aiosmtpd_that_does_not_take_it() {
 }
 
 #[test]
+fn what_only_the_client_calls_internationalised_goes_to_an_aiosmtpd_that_does_not_take_it() {
+    let lab = Lab::new();
+    let receiver = Aiosmtpd::start(receiver_address(&lab), &[]);
+    lab.domain("xn--bcher-kva.test", &[2]);
+    let daemon = lab.daemon();
+    let mut events = daemon.events();
+    let options = ["SMTPUTF8", "BODY=8BITMIME"];
+    // The domain has a spelling in ASCII; the header is ASCII; the body needs 8BITMIME only.
+    for recipient in [RECIPIENT, "info@bücher.test"] {
+        let printed = smtplib(&daemon, SENDER, recipient, &options, &message("ascii-after-all", "Grüße"));
+        let id = message_id(&printed);
+        events.wait_for(|event| event["eventType"] == "Delivery" && event["mail"]["messageId"] == id.as_str());
+    }
+    let arrived = receiver.wait(2);
+    assert_eq!(arrived[0].recipients, [RECIPIENT]);
+    assert_eq!(arrived[1].recipients, ["info@xn--bcher-kva.test"]);
+    assert!(arrived.iter().all(|arrived| !arrived.options.contains(&"SMTPUTF8".to_owned())), "{arrived:?}");
+}
+
+#[test]
 fn an_8bit_body_is_declared_and_arrives_unchanged() {
     let lab = Lab::new();
     let receiver = Aiosmtpd::start(receiver_address(&lab), &[]);

@@ -1,16 +1,22 @@
 //! A Postfix that relays all its mail to us, as an existing installation would that moves to posthaste.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 
+use serde_json::Value;
+
 use super::postfix::Postfix;
 use super::sink::SmtpSink;
-use super::tools::{program, run};
+use super::tools::{Background, poll, program, run};
 use super::{message, message_id, split_trace, with_lf};
-use crate::harness::{Certificate, Lab};
+use crate::harness::{Certificate, Events, Lab};
 
 const SENDER: &str = "app@sender.example";
 const RECIPIENT: &str = "you@receiver.test";
+
+/// Postfix comes back to a host that was down within seconds.
+const QUICK_RETRIES: &str = "minimal_backoff_time = 1s\nmaximal_backoff_time = 1s\nqueue_run_delay = 1s\n";
 
 /// Addresses of the receiver and of the upstream.
 fn addresses(lab: &Lab) -> (SocketAddr, SocketAddr) {
@@ -88,6 +94,52 @@ fn load_through_postfix_and_us_arrives_once_each() {
         assert_eq!(log.matches(&id).count(), 1, "{id}");
     }
     assert_eq!(sink.wait(MESSAGES).len(), MESSAGES);
+}
+
+/// Messages of the crash test, and how many are delivered before the crash.
+const CRASH_MESSAGES: usize = 400;
+const CRASH_AFTER: usize = 50;
+
+#[test]
+fn a_crash_of_ours_loses_no_mail_of_an_upstream_postfix() {
+    let lab = Lab::new();
+    let (receiver, upstream_address) = addresses(&lab);
+    let sink = SmtpSink::start(receiver, &[]);
+    // The same address after the crash as before.
+    let ours = SocketAddr::new(IpAddr::V4(lab.ip(4)), lab.port());
+    let listener = format!("[[listener]]\nname = \"smtp\"\naddress = \"{ours}\"\n");
+    let mut daemon = lab.daemon_with(lab.config().without_tables("listener").table(&listener));
+    let upstream = Postfix::upstream(upstream_address, ours, QUICK_RETRIES);
+    let mut source = Command::new(program("smtp-source"));
+    source.args(["-s", "10", "-m", &CRASH_MESSAGES.to_string(), "-N", "-d", "-f", SENDER, "-t", RECIPIENT]);
+    let _source = Background::start(source.arg(upstream_address.to_string()));
+    let delivered = |seen: &[Value]| seen.iter().filter(|event| event["eventType"] == "Delivery").count();
+    daemon.events().wait_until(|seen| (delivered(seen) >= CRASH_AFTER).then_some(()));
+    daemon.kill();
+    let before_crash = delivered(&Events::read_all(&daemon.events_path()));
+    assert!(before_crash < CRASH_MESSAGES, "the crash came too late to prove anything");
+    daemon.start_again();
+    poll("every recipient gets its mail", || {
+        upstream.flush();
+        let recipients: HashSet<String> = sink.dumps().into_iter().flat_map(|dump| dump.rcpt_args).collect();
+        (recipients.len() == CRASH_MESSAGES).then_some(())
+    });
+    upstream.wait_empty();
+    daemon.wait_empty();
+    let log = upstream.log();
+    let told: HashSet<_> = log.lines().filter(|line| line.contains("status=sent")).map(message_id).collect();
+    assert_eq!(told.len(), CRASH_MESSAGES);
+    // What Postfix was told to be safe, before the crash or after it, has its event by the id that it was told. Events are
+    // published once they are synced, a little later than the queue is empty.
+    let delivered_ids = |seen: &[Value]| -> Vec<String> {
+        let delivered = seen.iter().filter(|event| event["eventType"] == "Delivery");
+        delivered.map(|event| event["mail"]["messageId"].as_str().unwrap().to_owned()).collect()
+    };
+    let ids = daemon.events().wait_until(|seen| {
+        let ids = delivered_ids(seen);
+        told.is_subset(&ids.iter().cloned().collect()).then_some(ids)
+    });
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "one Delivery a message");
 }
 
 #[test]
