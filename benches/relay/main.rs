@@ -24,6 +24,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
@@ -40,6 +41,8 @@ use crate::work::{Bench, Figures};
 const TMPFS: i64 = 0x0102_1994;
 /// Syncs of the probe.
 const SYNCS: usize = 100;
+/// Attempts to remove the directory at the end.
+const REMOVALS: usize = 10;
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -61,19 +64,32 @@ fn inside(options: &Options) -> Result<()> {
     let outcome = namespace::arrange(&directory, dns::ADDRESS).and_then(|()| {
         runtime.block_on(async {
             tokio::select! {
-                outcome = all(options, &directory) => outcome,
-                () = interrupted() => Err(Failure::new("interrupted")),
+                outcome = all(options, &directory) => outcome.map(|()| true),
+                () = interrupted() => Ok(false),
             }
         })
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
-    if options.keep || (outcome.is_err() && directory.join("dns").exists()) {
+    if options.keep || outcome.is_err() {
         println!("logs and queues are kept in {}", directory.display());
-        return outcome;
+    } else {
+        remove(&directory)?;
     }
-    fs::remove_dir_all(&directory).context(|| format!("{}", directory.display())).and(outcome)
+    if outcome? { Ok(()) } else { Err(Failure::new("interrupted")) }
 }
 
+/// Removes the directory; after an interruption a server may still be writing there for a moment.
+fn remove(directory: &Path) -> Result<()> {
+    for _ in 1..REMOVALS {
+        if fs::remove_dir_all(directory).is_ok() {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    fs::remove_dir_all(directory).context(|| format!("{}", directory.display()))
+}
+
+/// Waits for SIGINT or SIGTERM.
 async fn interrupted() {
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {

@@ -132,7 +132,8 @@ impl Session {
         let Some(mail) = self.machine.pending_mail() else {
             return Next::GoOn;
         };
-        let declared_bytes = mail.declared_bytes.unwrap_or_default();
+        // What is never taken gets the machine's 552, not the 452 that asks the client to try again.
+        let declared_bytes = mail.declared_bytes.unwrap_or_default().min(self.facts.settings.message_bytes_max);
         let client = Client { address: self.facts.client, credential: None };
         let grant = match self.shared.ports.admission.load().admit(client) {
             Ok(grant) => grant,

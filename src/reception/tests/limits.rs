@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::rig::{Rig, settings};
+use super::rig::{FREE_BYTES, Rig, settings};
 use crate::reception::memory::Reservation;
 use crate::reception::settings::Settings;
 
@@ -38,6 +38,15 @@ async fn an_idle_client_is_told_and_closed() {
     client.expect("451 4.4.2 Timeout waiting for data from client.").await;
     client.expect("closed").await;
     assert_eq!(began_at.elapsed().as_secs(), 500);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_size_above_limit_and_disk_is_refused_for_good() {
+    let rig = Rig::new(settings(), &[]);
+    let mut client = rig.connect();
+    client.expect("220").await;
+    client.say("EHLO client.test", "250 ").await;
+    client.say(&format!("MAIL FROM:<a@a.test> SIZE={}", FREE_BYTES + 1), "552 5.3.4").await;
 }
 
 #[tokio::test(start_paused = true)]

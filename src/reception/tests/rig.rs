@@ -18,6 +18,9 @@ use crate::reception::settings::{ListenerSettings, Settings};
 use crate::reception::{Ports, Reception, Stamp, StampContext, StampedHeader};
 use crate::types::{EnhancedStatus, MessageId, Reply, ReplyCode, Timestamp};
 
+/// The disk of the fake queue.
+pub(super) const FREE_BYTES: u64 = 1_000_000_000_000;
+
 /// Remembers what it was given.
 pub(super) struct FakeQueue {
     ids: AtomicU64,
@@ -52,7 +55,10 @@ impl Intake for FakeQueue {
         MessageId::new(Timestamp::from_millis(self.ids.fetch_add(1, Ordering::Relaxed)), 0)
     }
 
-    fn check(&self, _bytes: u64) -> Result<(), AcceptError> {
+    fn check(&self, bytes: u64) -> Result<(), AcceptError> {
+        if bytes > FREE_BYTES {
+            return Err(AcceptError::LowDisk { free_bytes: FREE_BYTES, reserve_bytes: 0 });
+        }
         fail(&self.check_error)
     }
 

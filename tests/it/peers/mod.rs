@@ -6,6 +6,7 @@
 //! | `upstream` | a Postfix that relays all its mail to us, and its load generator `smtp-source` |
 //! | `receivers` | aiosmtpd, smtp-sink, and a Postfix with mailboxes |
 //! | `names` | Knot DNS with a zone file |
+//! | `hostile` | clients at the edge of the protocol |
 //!
 //! Each test follows one message from the client to what the receiver stored, and to the event with the id that the client
 //! was told. What these programs are is said by `scripts/setup test`; a test whose program is missing fails and names it.
@@ -20,6 +21,7 @@
 
 mod aiosmtpd;
 mod clients;
+mod hostile;
 mod knot;
 mod names;
 mod postfix;
