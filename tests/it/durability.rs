@@ -212,14 +212,8 @@ fn below_the_free_space_reserve_mail_is_refused_with_452_while_delivery_goes_on(
 
 /// Hands in messages until one is answered as wanted: with the first reply that is not good, or that to the final dot.
 fn offer_until(lab: &Lab, daemon: &Daemon, is_wanted: impl Fn(&Reply) -> bool) -> Reply {
-    let deadline = std::time::Instant::now() + PATIENCE;
-    loop {
-        let reply = offer(&mut lab.client(daemon));
-        if is_wanted(&reply) {
-            return reply;
-        }
-        assert!(std::time::Instant::now() < deadline, "still {reply:?}\n{:#}", daemon.status());
-    }
+    let look = || Some(offer(&mut lab.client(daemon))).filter(&is_wanted);
+    poll(look, || format!("still no such reply\n{:#}", daemon.status()))
 }
 
 fn offer(client: &mut Client) -> Reply {

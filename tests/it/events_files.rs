@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use posthaste::events::{EventId, EventTail};
 use serde_json::Value;
@@ -103,16 +103,15 @@ impl Reader {
         let thread = std::thread::spawn(move || {
             let mut tail = EventTail::resume(path, EventId::NONE).unwrap();
             let mut ids: Vec<u64> = Vec::new();
-            let deadline = Instant::now() + PATIENCE;
             // Until it is told which event is the newest it cannot know that it has read all.
-            while ids.last().is_none_or(|last| *last < until.load(Ordering::Relaxed)) {
-                let Some(line) = tail.wait_line(LOOK).unwrap() else {
-                    assert!(Instant::now() < deadline, "nothing after {:?}", ids.last());
-                    continue;
-                };
-                let _: Value = serde_json::from_str(&line.json).unwrap();
-                ids.push(line.id.value());
-            }
+            let read_one = || {
+                if let Some(line) = tail.wait_line(LOOK).unwrap() {
+                    let _: Value = serde_json::from_str(&line.json).unwrap();
+                    ids.push(line.id.value());
+                }
+                ids.last().is_some_and(|last| *last >= until.load(Ordering::Relaxed)).then_some(())
+            };
+            poll(read_one, || "the newest event is not read".to_owned());
             ids
         });
         Self { newest, thread }
@@ -139,11 +138,8 @@ fn files(current: &Path) -> Vec<PathBuf> {
 }
 
 fn wait_for_rotation(daemon: &Daemon, before: usize) {
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while rotated_files(daemon).len() <= before {
-        assert!(std::time::Instant::now() < deadline, "no rotation\n{}", daemon.log_tail());
-        std::thread::yield_now();
-    }
+    let look = || (rotated_files(daemon).len() > before).then_some(());
+    poll(look, || format!("no rotation\n{}", daemon.log_tail()));
 }
 
 /// Every line of all files by id; each must be whole, end with a line feed, and stand once.

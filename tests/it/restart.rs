@@ -1,6 +1,6 @@
 //! Orderly stops and what a new start makes of what was left.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::harness::*;
 
@@ -36,7 +36,7 @@ fn deferred_mail_keeps_its_due_time_and_its_count_of_attempts_across_a_restart()
         if ask.stage != Stage::Rcpt {
             return Answer::Usual;
         }
-        times.change(|times| times.push(Instant::now()));
+        times.change(|times| times.push(now()));
         if ask.asked == 1 { Answer::say("450 4.2.0 Not now") } else { Answer::Usual }
     });
     lab.domain("example.test", &[2]);

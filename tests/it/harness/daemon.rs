@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::process::{Pid, kill_process};
 use serde_json::Value;
 
-use super::{ConfigText, Events, PATIENCE, Watched};
+use super::{ConfigText, Events, PATIENCE, Watched, poll};
 
 pub(crate) use rustix::process::Signal;
 
@@ -192,14 +192,8 @@ impl Daemon {
 
     /// Asks for the queue again and again until it is as wanted.
     pub(crate) fn wait_queue(&self, what: &str, is_wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
-        let deadline = std::time::Instant::now() + PATIENCE;
-        loop {
-            let queue = self.queue();
-            if is_wanted(&queue) {
-                return queue;
-            }
-            assert!(std::time::Instant::now() < deadline, "{what}: {queue:#?}\n{}", self.log_tail());
-        }
+        let look = || Some(self.queue()).filter(|queue| is_wanted(queue));
+        poll(look, || format!("{what}: {:#?}\n{}", self.queue(), self.log_tail()))
     }
 
     /// Waits until nothing is queued.

@@ -40,7 +40,7 @@ pub(crate) use lab::Lab;
 pub(crate) use load::{Load, Sent, assert_ids_have_no_gap, assert_nothing_lost_or_doubled};
 pub(crate) use mx::{Answer, Ask, Mx, MxOptions, MxTls, Stage, Transaction};
 pub(crate) use tls::Certificate;
-pub(crate) use watch::Watched;
+pub(crate) use watch::{Watched, now, poll};
 
 use std::time::Duration;
 

@@ -1,7 +1,10 @@
-//! A value that threads change and a test waits on.
+//! Waiting: on a value that threads change, or for what has to be asked for again and again.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
 use std::time::{Duration, Instant};
+
+use super::PATIENCE;
 
 /// Shared by its clones.
 #[derive(Debug, Default)]
@@ -42,4 +45,21 @@ impl<T> Watched<T> {
             value = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
         }
     }
+}
+
+/// Looks again and again until something is found; fails with what `describe` says after [`PATIENCE`].
+pub(crate) fn poll<R>(mut look: impl FnMut() -> Option<R>, describe: impl Fn() -> String) -> R {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{}", describe());
+        thread::yield_now();
+    }
+}
+
+/// The time, to be compared with that of another event.
+pub(crate) fn now() -> Instant {
+    Instant::now()
 }
