@@ -132,7 +132,7 @@ fn a_deferral_never_ends_as_a_permanent_bounce() {
 fn delays_have_the_types_of_ses() {
     for (text, at, expected) in [
         ("452 4.2.2 mailbox full", Stage::Rcpt, "MailboxFull"),
-        ("421 4.7.0 too many connections from your IP", Stage::Greeting, "IpFailure"),
+        ("421 4.7.0 too many connections from your IP", Stage::Greeting, "IPFailure"),
         ("451 4.3.0 queue file write error", Stage::Dot, "RecipientServerError"),
         ("451 4.7.1 greylisted", Stage::Rcpt, "General"),
         ("451 4.7.1 this message looks like spam", Stage::Dot, "SpamDetected"),

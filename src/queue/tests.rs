@@ -159,7 +159,7 @@ impl World {
         let body = NewBody::Inline(Bytes::from_static(b"Subject: dsn\r\n\r\n"));
         let notifications = if dsn { vec![new_message(id, 1, body)] } else { Vec::new() };
         match &next {
-            Next::Ended(_) => drop(self.jobs.remove(&key)),
+            Next::Ended(_) | Next::Gone => drop(self.jobs.remove(&key)),
             Next::Due { at, .. } => drop(self.jobs.insert(key, Some(*at))),
             Next::Held { .. } => drop(self.jobs.insert(key, None)),
         }

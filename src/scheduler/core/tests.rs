@@ -319,9 +319,11 @@ fn operators_reach_every_job_that_is_not_in_flight() {
     world.resolve("a.test", "mx");
     world.done();
     let now = world.now;
+    let near = due(MessageId::new(NOW, 79), NOW.plus(Duration::from_secs(5)), "b.test");
     let command =
         |world: &mut World, job: &DueJob, command| world.scheduler.command(job, &command, now, &mut world.actions);
     assert!(!command(&mut world, &due(flying, NOW, "a.test"), Command::Cancel));
+    assert!(!command(&mut world, &near, Command::Retry), "what is not where the window has it was seen too late");
     let on_disk = due(MessageId::new(NOW, 77), NOW.plus(Duration::from_secs(9_000)), "b.test");
     assert!(command(&mut world, &on_disk, Command::Hold("why".to_owned())));
     assert_eq!(world.done(), ["settle Hold(\"why\")"]);
@@ -376,4 +378,99 @@ fn a_drain_starts_nothing_new_and_is_quiet_when_all_is_settled() {
     assert_eq!(world.done(), ["close 0"], "a connection that becomes idle is closed");
     world.scheduler.connection_closed(ConnectionId(0), HostFeedback::None, Vec::new(), NOW, &mut world.actions);
     assert!(world.scheduler.is_quiet());
+}
+
+#[test]
+fn a_message_that_a_page_showed_first_is_not_taken_for_a_second_one() {
+    let mut world = World::new(settings());
+    world.accept(&["a.test"]);
+    world.resolve("a.test", "mx");
+    let Some(Action::Open { jobs, .. }) = world.actions.pop() else { panic!("a connection is opened") };
+    world.done();
+    let id = jobs[0].key.id;
+    let message = Arc::clone(&jobs[0].payload.as_ref().unwrap().message);
+    let body = StoredBody::Inline(Bytes::new());
+    world.scheduler.accepted(Handoff { message, body, due_at: NOW }, NOW, &mut world.actions);
+    assert_eq!(world.done(), [""; 0]);
+    assert_eq!(world.scheduler.totals().in_flight, 1);
+    world.settle(id, Settled::Out);
+    assert_eq!(world.scheduler.totals(), Totals { connections: 1, sites: 1, ..Totals::default() });
+}
+
+#[test]
+fn a_job_that_was_told_of_its_delay_expires_once() {
+    let mut world = World::new(settings());
+    for _ in 0..3 {
+        world.accept(&["a.test"]);
+    }
+    let domain = Domain::parse("a.test").unwrap();
+    world.scheduler.resolved(&domain, SiteName::new("mx"), Timestamp::MAX, NOW, &mut world.actions);
+    world.done();
+    let ids: Vec<MessageId> = (1..=3).map(|number| MessageId::new(NOW, number)).collect();
+    // Two are tried and deferred for long; the third waits at the dead site.
+    for (id, connection) in [(ids[0], 0), (ids[1], 1)] {
+        world.settle(id, Settled::Due { at: NOW.plus(Duration::from_secs(80_000)), attempts: 1 });
+        let dead = HostFeedback::Unreachable("refused".to_owned());
+        world.scheduler.connection_closed(ConnectionId(connection), dead, Vec::new(), world.now, &mut world.actions);
+    }
+    // A probe right before each look keeps the site suspended.
+    let look = |world: &mut World, after_s: u64| {
+        world.now = NOW.plus(Duration::from_secs(after_s));
+        let dead = HostFeedback::Unreachable("refused".to_owned());
+        let site = world.scheduler.sites.values_mut().next().unwrap();
+        site.learn(dead, 2, world.now);
+        world.scheduler.tick(world.now, &mut world.actions);
+        world.done()
+    };
+    assert_eq!(look(&mut world, 3_700), ["settle Notice(\"refused\")"]);
+    world.settle(ids[2], Settled::Unchanged);
+    assert_eq!(world.scheduler.totals().ready, 1);
+    assert_eq!(look(&mut world, 86_401), ["settle Expired(Some(\"refused\"))"]);
+    assert_eq!(world.scheduler.totals().in_flight, 1);
+}
+
+#[test]
+fn what_waits_at_a_dead_host_follows_a_new_route_after_a_reload() {
+    let mut world = World::new(settings());
+    for _ in 0..4 {
+        world.accept(&["a.test"]);
+    }
+    world.resolve("a.test", "old");
+    world.done();
+    world.scheduler.reload(settings(), world.now, &mut world.actions);
+    assert_eq!(world.done(), ["resolve a.test"]);
+    world.resolve("a.test", "new");
+    assert_eq!(world.done(), ["open 2 new 3", "open 3 new 4"]);
+}
+
+#[test]
+fn a_clock_that_goes_back_stalls_nobody() {
+    let mut world = World::new(settings());
+    for _ in 0..4 {
+        world.accept(&["a.test"]);
+    }
+    world.resolve("a.test", "mx");
+    world.done();
+    for connection in [0, 1] {
+        let dead = HostFeedback::Unreachable("refused".to_owned());
+        world.scheduler.connection_closed(ConnectionId(connection), dead, Vec::new(), world.now, &mut world.actions);
+    }
+    let hour = Duration::from_secs(3_600);
+    world.now = world.now.minus(hour);
+    world.scheduler.clock_went_back(hour, world.now);
+    assert!(world.scheduler.next_wakeup() <= world.now.plus(Duration::from_secs(15)));
+    world.advance(Duration::from_secs(15));
+    assert_eq!(world.done(), ["open 2 mx 3"], "the probe comes when it would have come");
+}
+
+#[test]
+fn a_small_table_does_not_read_the_same_page_for_ever() {
+    let mut world = World::new(Settings { jobs_max: 1_000, ..settings() });
+    for _ in 0..1_001 {
+        world.accept(&["a.test"]);
+    }
+    world.actions.clear();
+    world.scheduler.tick(world.now, &mut world.actions);
+    let pages = world.actions.iter().filter(|action| matches!(action, Action::PageIn { .. })).count();
+    assert_eq!(pages, 0, "there is no room");
 }
