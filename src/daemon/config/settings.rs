@@ -40,8 +40,8 @@ impl Default for QueueSettings {
             free_space_reserve_bytes: 1 << 30,
             messages_max: 10_000_000,
             ready_max: 1_000_000,
-            body_cache_bytes: 256 << 20,
-            memtable_bytes: 256 << 20,
+            body_cache_bytes: 64 << 20,
+            memtable_bytes: 64 << 20,
             wal_bytes_max: 256 << 20,
         }
     }
