@@ -80,9 +80,10 @@ impl Results {
             _ => None,
         });
         if let (true, true, Some(reply), false) = (untouched, self.fates.is_empty(), &sent_away, first) {
-            // 421 behind earlier messages: the host has had enough on this connection, which is no attempt.
+            // 421 behind earlier messages: the host has had enough on this connection, which is no attempt. A new one tells
+            // whether it has had enough of us.
+            tracing::debug!(%reply, "the host ended the connection; its next message goes on another");
             self.give_back = true;
-            self.feedback = HostFeedback::Busy(reply.to_string());
             return;
         }
         let fates: Vec<Fate> = indices

@@ -8,7 +8,7 @@
 //! | part | holds |
 //! |---|---|
 //! | [`schema`] | rendering: the `mail` object once a message, then one line an event |
-//! | [`file`] | one stream of files: names, recovery, writes, rotation, retention |
+//! | [`mod@file`] | one stream of files: names, recovery, writes, rotation, retention |
 //! | [`writer`] | the thread between the outbox and the files |
 //! | [`tail`] | a reader that follows a stream across rotations, for the demo and for tests |
 //! | [`metric`] | names of all metrics |

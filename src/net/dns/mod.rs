@@ -1,7 +1,7 @@
 //! DNS for routing: the [`Resolver`] port by hickory, with a cache, coalescing and bounds of our own.
 //!
 //! A question is answered from the cache, or joins an equal one that is under way, or is asked. At most
-//! [`LOOKUPS_MAX`] questions are under way in the *fast lane*; one that has no answer after [`HANDOVER`] moves to the
+//! [`LOOKUPS_MAX`] questions are under way in the *fast lane*; one that has no answer after `HANDOVER` moves to the
 //! *slow lane* of [`SLOW_LOOKUPS_MAX`], and fails at once where that is full. So names whose servers are dead hold up
 //! others for seconds at most, however many they are.
 //!
@@ -37,7 +37,7 @@ use crate::types::{Clock, Domain, Timestamp};
 /// Questions under way that are young. Full: others wait in order of arrival. Each holds up to three UDP sockets, since
 /// a lost question is repeated from a new port: the two lanes together take at most 3,072 file handles.
 pub const LOOKUPS_MAX: usize = 512;
-/// Questions under way that are older than [`HANDOVER`]. Full: the question that would move here fails (temporarily).
+/// Questions under way that are older than `HANDOVER`. Full: the question that would move here fails (temporarily).
 pub const SLOW_LOOKUPS_MAX: usize = 512;
 /// After this time without an answer a question makes room for others.
 const HANDOVER: Duration = Duration::from_secs(1);

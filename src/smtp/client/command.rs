@@ -1,6 +1,6 @@
 //! Writes SMTP commands into a buffer (RFC 5321 §4.1.1, RFC 1870, 6152, 6531, 3461, 3030).
 //!
-//! Injection is impossible twice over: addresses and names are types that cannot hold a line end, and [`Line`] replaces
+//! Injection is impossible twice over: addresses and names are types that cannot hold a line end, and `Line` replaces
 //! every control character of whatever else stands in a command.
 
 use std::net::IpAddr;
