@@ -16,7 +16,7 @@ use crate::queue::{Intake, StoredBody, StoredMessage};
 use crate::scheduler::settlement::{self, AMBIGUOUS_RULE, Attempt, AttemptKind, Fate, Way, Words};
 use crate::scheduler::{HostFeedback, Lease, Payload, RoutingFailure, RoutingFailureKind};
 use crate::smtp::client::LossReason;
-use crate::types::{EnhancedStatus, Recipient, Reply, Severity, Timestamp};
+use crate::types::{EnhancedStatus, MessageId, Recipient, Reply, Severity, Timestamp};
 
 /// Connections that may be lost before the rest of an assignment is given up for this attempt.
 const STALE_MAX: u32 = 2;
@@ -139,11 +139,21 @@ impl Results {
             let mut new_id = || shared.queue.new_id();
             let decided = settlement::settle(&attempt, &fates, &reloadable.settlement, &mut new_id);
             shared.counts.add(decided.tally);
+            tell(lease.key.id, &fates);
             if decided.tally.delivered > 0 {
                 metrics::histogram!(metric::DELIVERY_SECONDS).record(now.since(self.message.accepted_at));
             }
             clerk::commit(shared, decided.settlement, decided.settled, lease.key, inputs).await;
         }
+    }
+}
+
+/// One line of log for each recipient that was not delivered: the story of a session, at debug.
+fn tell(message_id: MessageId, fates: &[Fate]) {
+    for fate in fates.iter().filter(|fate| fate.verdict.disposition != Disposition::Delivered) {
+        let (rule, host) = (&*fate.verdict.rule, fate.way.host.as_deref().unwrap_or_default());
+        let outcome = fate.verdict.disposition;
+        tracing::debug!(%message_id, recipient = fate.index, ?outcome, rule, host, reply = %words(fate), "not delivered");
     }
 }
 

@@ -44,6 +44,15 @@ struct Job {
     payload: Option<Box<Payload>>,
 }
 
+impl Job {
+    /// A job as the due index knows it, before its first attempt.
+    fn waiting(domain: Domain, due_at: Timestamp, expires_at: Timestamp) -> Self {
+        let (attempts, notices, ambiguous, unverified) = (0, 0, false, false);
+        let (state, queued_at, payload) = (JobState::Waiting, None, None);
+        Self { due_at, expires_at, domain, attempts, notices, ambiguous, unverified, state, queued_at, payload }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum JobState {
     Waiting,
@@ -149,18 +158,8 @@ impl Scheduler {
             }
             let payload = Payload { message: handoff.message.clone(), body: handoff.body.clone() };
             let fits = self.payload_bytes + payload.bytes() <= self.settings.body_cache_bytes;
-            let job = Job {
-                due_at: handoff.due_at,
-                expires_at: message.expires_at,
-                domain: domain.clone(),
-                attempts: 0,
-                notices: 0,
-                ambiguous: false,
-                unverified: false,
-                state: JobState::Waiting,
-                queued_at: None,
-                payload: fits.then(|| Box::new(payload)),
-            };
+            let mut job = Job::waiting(domain.clone(), handoff.due_at, message.expires_at);
+            job.payload = fits.then(|| Box::new(payload));
             self.insert(key, job, true, now, actions);
         }
     }
@@ -177,18 +176,8 @@ impl Scheduler {
                 continue;
             };
             let ambiguous = self.unclean_since.is_some_and(|since| due.due_at <= since);
-            let job = Job {
-                due_at: due.due_at,
-                expires_at,
-                domain,
-                attempts: due.entry.attempts,
-                notices: 0,
-                ambiguous,
-                unverified: false,
-                state: JobState::Waiting,
-                queued_at: None,
-                payload: None,
-            };
+            let mut job = Job::waiting(domain, due.due_at, expires_at);
+            (job.attempts, job.ambiguous) = (due.entry.attempts, ambiguous);
             self.insert(due.key, job, flushing, now, actions);
         }
         self.window.paged(page.next, now);
@@ -346,18 +335,8 @@ impl Scheduler {
         if self.jobs.contains_key(&due.key) {
             return;
         }
-        let job = Job {
-            due_at: due.due_at,
-            expires_at,
-            domain,
-            attempts: due.entry.attempts,
-            notices: 0,
-            ambiguous: false,
-            unverified: false,
-            state: JobState::Waiting,
-            queued_at: None,
-            payload: None,
-        };
+        let mut job = Job::waiting(domain, due.due_at, expires_at);
+        job.attempts = due.entry.attempts;
         self.insert(due.key, job, true, now, actions);
     }
 
@@ -433,18 +412,10 @@ impl Scheduler {
             if full || (self.window.covers(place) && !self.window.is_flushing()) {
                 return false;
             }
-            let job = Job {
-                due_at: due.due_at,
-                expires_at,
-                domain,
-                attempts: due.entry.attempts,
-                notices: 0,
-                ambiguous: self.unclean_since.is_some_and(|since| due.due_at <= since),
-                unverified: true,
-                state: JobState::Waiting,
-                queued_at: None,
-                payload: None,
-            };
+            let mut job = Job::waiting(domain, due.due_at, expires_at);
+            job.attempts = due.entry.attempts;
+            job.ambiguous = self.unclean_since.is_some_and(|since| due.due_at <= since);
+            job.unverified = true;
             self.jobs.insert(due.key, job);
             self.waiting.insert((due.due_at, due.key));
         }
