@@ -164,6 +164,7 @@ fn headers(criterion: &mut Criterion) {
         tls: None,
         envelope: &envelope,
         hops_max: 50,
+        eight_bit: posthaste::message::stamp::EightBitHeaders::Encode,
     };
     criterion.bench_function("header/stamp", |bencher| bencher.iter(|| stamp(black_box(HEADER.as_bytes()), &context)));
 }

@@ -31,6 +31,7 @@ pub fn message_stamp(data: &[u8]) {
         tls: Some("TLSv1.3 TLS_AES_256_GCM_SHA384"),
         envelope: &envelope,
         hops_max: HOPS_MAX,
+        eight_bit: posthaste::message::stamp::EightBitHeaders::Encode,
     };
     match stamp(block, &context) {
         Ok(stamped) => check_stamped(&stamped, block, &envelope, context.id),

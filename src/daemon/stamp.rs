@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::events::schema::{self, CommonHeaders, Extras, Mail, MailObject};
-use crate::message::stamp::{self, Client, Context, Stamped};
+use crate::message::stamp::{self, Client, Context, EightBitHeaders, Stamped};
 use crate::reception::{Stamp, StampContext, StampedHeader};
 use crate::types::Reply;
 
@@ -29,6 +29,8 @@ impl Stamp for Stamper {
                 tls: tls.as_deref(),
                 envelope: context.envelope,
                 hops_max: settings.hops_max,
+                // A client that asked for SMTPUTF8 may write UTF-8 into its header.
+                eight_bit: if context.envelope.smtputf8 { EightBitHeaders::Pass } else { settings.eight_bit_headers },
             },
         )
         .map_err(|refusal| refusal.reply())?;

@@ -7,6 +7,7 @@
 
 mod control;
 pub mod dsn;
+mod encode;
 pub mod header;
 mod original;
 mod received;

@@ -10,6 +10,7 @@
 use std::net::IpAddr;
 
 use super::control::Control;
+use super::encode;
 use super::header::{End, Field, Fields, Known, Single, first_line};
 use super::original::{Collector, OriginalHeaders};
 use super::received;
@@ -43,6 +44,19 @@ pub struct Context<'a> {
     pub envelope: &'a Envelope,
     /// `Received` fields that a submitted message may have.
     pub hops_max: usize,
+    /// What to do with header fields that hold octets above 127.
+    pub eight_bit: EightBitHeaders,
+}
+
+/// What becomes of header fields with octets above 127 that came without SMTPUTF8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EightBitHeaders {
+    /// Made 7-bit (RFC 2047, RFC 2231), so that any host can carry them; in an address: 550 5.6.7.
+    Encode,
+    /// 550 5.6.7.
+    Refuse,
+    /// Passed on as they came.
+    Pass,
 }
 
 /// The client, as `Received` shows it.
@@ -93,6 +107,12 @@ pub enum Refusal {
     /// A CR or LF that is not part of a CRLF, or a NUL.
     #[error("Header has a bare CR, a bare LF or a NUL")]
     ControlCharacter,
+    /// Octets above 127 that may not stand there, or cannot be encoded.
+    #[error("Header '{field}' has 8-bit characters: encode them (RFC 2047), or use SMTPUTF8")]
+    EightBit {
+        /// The name of the field, cut.
+        field: String,
+    },
     /// More than 2,000 fields.
     #[error("Header has more than {FIELDS_MAX} fields")]
     TooManyFields,
@@ -104,6 +124,7 @@ impl Refusal {
         let (code, subject, detail) = match self {
             Refusal::TooManyHops { .. } => (554, 4, 6),
             Refusal::Repeated(_) | Refusal::TooManyFields => (554, 6, 0),
+            Refusal::EightBit { .. } => (550, 6, 7),
             Refusal::LineTooLong { .. } | Refusal::ControlCharacter => (550, 6, 11),
         };
         let code = ReplyCode::new(code).expect("550 and 554 are reply codes");
@@ -122,6 +143,7 @@ pub fn stamp(block: &[u8], context: &Context<'_>) -> Result<Stamped, Refusal> {
         fields: 0,
         hops: 0,
         hops_max: context.hops_max,
+        eight_bit: context.eight_bit,
         control: Control::default(),
         collector: Collector::default(),
     };
@@ -165,6 +187,7 @@ struct Pass {
     fields: usize,
     hops: usize,
     hops_max: usize,
+    eight_bit: EightBitHeaders,
     control: Control,
     collector: Collector,
 }
@@ -203,7 +226,21 @@ impl Pass {
             Known::Single(single) => self.seen |= single.bit(),
             Known::Stripped | Known::Other => {}
         }
-        write_field(&mut self.out, field)
+        if self.eight_bit == EightBitHeaders::Pass || field.raw().is_ascii() {
+            return write_field(&mut self.out, field);
+        }
+        let refusal = || Refusal::EightBit { field: shown_name(field) };
+        let encode = self.eight_bit == EightBitHeaders::Encode && field.name().is_ascii();
+        let value = if encode { encode::encode(field) } else { None }.ok_or_else(refusal)?;
+        // What is no line of its own is judged as ever.
+        for line in Lines(field.raw()) {
+            line?;
+        }
+        let lines = [field.name(), b": ", &value].concat();
+        for line in Lines(&lines) {
+            fold(&mut self.out, line?).ok_or_else(|| Refusal::LineTooLong { field: shown_name(field) })?;
+        }
+        Ok(())
     }
 
     fn count_hop(&mut self) -> Result<(), Refusal> {

@@ -34,6 +34,7 @@ fn context(envelope: &Envelope) -> Context<'_> {
         tls: None,
         envelope,
         hops_max: 3,
+        eight_bit: EightBitHeaders::Pass,
     }
 }
 
@@ -180,6 +181,21 @@ fn events_get_the_date_and_id_that_were_sent() {
     assert_eq!(original.headers.len(), 2);
     let original = run(b"Date: then\r\nMessage-ID: <mine>\r\n\r\n").unwrap().original;
     assert_eq!((original.date.as_deref(), original.message_id.as_deref()), (Some("then"), Some("<mine>")));
+}
+
+#[test]
+fn eight_bit_headers_are_encoded_refused_or_passed_on() {
+    let envelope = envelope(&["to@x.test"]);
+    let with = |eight_bit, block: &[u8]| stamp(block, &Context { eight_bit, ..context(&envelope) });
+    let encoded = with(EightBitHeaders::Encode, "Subject: ü\r\nX: y\r\n\r\n".as_bytes()).unwrap();
+    assert!(encoded.header_is_ascii);
+    assert_clean(&encoded).unwrap();
+    let refused = with(EightBitHeaders::Refuse, "Subject: ü\r\n\r\n".as_bytes()).unwrap_err();
+    assert_eq!(
+        refused.reply().to_string(),
+        "550 5.6.7 Header 'Subject' has 8-bit characters: encode them (RFC 2047), or use SMTPUTF8"
+    );
+    assert!(with(EightBitHeaders::Encode, "To: <ü@x.test>\r\n\r\n".as_bytes()).is_err());
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::message::stamp::EightBitHeaders;
+
 pub use crate::smtp::server::Hygiene;
 
 /// One listener.
@@ -64,6 +66,8 @@ pub struct Settings {
     pub hops_max: usize,
     /// Bare CR, bare LF, NUL, long lines.
     pub hygiene: Hygiene,
+    /// Header fields with octets above 127, from clients that did not ask for SMTPUTF8.
+    pub eight_bit_headers: EightBitHeaders,
     /// Whether `Received` names the client's address and HELO name.
     pub received_shows_client: bool,
     /// Between commands (RFC 5321 §4.5.3.2.7: 5 minutes). Then 451 4.4.2 "Timeout waiting for data from client."
@@ -91,6 +95,7 @@ impl Default for Settings {
             line_bytes_max: 1_000,
             hops_max: 50,
             hygiene: Hygiene::Refuse,
+            eight_bit_headers: EightBitHeaders::Encode,
             received_shows_client: true,
             command_timeout: Duration::from_secs(300),
             data_timeout: Duration::from_secs(180),

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::findings::{PathKind, Problem};
 use super::section::{Section, Value};
-use crate::reception::settings::{CertificateFiles, Hygiene, ListenerSettings, ListenerTls, Settings};
+use crate::reception::settings::{CertificateFiles, EightBitHeaders, Hygiene, ListenerSettings, ListenerTls, Settings};
 use crate::types::Domain;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -177,6 +177,8 @@ fn is_wide_and_public(network: &IpNet) -> bool {
 
 pub(super) fn reception(mut section: Section<'_>, hostname: &Domain) -> Settings {
     let default = Settings::default();
+    let eight_bit =
+        [("encode", EightBitHeaders::Encode), ("refuse", EightBitHeaders::Refuse), ("pass", EightBitHeaders::Pass)];
     let hygiene = [("refuse", Hygiene::Refuse), ("repair", Hygiene::Repair)];
     let settings = Settings {
         hostname: hostname.as_str().to_owned(),
@@ -195,6 +197,7 @@ pub(super) fn reception(mut section: Section<'_>, hostname: &Domain) -> Settings
         line_bytes_max: section.count("line_length_max", default.line_bytes_max, 1_000..=1_048_576),
         hops_max: section.count("hops_max", default.hops_max, 1..=1_000),
         hygiene: section.word("hygiene", default.hygiene, &hygiene),
+        eight_bit_headers: section.word("eight_bit_headers", default.eight_bit_headers, &eight_bit),
         received_shows_client: section.flag("received_shows_client", default.received_shows_client),
         command_timeout: section.duration("command_timeout", default.command_timeout, SECOND..=HOUR),
         data_timeout: section.duration("data_timeout", default.data_timeout, SECOND..=HOUR),
