@@ -22,7 +22,7 @@ pub struct QueueSettings {
     pub free_space_reserve_bytes: u64,
     /// Messages kept. Above: 452 4.3.1.
     pub messages_max: u64,
-    /// Deliveries kept in memory, about 150 bytes each; more wait on disk and are paged in.
+    /// Deliveries kept in memory; more wait on disk and are paged in.
     pub ready_max: usize,
     /// Bodies kept in memory between accept and first attempt. Full: read back from disk.
     pub body_cache_bytes: usize,
