@@ -224,7 +224,9 @@ impl Run {
         tokio::pin!(sleep);
         let mut last = self.shared.clock.now();
         while !(self.draining && self.is_quiet()) {
+            // In this order: whichever wakes us, all three are seen to below, so none can be starved.
             tokio::select! {
+                biased;
                 _ = receiver.recv_many(&mut inputs, BATCH) => {}
                 count = handoffs.recv_many(&mut accepted, BATCH), if handoffs_open => handoffs_open = count > 0,
                 () = &mut sleep => {}
@@ -409,8 +411,10 @@ impl Run {
             }
             Action::PageIn { from, until, limit } => {
                 let (queue, inputs) = (self.shared.queue.clone(), self.inputs.clone());
-                tokio::task::spawn_blocking(move || {
-                    let _ = inputs.blocking_send(Input::Paged(queue.due(from, until, limit)));
+                tokio::spawn(async move {
+                    let page = queue.reading(move |queue| queue.due(from, until, limit)).await;
+                    let page = page.unwrap_or_else(|error| Err(StoreError(format!("reading it failed: {error}"))));
+                    let _ = inputs.send(Input::Paged(page)).await;
                 });
             }
         }

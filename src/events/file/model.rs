@@ -1,7 +1,8 @@
 //! A file system for tests that forgets what was not synced, runs full, fails a sync and stops at any step; and an
-//! outbox of its own kind.
+//! outbox of its own kind. For tests and simulation.
 
 #![allow(clippy::cast_possible_truncation, reason = "files of a test fit into memory")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a slip in a model must stop the test that uses it")]
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,7 +16,7 @@ use crate::types::Timestamp;
 
 /// How a crash ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Crash {
+pub enum Crash {
     /// kill -9: the page cache lives on.
     Process,
     /// Nothing unsynced survives.
@@ -56,7 +57,7 @@ type Observer = Arc<dyn Fn() + Send + Sync>;
 
 /// One directory. Clones share it.
 #[derive(Clone, Default)]
-pub(crate) struct ModelStorage {
+pub struct ModelStorage {
     state: Arc<Mutex<State>>,
     observer: Arc<Mutex<Option<Observer>>>,
 }
@@ -66,47 +67,53 @@ fn crash_error() -> io::Error {
 }
 
 impl ModelStorage {
-    pub(crate) fn new() -> Self {
+    /// An empty directory.
+    pub fn new() -> Self {
         Self::default()
     }
 
     /// Called after every step that changes something.
-    pub(crate) fn observe(&self, observer: impl Fn() + Send + Sync + 'static) {
+    pub fn observe(&self, observer: impl Fn() + Send + Sync + 'static) {
         *self.observer.lock().unwrap() = Some(Arc::new(observer));
     }
 
     /// The step after `steps` more does not happen, or in part, and none after it.
-    pub(crate) fn crash_after(&self, steps: u64) {
+    pub fn crash_after(&self, steps: u64) {
         self.state.lock().unwrap().steps_left = Some(steps);
     }
 
-    pub(crate) fn has_crashed(&self) -> bool {
+    /// The last step was reached.
+    pub fn has_crashed(&self) -> bool {
         self.state.lock().unwrap().crashed
     }
 
-    pub(crate) fn limit(&self, capacity: Option<usize>) {
+    /// All files together have room for so many octets.
+    pub fn limit(&self, capacity: Option<usize>) {
         self.state.lock().unwrap().capacity = capacity;
     }
 
-    pub(crate) fn limit_writes(&self, bytes: usize) {
+    /// One call writes at most so many octets.
+    pub fn limit_writes(&self, bytes: usize) {
         self.state.lock().unwrap().write_max = Some(bytes);
     }
 
-    pub(crate) fn fail_syncs(&self, count: u32) {
+    /// The next syncs of files fail, and forget what they were to sync.
+    pub fn fail_syncs(&self, count: u32) {
         self.state.lock().unwrap().syncs_to_fail = count;
     }
 
     /// Syncs of files so far.
-    pub(crate) fn syncs(&self) -> u64 {
+    pub fn syncs(&self) -> u64 {
         self.state.lock().unwrap().syncs
     }
 
-    pub(crate) fn used(&self) -> usize {
+    /// Octets of all files.
+    pub fn used(&self) -> usize {
         self.state.lock().unwrap().inodes.iter().map(|inode| inode.cached.len()).sum()
     }
 
     /// The machine is up again.
-    pub(crate) fn restart(&self, crash: Crash) {
+    pub fn restart(&self, crash: Crash) {
         let mut state = self.state.lock().unwrap();
         state.steps_left = None;
         state.crashed = false;
@@ -141,13 +148,13 @@ impl ModelStorage {
     }
 
     /// The content of a file.
-    pub(crate) fn content(&self, name: &str) -> Option<String> {
+    pub fn content(&self, name: &str) -> Option<String> {
         let state = self.state.lock().unwrap();
         state.names.get(name).map(|inode| String::from_utf8(state.inodes[*inode].cached.clone()).unwrap())
     }
 
     /// Puts a file there, synced.
-    pub(crate) fn put(&self, name: &str, content: &[u8]) {
+    pub fn put(&self, name: &str, content: &[u8]) {
         let mut state = self.state.lock().unwrap();
         let inode = state.inodes.len();
         state.inodes.push(Inode { cached: content.to_vec(), durable: content.to_vec(), dirty: Vec::new() });
@@ -156,7 +163,7 @@ impl ModelStorage {
     }
 
     /// What another program does: not a step.
-    pub(crate) fn rename_externally(&self, from: &str, to: &str) {
+    pub fn rename_externally(&self, from: &str, to: &str) {
         let mut state = self.state.lock().unwrap();
         let inode = state.names.remove(from).unwrap();
         state.names.insert(to.to_owned(), inode);
@@ -333,7 +340,7 @@ impl StorageFile for ModelFile {
 
 /// An outbox in memory.
 #[derive(Default)]
-pub(crate) struct ModelOutbox {
+pub struct ModelOutbox {
     state: Mutex<OutboxState>,
     changed: std::sync::Condvar,
 }
@@ -349,22 +356,24 @@ struct OutboxState {
 
 impl ModelOutbox {
     /// Commits an event.
-    pub(crate) fn push(&self, line: EventLine) {
+    pub fn push(&self, line: EventLine) {
         self.state.lock().unwrap().lines.push(line);
         self.changed.notify_all();
     }
 
-    pub(crate) fn consumed_through(&self) -> u64 {
+    /// The newest event that may be gone.
+    pub fn consumed_through(&self) -> u64 {
         self.state.lock().unwrap().consumed
     }
 
     /// What a power cut may do to the mark: it was not synced.
-    pub(crate) fn forget_consumed(&self, through: u64) {
+    pub fn forget_consumed(&self, through: u64) {
         let mut state = self.state.lock().unwrap();
         state.consumed = state.consumed.min(through);
     }
 
-    pub(crate) fn break_down(&self) {
+    /// From now on it does not answer.
+    pub fn break_down(&self) {
         self.state.lock().unwrap().broken = true;
         self.wake();
     }

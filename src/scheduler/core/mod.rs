@@ -11,7 +11,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::queue::{DueJob, DueKey, DuePage, Handoff, JobKey};
@@ -84,7 +84,8 @@ pub struct Scheduler {
     waiting: BTreeSet<(Timestamp, JobKey)>,
     domains: HashMap<Domain, DomainState>,
     sites: HashMap<SiteName, Site>,
-    connections: HashMap<ConnectionId, Connection>,
+    /// In order, so that which one is closed first depends on nothing but what happened.
+    connections: BTreeMap<ConnectionId, Connection>,
     /// Sites with ready jobs that could have another connection, if there were one.
     line: VecDeque<SiteName>,
     /// Jobs that are due and must not be looked at before a time.
@@ -112,7 +113,7 @@ impl Scheduler {
             waiting: BTreeSet::new(),
             domains: HashMap::new(),
             sites: HashMap::new(),
-            connections: HashMap::new(),
+            connections: BTreeMap::new(),
             line: VecDeque::new(),
             postponed: BTreeSet::new(),
             alarms: BTreeSet::new(),
@@ -139,8 +140,7 @@ impl Scheduler {
                 *expires_at = now;
             }
         }
-        let names: Vec<SiteName> = self.sites.keys().cloned().collect();
-        for name in names {
+        for name in self.site_names() {
             self.reroute(&name, now, actions);
         }
         self.serve_line(now, actions);
@@ -386,8 +386,7 @@ impl Scheduler {
     pub fn flush(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         self.window.flush();
         self.alarms.clear();
-        let names: Vec<_> = self.sites.keys().cloned().collect();
-        for name in names {
+        for name in self.site_names() {
             if let Some(site) = self.sites.get_mut(&name) {
                 site.unsuspend();
             }

@@ -119,6 +119,13 @@ impl Scheduler {
         }
     }
 
+    /// In order: what follows from it must not depend on a hash.
+    pub(super) fn site_names(&self) -> Vec<SiteName> {
+        let mut names: Vec<SiteName> = self.sites.keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+
     pub(super) fn site_mut(&mut self, name: &SiteName) -> &mut Site {
         let connections_max = self.settings.connections_per_site_max;
         self.sites.entry(name.clone()).or_insert_with(|| Site::new(connections_max))
@@ -311,7 +318,9 @@ impl Scheduler {
 
     /// Jobs of suspended sites that expired, or whose senders should hear of the delay; names without jobs.
     pub(super) fn sweep(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        let suspended = self.sites.iter().filter(|(_, site)| site.suspended_until(now).is_some());
+        let mut suspended: Vec<_> =
+            self.sites.iter().filter(|(_, site)| site.suspended_until(now).is_some()).collect();
+        suspended.sort_unstable_by_key(|(name, _)| *name);
         let mut overdue = Vec::new();
         for (_, site) in suspended {
             for key in &site.ready {
