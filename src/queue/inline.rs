@@ -41,7 +41,7 @@ impl InlineCommitter {
         }
     }
 
-    async fn wait(&self) -> Wake {
+    async fn wait(&mut self) -> Wake {
         let deadline = self.committer.patience().map(|patience| Instant::now() + patience);
         loop {
             if let Some(wake) = self.committer.peek() {

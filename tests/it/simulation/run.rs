@@ -1,0 +1,233 @@
+//! One world from its first message to an empty queue, through all its stops.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use posthaste::queue::store::Family;
+use posthaste::types::Timestamp;
+use tokio::runtime::{Builder, Runtime};
+
+use super::application;
+use super::daemon::Daemon;
+use super::judge;
+use super::ledger::Restart;
+use super::plan::{Plan, StopKind, StopPlan};
+use super::world::World;
+
+/// How often a running world is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// A planned cut in a world where nothing happens any more comes after this.
+const CUT_AFTER: Duration = Duration::from_secs(120);
+/// As `RestartSec` of the systemd unit.
+const START_AGAIN: Duration = Duration::from_secs(1);
+/// A job that is due stays without an outcome at most so long, whatever its site does: probes at twenty minutes, an
+/// attempt at five addresses of three hosts that answer nothing, and a line before it.
+const STALL_MAX: Duration = Duration::from_secs(3 * 3_600);
+/// A job whose lifetime is over ends within this: it may be in an attempt then.
+const EXPIRY_MAX: Duration = Duration::from_secs(3_600);
+
+/// What a world came to.
+pub(super) struct Outcome {
+    pub(super) violations: Vec<String>,
+    /// Every event file, in order: name and content.
+    pub(super) files: Vec<(String, String)>,
+    pub(super) story: Vec<String>,
+    pub(super) steps: u64,
+    pub(super) attempts: u64,
+    pub(super) span: Duration,
+    pub(super) restarts: usize,
+}
+
+/// How a run of the daemon ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// All is delivered or given up.
+    Done,
+    /// As it was told to.
+    Stopped,
+    /// It did not come to its end in the time of the drain.
+    CutDrain,
+    /// The power was cut.
+    Cut,
+    /// The disk did not write at its start.
+    NotStarted,
+    /// A violation was noted that leaves nothing to run.
+    Stuck,
+}
+
+/// Runs the world of a seed.
+pub(super) fn simulate(seed: u64, with_story: bool) -> Outcome {
+    let plan = Plan::new(seed);
+    let world = World::new(plan, with_story);
+    world.tell(|| format!("{:#?}", world.plan));
+    let start = world.now();
+    let mut stops = world.plan.stops.clone().into_iter();
+    let mut stop = stops.next();
+    let mut run = 0;
+    loop {
+        let end = period(&world, stop, run);
+        world.tell(|| format!("run {run} ended: {end:?} ({stop:?})"));
+        let kind = match (end, stop) {
+            (End::Done | End::Stuck, _) => break,
+            (End::NotStarted, _) => {
+                world.clock.pass(START_AGAIN);
+                continue;
+            }
+            (End::Stopped | End::CutDrain, _) => StopKind::Orderly,
+            (End::Cut, stop) => stop.map_or(StopKind::Kill, |stop| stop.kind),
+        };
+        recover(&world, kind, end != End::Stopped);
+        world.clock.pass(stop.map_or(Duration::ZERO, |stop| stop.down));
+        stop = stops.next();
+        run += 1;
+    }
+    let files = judge::event_files(&world);
+    judge::judge(&world, &files);
+    let mut ledger = world.ledger();
+    Outcome {
+        violations: ledger.violations().iter().cloned().collect(),
+        files,
+        story: ledger.story(),
+        steps: world.power.steps(),
+        attempts: ledger.attempts,
+        span: world.now().since(start),
+        restarts: run as usize,
+    }
+}
+
+fn runtime() -> Runtime {
+    // The root future comes before every other task, so that nothing goes on after a cut.
+    Builder::new_current_thread().enable_time().start_paused(true).event_interval(1).build().unwrap()
+}
+
+/// What a stop leaves, and the notes of it.
+fn recover(world: &World, kind: StopKind, unclean: bool) {
+    let stopped_at = world.now();
+    world.power.restore();
+    world.disk.survive(kind);
+    world.files.restart(match kind {
+        StopKind::Orderly | StopKind::Kill => posthaste::events::file::model::Crash::Process,
+        StopKind::Power => posthaste::events::file::model::Crash::Power,
+        StopKind::PowerReordered => posthaste::events::file::model::Crash::PowerReordered,
+        StopKind::PowerWithGarbage => posthaste::events::file::model::Crash::PowerWithGarbage,
+    });
+    if unclean {
+        let mut ledger = world.ledger();
+        // Completed at the start, whose time decides.
+        ledger.restarts.push(Restart { stopped_at, due: Default::default() });
+    }
+}
+
+/// One run of the daemon.
+fn period(world: &Arc<World>, stop: Option<StopPlan>, run: u64) -> End {
+    let runtime = runtime();
+    let end = runtime.block_on(async {
+        world.clock.start();
+        note_restart(world);
+        let end = tokio::select! {
+            biased;
+            () = world.power.cut() => End::Cut,
+            end = live(world, stop, run) => end,
+        };
+        world.clock.stop();
+        end
+    });
+    // What tasks do when they are dropped may need the runtime.
+    let handle = runtime.handle().clone();
+    let _entered = handle.enter();
+    drop(runtime);
+    end
+}
+
+fn note_restart(world: &World) {
+    let now = world.now();
+    let mut ledger = world.ledger();
+    let due = ledger.due_names(now);
+    if let Some(restart) = ledger.restarts.last_mut()
+        && restart.due.is_empty()
+    {
+        restart.due = due;
+    }
+}
+
+async fn live(world: &Arc<World>, stop: Option<StopPlan>, run: u64) -> End {
+    let daemon = match Daemon::start(world, run) {
+        Ok(daemon) => daemon,
+        Err(_) if world.disk.is_out() => return End::NotStarted,
+        Err(error) => {
+            world.ledger().violation(format!("START: run {run} does not start: {error}"));
+            return End::Stuck;
+        }
+    };
+    // What is accepted in the very millisecond of the start cannot be told from what was due before it.
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    for number in 0..world.plan.messages.len() {
+        tokio::spawn(application::run(Arc::clone(world), Arc::clone(&daemon.reception), number));
+    }
+    let end = world.plan.end();
+    let until = stop.map_or(end, |stop| stop.at);
+    let is_done = watch(world, &daemon, until, stop.is_none()).await;
+    match stop {
+        Some(stop) if stop.kind != StopKind::Orderly => {
+            world.power.arm(stop.steps);
+            tokio::time::sleep(CUT_AFTER).await;
+            world.power.cut_now();
+            std::future::pending().await
+        }
+        Some(_) => {
+            let was_orderly = daemon.stop().await;
+            if was_orderly { End::Stopped } else { End::CutDrain }
+        }
+        None if is_done => {
+            if !daemon.stop().await {
+                world.ledger().violation("STALL: the last drain did not end, with nothing in flight".to_owned());
+            }
+            End::Done
+        }
+        None => {
+            let left: Vec<_> = world.ledger().due.keys().copied().collect();
+            let names: Vec<_> = left.iter().flat_map(|job| world.ledger().names_of(job)).collect();
+            world.ledger().violation(format!("STALL: the queue is not empty by {end}: {names:?}"));
+            End::Stuck
+        }
+    }
+}
+
+/// Lets it live until then, with a look now and again. Returns whether all is done.
+async fn watch(world: &Arc<World>, daemon: &Daemon, until: Timestamp, may_end: bool) -> bool {
+    let began_at = world.now();
+    loop {
+        let left = until.since(world.now());
+        if left.is_zero() {
+            return false;
+        }
+        tokio::time::sleep(left.min(LOOK_EVERY)).await;
+        look(world, began_at);
+        if daemon.has_failed() {
+            world.ledger().violation("STALL: the dispatcher or the event writer ended".to_owned());
+            return false;
+        }
+        let empty = world.disk.store().dump(Family::Message).is_empty();
+        let told = world.disk.store().dump(Family::Outbox).is_empty();
+        if may_end && empty && told && world.all_handed_in() {
+            return true;
+        }
+    }
+}
+
+/// STALL: nothing is due for long without an outcome.
+fn look(world: &World, began_at: Timestamp) {
+    let now = world.now();
+    let stalled: Vec<_> = {
+        let ledger = world.ledger();
+        let is_stalled = |(due_at, expires_at): &(Timestamp, Timestamp)| {
+            now.since((*due_at).max(began_at)) > STALL_MAX || now.since((*expires_at).max(began_at)) > EXPIRY_MAX
+        };
+        let stalled = ledger.due.iter().filter(|(_, times)| is_stalled(times));
+        stalled.map(|(job, (due_at, expires_at))| (ledger.names_of(job), *due_at, *expires_at)).collect()
+    };
+    for (names, due_at, expires_at) in stalled {
+        let text = format!("STALL: {names:?} was due at {due_at} and expires at {expires_at}, without an outcome");
+        world.ledger().violation(text);
+    }
+}
