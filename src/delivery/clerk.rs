@@ -9,7 +9,8 @@ use super::dispatch::Input;
 use super::shared::Shared;
 use crate::policy::{BounceClass, BounceType, Disposition, Fault, classify};
 use crate::queue::{
-    self, DueEntry, DueJob, Intake, JobKey, LoadError, Next, Queue, RecipientState, Settlement, StoredBody, StoredMessage,
+    self, DueEntry, DueJob, Intake, JobKey, LoadError, Next, Queue, RecipientState, Settlement, StoredBody,
+    StoredMessage,
 };
 use crate::scheduler::settlement::{self, Attempt, AttemptKind, Decided, Fate, Words};
 use crate::scheduler::{Lease, Payload, Settled, Verdict};

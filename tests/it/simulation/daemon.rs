@@ -47,7 +47,7 @@ pub(super) struct Daemon {
 impl Daemon {
     /// Opens what the last run left, and starts everything. Within the runtime. An error: a violation was noted, or
     /// the power was cut.
-    pub(super) fn start(world: &Arc<World>, run: u64) -> Result<Self, String> {
+    pub(super) async fn start(world: &Arc<World>, run: u64) -> Result<Self, String> {
         let plan = &world.plan;
         let clock: Arc<dyn Clock> = Arc::clone(&world.clock) as _;
         let store: Arc<dyn Store> = Arc::clone(&world.disk) as _;
@@ -60,6 +60,8 @@ impl Daemon {
             }
         }
         let queue = opened.queue;
+        // What is accepted in the very millisecond of the open could not be told from what was due before it.
+        tokio::time::sleep(Duration::from_millis(2)).await;
         tokio::spawn(opened.committer.run(plan.disk));
         let storage = Arc::new(world.files.clone());
         let pump = Pump::open(queue.outbox(), storage, &event_settings(plan), Arc::clone(&clock))

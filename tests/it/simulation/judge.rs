@@ -185,9 +185,10 @@ fn far_end(ledger: &Ledger, name: &str, story: &Story, dots: &[Dot], found: &mut
     // An earlier dot must be one whose outcome the daemon did not know, or not keep.
     for pair in dots.windows(2) {
         let (dot, next) = (pair[0], pair[1]);
-        let was_lost = ledger.restarts.iter().any(|restart| {
-            dot.at <= restart.stopped_at && restart.stopped_at <= next.at && restart.due.contains(name)
-        });
+        let was_lost = ledger
+            .restarts
+            .iter()
+            .any(|restart| dot.at <= restart.stopped_at && restart.stopped_at <= next.at && restart.due.contains(name));
         if dot.taken && dot.replied && !was_lost {
             found.push(format!("TWICE: {name} was taken at {} and sent again at {}", dot.at, next.at));
         }

@@ -19,8 +19,8 @@ mod plan;
 mod run;
 mod world;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use run::{Outcome, simulate};
 

@@ -151,7 +151,7 @@ fn note_restart(world: &World) {
 }
 
 async fn live(world: &Arc<World>, stop: Option<StopPlan>, run: u64) -> End {
-    let daemon = match Daemon::start(world, run) {
+    let daemon = match Daemon::start(world, run).await {
         Ok(daemon) => daemon,
         Err(_) if world.disk.is_out() => return End::NotStarted,
         Err(error) => {
@@ -159,8 +159,6 @@ async fn live(world: &Arc<World>, stop: Option<StopPlan>, run: u64) -> End {
             return End::Stuck;
         }
     };
-    // What is accepted in the very millisecond of the start cannot be told from what was due before it.
-    tokio::time::sleep(Duration::from_millis(2)).await;
     for number in 0..world.plan.messages.len() {
         tokio::spawn(application::run(Arc::clone(world), Arc::clone(&daemon.reception), number));
     }
