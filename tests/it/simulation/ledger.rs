@@ -23,6 +23,14 @@ pub(super) struct Dot {
     pub(super) replied: bool,
 }
 
+/// A job as the due index has it.
+#[derive(Clone, Debug)]
+pub(super) struct Due {
+    pub(super) at: Timestamp,
+    pub(super) expires_at: Timestamp,
+    pub(super) domain: String,
+}
+
 /// The start after a stop that was not orderly.
 #[derive(Clone, Debug)]
 pub(super) struct Restart {
@@ -38,7 +46,7 @@ pub(super) struct Ledger {
     pub(super) dots: BTreeMap<String, Vec<Dot>>,
     pub(super) restarts: Vec<Restart>,
     /// What stands in the due index, as the daemon's writes say.
-    pub(super) due: BTreeMap<Job, (Timestamp, Timestamp)>,
+    pub(super) due: BTreeMap<Job, Due>,
     jobs: BTreeMap<String, Job>,
     names: BTreeMap<Job, Vec<String>>,
     violations: BTreeSet<String>,
@@ -54,8 +62,9 @@ impl Ledger {
 
     /// Something that must not be, by the name of docs/QUEUE.md.
     pub(super) fn violation(&mut self, text: String) {
-        self.tell(|| format!("VIOLATION {text}"));
-        self.violations.insert(text);
+        if self.violations.insert(text.clone()) {
+            self.tell(|| format!("VIOLATION {text}"));
+        }
     }
 
     pub(super) fn violations(&self) -> &BTreeSet<String> {
@@ -106,8 +115,9 @@ impl Ledger {
 
     fn put_due(&mut self, key: &[u8], value: &[u8]) {
         let (due_at_ms, id, group) = parse_due_key(key).unwrap();
-        let expires_at = Timestamp::from_millis(DueEntry::decode(value).unwrap().expires_at_ms);
-        self.due.insert((id, group), (Timestamp::from_millis(due_at_ms), expires_at));
+        let entry = DueEntry::decode(value).unwrap();
+        let (at, expires_at) = (Timestamp::from_millis(due_at_ms), Timestamp::from_millis(entry.expires_at_ms));
+        self.due.insert((id, group), Due { at, expires_at, domain: entry.domain });
     }
 
     /// A crash took writes back: the due index is read anew.
@@ -120,7 +130,7 @@ impl Ledger {
 
     /// Names whose job is due at `now`.
     pub(super) fn due_names(&self, now: Timestamp) -> BTreeSet<String> {
-        let due = self.due.iter().filter(|(_, (due_at, _))| *due_at <= now);
+        let due = self.due.iter().filter(|(_, due)| due.at <= now);
         due.flat_map(|(job, _)| self.names.get(job).into_iter().flatten().cloned()).collect()
     }
 
@@ -133,9 +143,9 @@ impl Ledger {
     pub(super) fn attempted(&mut self, address: &str, now: Timestamp) {
         self.attempts += 1;
         let Some(job) = self.jobs.get(address) else { return };
-        match self.due.get(job) {
-            Some((due_at, _)) if *due_at <= now => {}
-            Some((due_at, _)) => {
+        match self.due.get(job).map(|due| due.at) {
+            Some(due_at) if due_at <= now => {}
+            Some(due_at) => {
                 self.violation(format!("EARLY: {address} was attempted at {now}, and is due at {due_at}"));
             }
             None => self.violation(format!("EARLY: {address} was attempted at {now}, and is not due at all")),

@@ -11,6 +11,13 @@ use rand::{RngExt, SeedableRng};
 pub(super) const START: Timestamp = Timestamp::from_millis(1_772_323_200_000);
 /// Where notifications go.
 pub(super) const SENDERS: &str = "senders.test";
+/// A job that is due stays without an outcome at most so long, whatever its hosts do to us, as long as they let us in:
+/// probes at twenty minutes, an attempt at hosts that answer late, and a line before it.
+const STALL_MAX: Duration = Duration::from_secs(3 * 3_600);
+/// The same where all is well with its hosts: memory that is full of other jobs, a disk that does not write.
+const STALL_GOOD_MAX: Duration = Duration::from_secs(600);
+/// So many that no site waits for the connections of others.
+const MANY_CONNECTIONS: usize = 50;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 3_600;
 
@@ -23,6 +30,10 @@ pub(super) struct Window<T> {
 }
 
 impl<T: Copy> Window<T> {
+    fn meets(windows: &[Self], from: Timestamp, to: Timestamp) -> bool {
+        windows.iter().any(|window| window.from < to && from < window.to)
+    }
+
     fn at(windows: &[Self], now: Timestamp) -> Option<T> {
         windows.iter().find(|window| window.from <= now && now < window.to).map(|window| window.what)
     }
@@ -162,8 +173,23 @@ impl Plan {
         Draw(SmallRng::seed_from_u64(seed)).plan(seed)
     }
 
-    pub(super) fn zone(&self, domain: &Domain) -> Option<&ZonePlan> {
-        self.zones.iter().find(|zone| zone.domain == *domain)
+    pub(super) fn zone(&self, domain: &str) -> Option<&ZonePlan> {
+        self.zones.iter().find(|zone| zone.domain.as_str() == domain)
+    }
+
+    /// How long a job of a zone may be due without an outcome at `now`; `None`: as long as its hosts send us away,
+    /// which is no attempt, or the names fail.
+    pub(super) fn stall_max(&self, zone: &ZonePlan, now: Timestamp) -> Option<Duration> {
+        let (long_ago, long) = (now.minus(STALL_MAX), STALL_MAX);
+        let hosts: Vec<&HostPlan> = zone.mx.iter().map(|(_, host)| &self.hosts[*host]).collect();
+        let was_down = hosts.iter().any(|host| Window::meets(&host.outages, long_ago, now));
+        if was_down || Window::meets(&zone.troubles, long_ago, now) {
+            return None;
+        }
+        let is_good = hosts.iter().all(|host| host.nature == Nature::Good && host.outages.is_empty());
+        // With few connections in all, a good site may have to wait for slow ones.
+        let alone = self.connections_max >= MANY_CONNECTIONS;
+        Some(if is_good && alone && zone.troubles.is_empty() { STALL_GOOD_MAX } else { long })
     }
 
     /// When the last message has been handed in, or its lifetime and those of notifications are over.
@@ -219,7 +245,7 @@ impl Draw {
             disk_outages,
             lifetime,
             disk: Duration::from_millis(self.one(&[0, 2, 10, 40])),
-            connections_max: usize::try_from(self.one(&[2, 5, 50, 50])).unwrap(),
+            connections_max: usize::try_from(self.one(&[2, 5, MANY_CONNECTIONS as u64, MANY_CONNECTIONS as u64])).unwrap(),
             connections_per_site_max: usize::try_from(self.one(&[1, 2, 5])).unwrap(),
             recipients_per_transaction_max: usize::try_from(self.one(&[1, 2, 50])).unwrap(),
             messages_per_connection_max: self.one(&[1, 3, 100]),

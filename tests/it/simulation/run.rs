@@ -20,9 +20,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 const CUT_AFTER: Duration = Duration::from_secs(120);
 /// As `RestartSec` of the systemd unit.
 const START_AGAIN: Duration = Duration::from_secs(1);
-/// A job that is due stays without an outcome at most so long, whatever its site does: probes at twenty minutes, an
-/// attempt at five addresses of three hosts that answer nothing, and a line before it.
-const STALL_MAX: Duration = Duration::from_secs(3 * 3_600);
 /// A job whose lifetime is over ends within this: it may be in an attempt then.
 const EXPIRY_MAX: Duration = Duration::from_secs(3_600);
 
@@ -59,7 +56,7 @@ enum End {
 pub(super) fn simulate(seed: u64, with_story: bool) -> Outcome {
     let plan = Plan::new(seed);
     let world = World::new(plan, with_story);
-    world.tell(|| format!("{:#?}", world.plan));
+    world.tell(|| format!("{:?}", world.plan));
     let start = world.now();
     let mut stops = world.plan.stops.clone().into_iter();
     let mut stop = stops.next();
@@ -213,19 +210,18 @@ async fn watch(world: &Arc<World>, daemon: &Daemon, until: Timestamp, may_end: b
     }
 }
 
-/// STALL: nothing is due for long without an outcome.
+/// STALL: nothing is due for long without an outcome, and nothing outlives its lifetime.
 fn look(world: &World, began_at: Timestamp) {
     let now = world.now();
-    let stalled: Vec<_> = {
-        let ledger = world.ledger();
-        let is_stalled = |(due_at, expires_at): &(Timestamp, Timestamp)| {
-            now.since((*due_at).max(began_at)) > STALL_MAX || now.since((*expires_at).max(began_at)) > EXPIRY_MAX
-        };
-        let stalled = ledger.due.iter().filter(|(_, times)| is_stalled(times));
-        stalled.map(|(job, (due_at, expires_at))| (ledger.names_of(job), *due_at, *expires_at)).collect()
-    };
-    for (names, due_at, expires_at) in stalled {
-        let text = format!("STALL: {names:?} was due at {due_at} and expires at {expires_at}, without an outcome");
-        world.ledger().violation(text);
+    let mut ledger = world.ledger();
+    let late = |since: Timestamp, max: Duration| now.since(since.max(began_at)) > max;
+    let stalled = ledger.due.iter().filter(|(_, due)| {
+        let zone = world.plan.zone(&due.domain);
+        let max = zone.and_then(|zone| world.plan.stall_max(zone, now));
+        late(due.expires_at, EXPIRY_MAX) || max.is_some_and(|max| late(due.at, max))
+    });
+    let stalled: Vec<_> = stalled.map(|(job, due)| format!("{:?} was {due:?}", ledger.names_of(job))).collect();
+    for text in stalled {
+        ledger.violation(format!("STALL: no outcome of {text}"));
     }
 }
