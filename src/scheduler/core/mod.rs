@@ -267,8 +267,14 @@ impl Scheduler {
         self.serve_line(now, actions);
     }
 
-    /// A connection is gone. `unserved` are jobs it was given and did not try. May be said twice of one connection,
-    /// where an assignment crossed its end.
+    /// An assignment crossed the end of its connection, which is yet to be told.
+    pub fn returned(&mut self, leases: Vec<Lease>, now: Timestamp, actions: &mut Vec<Action>) {
+        for lease in leases {
+            self.give_back(lease, now, actions);
+        }
+    }
+
+    /// A connection is gone. `unserved` are jobs it was given and did not try.
     pub fn connection_closed(
         &mut self,
         id: ConnectionId,

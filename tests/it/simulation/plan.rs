@@ -16,8 +16,14 @@ pub(super) const SENDERS: &str = "senders.test";
 const STALL_MAX: Duration = Duration::from_secs(3 * 3_600);
 /// The same where all is well with its hosts: memory that is full of other jobs, a disk that does not write.
 const STALL_GOOD_MAX: Duration = Duration::from_secs(600);
+/// A job whose lifetime is over ends within this.
+const EXPIRY_MAX: Duration = Duration::from_secs(3_600);
+/// The same where messages wait in line for slow hosts.
+const LINE_MAX: Duration = Duration::from_secs(12 * 3_600);
 /// So many that no site waits for the connections of others.
 const MANY_CONNECTIONS: usize = 50;
+/// So many that no site waits for the room of others.
+const MANY_JOBS: usize = 1_000;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 3_600;
 
@@ -180,23 +186,37 @@ impl Plan {
     /// How long a job of a zone may be due without an outcome at `now`; `None`: as long as its hosts send us away,
     /// which is no attempt, or the names fail.
     pub(super) fn stall_max(&self, zone: &ZonePlan, now: Timestamp) -> Option<Duration> {
-        let (long_ago, long) = (now.minus(STALL_MAX), STALL_MAX);
+        let since = now.minus(STALL_MAX);
         let hosts: Vec<&HostPlan> = zone.mx.iter().map(|(_, host)| &self.hosts[*host]).collect();
-        let was_down = hosts.iter().any(|host| Window::meets(&host.outages, long_ago, now));
-        if was_down || Window::meets(&zone.troubles, long_ago, now) {
+        let was_down = hosts.iter().any(|host| Window::meets(&host.outages, since, now));
+        if was_down || Window::meets(&zone.troubles, since, now) {
             return None;
         }
         let is_good = hosts.iter().all(|host| host.nature == Nature::Good && host.outages.is_empty());
-        // With few connections in all, a good site may have to wait for slow ones.
-        let alone = self.connections_max >= MANY_CONNECTIONS;
-        Some(if is_good && alone && zone.troubles.is_empty() { STALL_GOOD_MAX } else { long })
+        let is_alone = self.connections_max >= MANY_CONNECTIONS && self.jobs_max >= MANY_JOBS;
+        let is_well = is_good && is_alone && zone.troubles.is_empty();
+        Some(if is_well { STALL_GOOD_MAX } else { self.line_max(&hosts).unwrap_or(STALL_MAX) })
+    }
+
+    /// How long after its lifetime a job of a zone may end: it may be in an attempt, or in line for one.
+    pub(super) fn expiry_max(&self, zone: &ZonePlan) -> Duration {
+        let hosts: Vec<&HostPlan> = zone.mx.iter().map(|(_, host)| &self.hosts[*host]).collect();
+        self.line_max(&hosts).unwrap_or(EXPIRY_MAX)
+    }
+
+    /// Where hosts take minutes for a message, those behind it wait; with few connections, for the hosts of others too.
+    fn line_max(&self, hosts: &[&HostPlan]) -> Option<Duration> {
+        let is_slow = |host: &HostPlan| matches!(host.nature, Nature::Slow(_) | Nature::Tarpit(_));
+        let shares = self.connections_max < MANY_CONNECTIONS || self.jobs_max < MANY_JOBS;
+        let slow = hosts.iter().any(|host| is_slow(host)) || (shares && self.hosts.iter().any(is_slow));
+        slow.then_some(LINE_MAX)
     }
 
     /// When the last message has been handed in, or its lifetime and those of notifications are over.
     pub(super) fn end(&self) -> Timestamp {
         let last = self.messages.iter().flatten().map(|message| message.at).max().unwrap_or(START);
         let down: Duration = self.stops.iter().map(|stop| stop.down).sum();
-        last.plus(down).plus(self.lifetime * 2).plus(Duration::from_secs(2 * HOUR))
+        last.plus(down).plus(self.lifetime * 2).plus(LINE_MAX)
     }
 }
 
@@ -249,7 +269,7 @@ impl Draw {
             connections_per_site_max: usize::try_from(self.one(&[1, 2, 5])).unwrap(),
             recipients_per_transaction_max: usize::try_from(self.one(&[1, 2, 50])).unwrap(),
             messages_per_connection_max: self.one(&[1, 3, 100]),
-            jobs_max: usize::try_from(self.one(&[6, 1_000, 1_000])).unwrap(),
+            jobs_max: usize::try_from(self.one(&[16, MANY_JOBS as u64, MANY_JOBS as u64])).unwrap(),
             body_cache_bytes: usize::try_from(self.one(&[0, 4_000, 1 << 20])).unwrap(),
             rotate_bytes: self.one(&[None, Some(4_000), Some(30_000)]),
             mail_bounces: self.chance(30),

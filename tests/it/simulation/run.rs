@@ -20,9 +20,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 const CUT_AFTER: Duration = Duration::from_secs(120);
 /// As `RestartSec` of the systemd unit.
 const START_AGAIN: Duration = Duration::from_secs(1);
-/// A job whose lifetime is over ends within this: it may be in an attempt then.
-const EXPIRY_MAX: Duration = Duration::from_secs(3_600);
-
 /// What a world came to.
 pub(super) struct Outcome {
     pub(super) violations: Vec<String>,
@@ -216,9 +213,9 @@ fn look(world: &World, began_at: Timestamp) {
     let mut ledger = world.ledger();
     let late = |since: Timestamp, max: Duration| now.since(since.max(began_at)) > max;
     let stalled = ledger.due.iter().filter(|(_, due)| {
-        let zone = world.plan.zone(&due.domain);
-        let max = zone.and_then(|zone| world.plan.stall_max(zone, now));
-        late(due.expires_at, EXPIRY_MAX) || max.is_some_and(|max| late(due.at, max))
+        let zone = world.plan.zone(&due.domain).expect("the daemon knows no other domains");
+        let max = world.plan.stall_max(zone, now);
+        late(due.expires_at, world.plan.expiry_max(zone)) || max.is_some_and(|max| late(due.at, max))
     });
     let stalled: Vec<_> = stalled.map(|(job, due)| format!("{:?} was {due:?}", ledger.names_of(job))).collect();
     for text in stalled {
