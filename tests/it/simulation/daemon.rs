@@ -127,7 +127,7 @@ async fn write_events(world: Arc<World>, mut pump: Pump, mut stopped: oneshot::R
         tokio::select! {
             biased;
             _ = &mut stopped => break,
-            () = world.disk.synced.notified() => {}
+            () = world.disk.written.notified() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }

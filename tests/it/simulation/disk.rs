@@ -18,8 +18,8 @@ pub(super) struct Disk {
     ledger: Arc<Mutex<Ledger>>,
     clock: Arc<WorldClock>,
     outages: Vec<(Timestamp, Timestamp)>,
-    /// Rings when something was synced: the event writer has something to look at.
-    pub(super) synced: Notify,
+    /// Rings with each write: the event writer may have something to look at.
+    pub(super) written: Notify,
 }
 
 impl Disk {
@@ -29,7 +29,7 @@ impl Disk {
         clock: Arc<WorldClock>,
         outages: Vec<(Timestamp, Timestamp)>,
     ) -> Self {
-        Self { store: ModelStore::new(), power, ledger, clock, outages, synced: Notify::new() }
+        Self { store: ModelStore::new(), power, ledger, clock, outages, written: Notify::new() }
     }
 
     pub(super) fn store(&self) -> &ModelStore {
@@ -77,8 +77,8 @@ impl Store for Disk {
                 return self.check();
             }
             self.store.sync()?;
-            self.synced.notify_one();
         }
+        self.written.notify_one();
         self.power.step();
         Ok(())
     }

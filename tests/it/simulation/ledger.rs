@@ -35,6 +35,8 @@ pub(super) struct Due {
 #[derive(Clone, Debug)]
 pub(super) struct Restart {
     pub(super) stopped_at: Timestamp,
+    /// The start came to its end.
+    pub(super) is_up: bool,
     /// Names that were due by then, and so may have been in flight.
     pub(super) due: BTreeSet<String>,
 }
@@ -129,9 +131,17 @@ impl Ledger {
     }
 
     /// Names whose job is due at `now`.
-    pub(super) fn due_names(&self, now: Timestamp) -> BTreeSet<String> {
+    fn due_names(&self, now: Timestamp) -> BTreeSet<String> {
         let due = self.due.iter().filter(|(_, due)| due.at <= now);
         due.flat_map(|(job, _)| self.names.get(job).into_iter().flatten().cloned()).collect()
+    }
+
+    /// The daemon opened its queue, or is up: what may have been in flight before is known.
+    pub(super) fn started(&mut self, now: Timestamp, is_up: bool) {
+        let due = self.due_names(now);
+        if let Some(restart) = self.restarts.last_mut().filter(|restart| !restart.is_up) {
+            (restart.due, restart.is_up) = (due, is_up);
+        }
     }
 
     /// The names of a job.

@@ -104,7 +104,9 @@ impl Resolver for Ports {
             let world = &self.0;
             tokio::time::sleep(Duration::from_millis(7)).await;
             let now = world.now();
-            let Some(zone) = world.plan.zone(domain.as_str()) else { return Err(DnsError::NoSuchDomain(domain.clone())) };
+            let Some(zone) = world.plan.zone(domain.as_str()) else {
+                return Err(DnsError::NoSuchDomain(domain.clone()));
+            };
             match zone.trouble(now) {
                 Some(DnsTrouble::NoSuchDomain) => return Err(DnsError::NoSuchDomain(domain.clone())),
                 Some(DnsTrouble::ServerFailure) => {

@@ -105,6 +105,17 @@ pub(super) enum DnsTrouble {
     NoSuchDomain,
 }
 
+/// What the file system does to event files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileTrouble {
+    /// Room for so many octets more.
+    Full(usize),
+    /// So many syncs fail.
+    Syncs(u32),
+    /// From then on a write takes so many octets at most.
+    ShortWrites(usize),
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct ZonePlan {
     pub(super) domain: Domain,
@@ -162,6 +173,7 @@ pub(super) struct Plan {
     pub(super) stops: Vec<StopPlan>,
     /// The queue's disk does not write.
     pub(super) disk_outages: Vec<(Timestamp, Timestamp)>,
+    pub(super) file_troubles: Vec<Window<FileTrouble>>,
     pub(super) lifetime: Duration,
     pub(super) disk: Duration,
     pub(super) connections_max: usize,
@@ -256,8 +268,10 @@ impl Draw {
         } else {
             Vec::new()
         };
+        let file_troubles = self.file_troubles(&messages);
         Plan {
             seed,
+            file_troubles,
             hosts,
             zones,
             messages,
@@ -265,7 +279,8 @@ impl Draw {
             disk_outages,
             lifetime,
             disk: Duration::from_millis(self.one(&[0, 2, 10, 40])),
-            connections_max: usize::try_from(self.one(&[2, 5, MANY_CONNECTIONS as u64, MANY_CONNECTIONS as u64])).unwrap(),
+            connections_max: usize::try_from(self.one(&[2, 5, MANY_CONNECTIONS as u64, MANY_CONNECTIONS as u64]))
+                .unwrap(),
             connections_per_site_max: usize::try_from(self.one(&[1, 2, 5])).unwrap(),
             recipients_per_transaction_max: usize::try_from(self.one(&[1, 2, 50])).unwrap(),
             messages_per_connection_max: self.one(&[1, 3, 100]),
@@ -358,7 +373,7 @@ impl Draw {
         let applications = 1 + self.below(3);
         (0..applications)
             .map(|_| {
-                let count = 3 + self.below(10);
+                let count = 3 + self.below(20);
                 let mut messages: Vec<MessagePlan> = (0..count).map(|_| self.message(span, zones)).collect();
                 messages.sort_by_key(|message| message.at);
                 messages
@@ -382,6 +397,19 @@ impl Draw {
             _ => 40 + usize::try_from(self.below(3_000)).unwrap(),
         };
         MessagePlan { at, recipients, body_bytes }
+    }
+
+    fn file_troubles(&mut self, messages: &[Vec<MessagePlan>]) -> Vec<Window<FileTrouble>> {
+        if self.chance(70) {
+            return Vec::new();
+        }
+        let from = self.moment(messages);
+        let what = match self.below(3) {
+            0 => FileTrouble::Full(usize::try_from(self.below(5_000)).unwrap()),
+            1 => FileTrouble::Syncs(1 + u32::try_from(self.below(3)).unwrap()),
+            _ => FileTrouble::ShortWrites(1 + usize::try_from(self.below(500)).unwrap()),
+        };
+        vec![Window { from, to: from.plus(self.seconds(1, 600)), what }]
     }
 
     /// Around the time of a message, since then there is most to break.

@@ -1,5 +1,6 @@
 //! One world from its first message to an empty queue, through all its stops.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::application;
 use super::daemon::Daemon;
 use super::judge;
 use super::ledger::Restart;
-use super::plan::{Plan, StopKind, StopPlan};
+use super::plan::{FileTrouble, Plan, StopKind, StopPlan};
 use super::world::World;
 
 /// How often a running world is looked at.
@@ -99,6 +100,7 @@ fn recover(world: &World, kind: StopKind, unclean: bool) {
     let stopped_at = world.now();
     world.power.restore();
     world.disk.survive(kind);
+    world.files.limit(None);
     world.files.restart(match kind {
         StopKind::Orderly | StopKind::Kill => posthaste::events::file::model::Crash::Process,
         StopKind::Power => posthaste::events::file::model::Crash::Power,
@@ -106,9 +108,8 @@ fn recover(world: &World, kind: StopKind, unclean: bool) {
         StopKind::PowerWithGarbage => posthaste::events::file::model::Crash::PowerWithGarbage,
     });
     if unclean {
-        let mut ledger = world.ledger();
-        // Completed at the start, whose time decides.
-        ledger.restarts.push(Restart { stopped_at, due: Default::default() });
+        // Completed at the next start, whose time decides.
+        world.ledger().restarts.push(Restart { stopped_at, is_up: false, due: BTreeSet::new() });
     }
 }
 
@@ -117,7 +118,6 @@ fn period(world: &Arc<World>, stop: Option<StopPlan>, run: u64) -> End {
     let runtime = runtime();
     let end = runtime.block_on(async {
         world.clock.start();
-        note_restart(world);
         let end = tokio::select! {
             biased;
             () = world.power.cut() => End::Cut,
@@ -133,17 +133,6 @@ fn period(world: &Arc<World>, stop: Option<StopPlan>, run: u64) -> End {
     end
 }
 
-fn note_restart(world: &World) {
-    let now = world.now();
-    let mut ledger = world.ledger();
-    let due = ledger.due_names(now);
-    if let Some(restart) = ledger.restarts.last_mut()
-        && restart.due.is_empty()
-    {
-        restart.due = due;
-    }
-}
-
 async fn live(world: &Arc<World>, stop: Option<StopPlan>, run: u64) -> End {
     let daemon = match Daemon::start(world, run).await {
         Ok(daemon) => daemon,
@@ -156,6 +145,7 @@ async fn live(world: &Arc<World>, stop: Option<StopPlan>, run: u64) -> End {
     for number in 0..world.plan.messages.len() {
         tokio::spawn(application::run(Arc::clone(world), Arc::clone(&daemon.reception), number));
     }
+    tokio::spawn(trouble_files(Arc::clone(world)));
     let end = world.plan.end();
     let until = stop.map_or(end, |stop| stop.at);
     let is_done = watch(world, &daemon, until, stop.is_none()).await;
@@ -182,6 +172,24 @@ async fn live(world: &Arc<World>, stop: Option<StopPlan>, run: u64) -> End {
             world.ledger().violation(format!("STALL: the queue is not empty by {end}: {names:?}"));
             End::Stuck
         }
+    }
+}
+
+/// The file system of the event files gives trouble at its times.
+async fn trouble_files(world: Arc<World>) {
+    for window in &world.plan.file_troubles {
+        tokio::time::sleep(window.from.since(world.now())).await;
+        let left = window.to.since(world.now());
+        if left.is_zero() {
+            continue;
+        }
+        match window.what {
+            FileTrouble::Full(room) => world.files.limit(Some(world.files.used() + room)),
+            FileTrouble::Syncs(count) => world.files.fail_syncs(count),
+            FileTrouble::ShortWrites(bytes) => world.files.limit_writes(bytes),
+        }
+        tokio::time::sleep(left).await;
+        world.files.limit(None);
     }
 }
 
