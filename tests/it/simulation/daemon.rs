@@ -54,6 +54,7 @@ impl Daemon {
         let seed = plan.seed.wrapping_mul(1_000).wrapping_add(run);
         let opened = Queue::open_inline(store, &queue::Settings::default(), Arc::clone(&clock), seed)
             .map_err(|error| error.to_string())?;
+        world.ledger().started(world.now(), false);
         if let Ok(found) = invariants::violations(world.disk.store()) {
             for violation in found {
                 world.ledger().violation(format!("{violation} (at the start of run {run})"));
@@ -85,6 +86,7 @@ impl Daemon {
         let reception = Arc::new(Reception::start(&[], reception_ports).map_err(|error| error.to_string())?);
         let shared = Shared::new(queue.clone(), clock, ports, reloadable);
         queue.mark_running().map_err(|error| error.to_string())?;
+        world.ledger().started(opened.unclean_since.unwrap_or(world.now()), true);
         let (dispatcher, dispatcher_task) =
             Dispatcher::start(shared, scheduler_settings(plan), opened.handoffs, opened.unclean_since);
         Ok(Self { queue, reception, dispatcher, dispatcher_task, stop_events, events_task })
@@ -145,7 +147,7 @@ async fn write_events(world: Arc<World>, mut pump: Pump, mut stopped: oneshot::R
 
 fn events_failed(world: &World, error: &events::OutboxError) {
     if !world.power.is_cut() {
-        world.ledger().violation(format!("EVENTS: the event writer stopped: {error}"));
+        world.ledger().violation(format!("WRITER: the event writer stopped: {error}"));
     }
 }
 

@@ -86,12 +86,12 @@ fn lines(files: &[(String, String)], stream: &str, found: &mut Vec<String>) -> V
     events
 }
 
-/// IDS: from 1 on, without gaps or doubles, in order.
+/// SEQUENCE: from 1 on, without gaps or doubles, in order.
 fn ids(events: &[Value], found: &mut Vec<String>) {
     for (event, expected) in events.iter().zip(1_u64..) {
         let id = id_of(event);
         if id != expected {
-            found.push(format!("IDS: event {id} stands where {expected} belongs"));
+            found.push(format!("SEQUENCE: event {id} stands where {expected} belongs"));
             return;
         }
     }
@@ -102,12 +102,12 @@ fn id_of(event: &Value) -> u64 {
     id.as_u64().or_else(|| id.as_str().and_then(|id| id.parse().ok())).unwrap_or(0)
 }
 
-/// IDS: a stream that takes one kind has all of that kind.
+/// SEQUENCE: a stream that takes one kind has all of that kind.
 fn bounces_apart(events: &[Value], bounces: &[Value], found: &mut Vec<String>) {
     let expected: Vec<u64> = events.iter().filter(|event| event["eventType"] == "Bounce").map(id_of).collect();
     let got: Vec<u64> = bounces.iter().map(id_of).collect();
     if expected != got {
-        found.push(format!("IDS: bounces.jsonl has {got:?}, and should have {expected:?}"));
+        found.push(format!("SEQUENCE: bounces.jsonl has {got:?}, and should have {expected:?}"));
     }
 }
 

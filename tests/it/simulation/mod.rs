@@ -19,8 +19,10 @@ mod plan;
 mod run;
 mod world;
 
+use std::fmt;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use run::{Outcome, simulate};
 
@@ -45,31 +47,61 @@ fn report(seed: u64, outcome: &Outcome) -> String {
 
 /// Runs all seeds on all cores; returns the reports of those that failed.
 fn run_all(seeds: &[u64]) -> Vec<String> {
-    let next = AtomicU64::new(0);
-    let failures = Mutex::new(Vec::new());
-    let (worlds, steps, attempts, restarts, hours) =
-        (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let next = AtomicUsize::new(0);
+    let sums = Mutex::new(Sums::default());
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
-                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                    let outcome = simulate(*seed, false);
-                    worlds.fetch_add(1, Ordering::Relaxed);
-                    steps.fetch_add(outcome.steps, Ordering::Relaxed);
-                    attempts.fetch_add(outcome.attempts, Ordering::Relaxed);
-                    restarts.fetch_add(outcome.restarts as u64, Ordering::Relaxed);
-                    hours.fetch_add(outcome.span.as_secs() / 3_600, Ordering::Relaxed);
-                    if !outcome.violations.is_empty() {
-                        failures.lock().unwrap().push(report(*seed, &outcome));
-                    }
+                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    // A panic of the product is a finding as well, and names its seed.
+                    let outcome = std::panic::catch_unwind(|| simulate(*seed, false));
+                    sums.lock().unwrap().take(*seed, outcome.ok());
                 }
             });
         }
     });
-    eprintln!(
-        "{worlds:?} worlds, {hours:?} virtual hours, {attempts:?} recipients attempted, {restarts:?} restarts, {steps:?} steps"
-    );
-    failures.into_inner().unwrap()
+    let sums = sums.into_inner().unwrap();
+    eprintln!("{sums}");
+    sums.failures
+}
+
+/// What many worlds came to.
+#[derive(Default)]
+struct Sums {
+    worlds: u64,
+    restarts: u64,
+    attempts: u64,
+    events: usize,
+    steps: u64,
+    span: Duration,
+    failures: Vec<String>,
+}
+
+impl Sums {
+    fn take(&mut self, seed: u64, outcome: Option<Outcome>) {
+        self.worlds += 1;
+        let Some(outcome) = outcome else {
+            self.failures.push(format!("seed {seed}: it panics"));
+            return;
+        };
+        self.restarts += outcome.restarts;
+        self.attempts += outcome.attempts;
+        self.events += outcome.files.iter().map(|(_, content)| content.lines().count()).sum::<usize>();
+        self.steps += outcome.steps;
+        self.span += outcome.span;
+        if !outcome.violations.is_empty() {
+            self.failures.push(report(seed, &outcome));
+        }
+    }
+}
+
+impl fmt::Display for Sums {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { worlds, restarts, attempts, events, steps, span, failures } = self;
+        let days = span.as_secs() / 86_400;
+        write!(f, "{worlds} worlds, {days} virtual days, {restarts} stops, {attempts} attempts at recipients, ")?;
+        write!(f, "{events} events, {steps} steps, {} failures", failures.len())
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! One world from its first message to an empty queue, through all its stops.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use posthaste::queue::store::Family;
@@ -30,7 +31,7 @@ pub(super) struct Outcome {
     pub(super) steps: u64,
     pub(super) attempts: u64,
     pub(super) span: Duration,
-    pub(super) restarts: usize,
+    pub(super) restarts: u64,
 }
 
 /// How a run of the daemon ended.
@@ -50,8 +51,25 @@ enum End {
     Stuck,
 }
 
+thread_local! {
+    /// What panicked in the world of this thread: a task that does ends silently, as far as others can see.
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+fn listen_for_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            PANICS.with_borrow_mut(|panics| panics.push(info.to_string()));
+            before(info);
+        }));
+    });
+}
+
 /// Runs the world of a seed.
 pub(super) fn simulate(seed: u64, with_story: bool) -> Outcome {
+    listen_for_panics();
     let plan = Plan::new(seed);
     let world = World::new(plan, with_story);
     world.tell(|| format!("{:?}", world.plan));
@@ -79,6 +97,9 @@ pub(super) fn simulate(seed: u64, with_story: bool) -> Outcome {
     let files = judge::event_files(&world);
     judge::judge(&world, &files);
     let mut ledger = world.ledger();
+    for panic in PANICS.take() {
+        ledger.violation(format!("PANIC: {panic}"));
+    }
     Outcome {
         violations: ledger.violations().iter().cloned().collect(),
         files,
@@ -86,7 +107,7 @@ pub(super) fn simulate(seed: u64, with_story: bool) -> Outcome {
         steps: world.power.steps(),
         attempts: ledger.attempts,
         span: world.now().since(start),
-        restarts: run as usize,
+        restarts: run,
     }
 }
 
