@@ -295,8 +295,9 @@ impl Scheduler {
             site.connections -= 1;
             site.idle.retain(|idle| *idle != id);
         }
-        self.serve(&name, now, actions);
+        // Its own site comes after those that wait for a connection: otherwise a long line would keep its place forever.
         self.serve_line(now, actions);
+        self.serve(&name, now, actions);
     }
 
     /// A settlement was committed.

@@ -178,6 +178,22 @@ fn one_site_never_holds_up_another_and_the_last_connection_goes_round() {
 }
 
 #[test]
+fn a_site_whose_connection_ends_stands_behind_those_that_wait_for_one() {
+    let mut world = World::new(Settings { connections_max: 1, ..settings() });
+    for domain in ["a.test", "a.test", "a.test", "b.test"] {
+        world.accept(&[domain]);
+    }
+    world.resolve("a.test", "a");
+    world.resolve("b.test", "b");
+    assert_eq!(world.done().split_off(2), ["open 0 a 1"]);
+    for (connection, next) in [(0, "open 1 b 4"), (1, "open 2 a 2"), (2, "open 3 a 3")] {
+        let connection = ConnectionId(connection);
+        world.scheduler.connection_closed(connection, HostFeedback::Good, Vec::new(), world.now, &mut world.actions);
+        assert_eq!(world.done(), [next]);
+    }
+}
+
+#[test]
 fn a_dead_site_gets_one_probe_at_a_time_and_its_jobs_no_attempt() {
     let mut world = World::new(settings());
     let first = world.accept(&["a.test"]);

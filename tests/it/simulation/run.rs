@@ -45,7 +45,7 @@ enum End {
     CutDrain,
     /// The power was cut.
     Cut,
-    /// The disk did not write at its start.
+    /// The disk did not write, or not event files, at its start.
     NotStarted,
     /// A violation was noted that leaves nothing to run.
     Stuck,
@@ -157,7 +157,7 @@ fn period(world: &Arc<World>, stop: Option<StopPlan>, run: u64) -> End {
 async fn live(world: &Arc<World>, stop: Option<StopPlan>, run: u64) -> End {
     let daemon = match Daemon::start(world, run).await {
         Ok(daemon) => daemon,
-        Err(_) if world.disk.is_out() => return End::NotStarted,
+        Err(_) if world.disk.is_out() || world.files_are_in_trouble() => return End::NotStarted,
         Err(error) => {
             world.ledger().violation(format!("START: run {run} does not start: {error}"));
             return End::Stuck;
@@ -182,7 +182,7 @@ async fn live(world: &Arc<World>, stop: Option<StopPlan>, run: u64) -> End {
             if was_orderly { End::Stopped } else { End::CutDrain }
         }
         None if is_done => {
-            if !daemon.stop().await {
+            if !daemon.stop().await && !world.disk.is_out() {
                 world.ledger().violation("STALL: the last drain did not end, with nothing in flight".to_owned());
             }
             End::Done

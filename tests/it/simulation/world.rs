@@ -65,6 +65,12 @@ impl World {
         self.ledger().tell(|| format!("{now} {}", line()));
     }
 
+    /// Whether event files may be in trouble now.
+    pub(super) fn files_are_in_trouble(&self) -> bool {
+        let now = self.now();
+        self.plan.file_troubles.iter().any(|window| window.from <= now)
+    }
+
     /// Whether all applications got rid of everything.
     pub(super) fn all_handed_in(&self) -> bool {
         let progress = self.progress.lock().unwrap();
