@@ -25,4 +25,6 @@ mod routing;
 #[cfg(test)]
 mod smuggling;
 #[cfg(test)]
+mod systemd;
+#[cfg(test)]
 mod tidy;
