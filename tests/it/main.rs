@@ -26,4 +26,6 @@ mod routing;
 #[cfg(test)]
 mod smuggling;
 #[cfg(test)]
+mod systemd;
+#[cfg(test)]
 mod tidy;
