@@ -28,4 +28,6 @@ mod simulation;
 #[cfg(test)]
 mod smuggling;
 #[cfg(test)]
+mod systemd;
+#[cfg(test)]
 mod tidy;

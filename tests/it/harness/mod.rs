@@ -8,6 +8,7 @@
 //! | [`Daemon`] | the process under test, its log, its signals, its admin socket |
 //! | [`Events`] | its event files, each line checked against docs/event.schema.json |
 //! | [`Client`], [`Load`] | applications that hand in mail |
+//! | [`System`] | a machine in namespaces, with systemd and posthaste as its service |
 //!
 //! Waiting is always for something that can be seen, up to [`PATIENCE`]; nothing sleeps to let time pass.
 
@@ -28,6 +29,7 @@ mod events;
 mod lab;
 mod load;
 mod mx;
+mod systemd;
 mod tls;
 mod watch;
 
@@ -39,6 +41,7 @@ pub(crate) use events::{Events, recipients};
 pub(crate) use lab::Lab;
 pub(crate) use load::{Load, Sent, assert_ids_have_no_gap, assert_nothing_lost_or_doubled};
 pub(crate) use mx::{Answer, Ask, Mx, MxOptions, MxTls, Stage, Transaction};
+pub(crate) use systemd::{SMTP, System};
 pub(crate) use tls::Certificate;
 pub(crate) use watch::{Watched, now, poll};
 
