@@ -16,7 +16,7 @@ fn body(marker: &str, bytes: usize) -> Vec<u8> {
         let dots = ["", ".", "", "..", ""][number % 5];
         body.extend_from_slice(format!("{dots}{marker} line {number}\r\n").as_bytes());
         number += 1;
-        if number % 7 == 0 {
+        if number.is_multiple_of(7) {
             body.extend(std::iter::repeat_n(b'x', (bytes / 20).clamp(1, 900)));
             body.extend_from_slice(b"\r\n");
         }

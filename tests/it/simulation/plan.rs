@@ -216,9 +216,10 @@ impl Plan {
         self.line_max(&hosts).unwrap_or(EXPIRY_MAX)
     }
 
-    /// Where hosts take minutes for a message, those behind it wait; with few connections, for the hosts of others too.
+    /// Where hosts take minutes for a message, or break so often that they get single probes, those behind it wait; with
+    /// few connections, for the hosts of others too.
     fn line_max(&self, hosts: &[&HostPlan]) -> Option<Duration> {
-        let is_slow = |host: &HostPlan| matches!(host.nature, Nature::Slow(_) | Nature::Tarpit(_));
+        let is_slow = |host: &HostPlan| matches!(host.nature, Nature::Slow(_) | Nature::Tarpit(_) | Nature::Breaks(_));
         let shares = self.connections_max < MANY_CONNECTIONS || self.jobs_max < MANY_JOBS;
         let slow = hosts.iter().any(|host| is_slow(host)) || (shares && self.hosts.iter().any(is_slow));
         slow.then_some(LINE_MAX)
