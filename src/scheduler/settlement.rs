@@ -3,6 +3,9 @@
 //! Pure: the time, the ids and the jitter's seed are arguments. Promises: each recipient that ended has exactly one final
 //! event; a deferred one has an event only when it is as old as the administrator set; the reason stands in the state.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;

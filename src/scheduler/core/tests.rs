@@ -178,6 +178,21 @@ fn one_site_never_holds_up_another_and_the_last_connection_goes_round() {
 }
 
 #[test]
+fn a_connection_counts_until_it_is_gone_though_its_last_assignment_came_back() {
+    let mut world = World::new(Settings { connections_per_site_max: 1, ..settings() });
+    world.accept(&["a.test"]);
+    world.resolve("a.test", "a");
+    world.accept(&["a.test"]);
+    world.done();
+    world.idle(ConnectionId(0), HostFeedback::Good);
+    let Some(Action::Assign { jobs, .. }) = world.actions.pop() else { panic!("nothing was assigned") };
+    world.scheduler.returned(jobs, world.now, &mut world.actions);
+    assert_eq!(world.done(), [""; 0], "it still says QUIT");
+    world.scheduler.connection_closed(ConnectionId(0), HostFeedback::None, Vec::new(), world.now, &mut world.actions);
+    assert_eq!(world.done(), ["open 1 a 2"]);
+}
+
+#[test]
 fn a_site_whose_connection_ends_stands_behind_those_that_wait_for_one() {
     let mut world = World::new(Settings { connections_max: 1, ..settings() });
     for domain in ["a.test", "a.test", "a.test", "b.test"] {
