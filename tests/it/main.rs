@@ -1,6 +1,7 @@
 //! The integration tests of posthaste: one binary, so that they link once.
 
 #[cfg(test)]
+mod backlog;
 mod dns;
 #[cfg(test)]
 mod docs;
