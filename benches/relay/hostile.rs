@@ -104,7 +104,7 @@ async fn connect(number: u32, address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 async fn trickle(stream: &mut TcpStream) -> io::Result<()> {
-    for octet in b"EHLO ".iter().chain(std::iter::repeat_n(b"x", 1_000)) {
+    for octet in b"EHLO ".iter().chain(std::iter::repeat_n(&b'x', 1_000)) {
         stream.write_all(&[*octet]).await?;
         sleep(TRICKLE).await;
     }

@@ -8,6 +8,9 @@
 //!   └────────────────────────── due later than the window ◀────────────────────────────┘
 //! ```
 
+#[cfg(test)]
+mod fairness_tests;
+mod line;
 mod paging;
 mod serve;
 mod sweep;
@@ -16,9 +19,10 @@ mod tests;
 #[cfg(test)]
 mod world_tests;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use self::line::Line;
 use crate::queue::{DueJob, DueKey, Handoff, JobKey};
 use crate::scheduler::backlog::Backlog;
 use crate::scheduler::sites::Site;
@@ -107,8 +111,7 @@ pub struct Scheduler {
     domains: HashMap<Domain, DomainState>,
     sites: HashMap<SiteName, Site>,
     connections: HashMap<ConnectionId, Connection>,
-    /// Sites with ready jobs that could have another connection, if there were one.
-    line: VecDeque<SiteName>,
+    line: Line,
     /// Jobs that are due and must not be looked at before a time.
     postponed: BTreeSet<(Timestamp, JobKey)>,
     /// Ends of suspensions.
@@ -150,7 +153,7 @@ impl Scheduler {
             domains: HashMap::new(),
             sites: HashMap::new(),
             connections: HashMap::new(),
-            line: VecDeque::new(),
+            line: Line::default(),
             postponed: BTreeSet::new(),
             alarms: BTreeSet::new(),
             window: Window::new(),
@@ -290,6 +293,7 @@ impl Scheduler {
         self.learn(&name, feedback, now);
         if let Some(site) = self.sites.get_mut(&name) {
             site.connections -= 1;
+            self.line.unproven_connections -= usize::from(!site.is_proven());
             site.idle.retain(|idle| *idle != id);
         }
         self.serve(&name, now, actions);
