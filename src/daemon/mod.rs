@@ -12,4 +12,4 @@ mod monitor;
 pub mod notify;
 mod places;
 pub mod run;
-mod stamp;
+pub mod stamp;

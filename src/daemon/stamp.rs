@@ -11,7 +11,7 @@ use crate::types::Reply;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Stamper;
+pub struct Stamper;
 
 impl Stamp for Stamper {
     fn stamp(&self, raw: &[u8], context: &StampContext<'_>) -> Result<StampedHeader, Reply> {

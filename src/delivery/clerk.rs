@@ -9,7 +9,8 @@ use super::dispatch::Input;
 use super::shared::Shared;
 use crate::policy::{BounceClass, BounceType, Disposition, Fault, classify};
 use crate::queue::{
-    DueEntry, DueJob, Intake, JobKey, LoadError, Next, Queue, RecipientState, Settlement, StoredBody, StoredMessage,
+    self, DueEntry, DueJob, Intake, JobKey, LoadError, Next, Queue, RecipientState, Settlement, StoredBody,
+    StoredMessage,
 };
 use crate::scheduler::settlement::{self, Attempt, AttemptKind, Decided, Fate, Words};
 use crate::scheduler::{Lease, Payload, Settled, Verdict};
@@ -37,8 +38,8 @@ pub(super) async fn load(
     if let Some(payload) = lease.payload.take() {
         return Some((lease, payload));
     }
-    let (queue, key, due_at, unverified) = (shared.queue.clone(), lease.key, lease.due_at, lease.unverified);
-    let read = tokio::task::spawn_blocking(move || read(&queue, key, due_at, unverified)).await;
+    let (key, due_at, unverified) = (lease.key, lease.due_at, lease.unverified);
+    let read = shared.queue.reading(move |queue| read(queue, key, due_at, unverified)).await;
     let id = lease.key.id;
     let problem = match read {
         Ok(Ok(Found::Message(payload))) => return Some((lease, payload)),
@@ -157,8 +158,7 @@ pub(super) async fn commit(
             Some(job) => Input::Released(job),
             None => Input::Settled { key, settled },
         };
-        // An error means that the dispatcher has ended: nobody needs to know.
-        let _ = inputs.blocking_send(input);
+        queue::tell(&inputs, input);
     };
     shared.queue.settle(settlement, done).await;
 }
@@ -171,8 +171,8 @@ async fn decide(shared: &Shared, lease: &Lease, payload: &Payload, verdict: &Ver
     let original: &[u8] = match &payload.body {
         StoredBody::Inline(bytes) => bytes,
         StoredBody::Parts { .. } => {
-            let (queue, id) = (shared.queue.clone(), lease.key.id);
-            let part = tokio::task::spawn_blocking(move || queue.body_part(id, 0)).await;
+            let id = lease.key.id;
+            let part = shared.queue.reading(move |queue| queue.body_part(id, 0)).await;
             first_part = part.ok().and_then(Result::ok).unwrap_or_default();
             &first_part
         }

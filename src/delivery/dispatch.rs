@@ -56,6 +56,8 @@ pub(super) enum Input {
         feedback: HostFeedback,
         unserved: Vec<Lease>,
     },
+    /// An assignment that met no worker: its connection has ended, and says so itself when it is gone.
+    Returned(Vec<Lease>),
     Settled {
         key: JobKey,
         settled: Settled,
@@ -224,7 +226,9 @@ impl Run {
         tokio::pin!(sleep);
         let mut last = self.shared.clock.now();
         while !(self.draining && self.is_quiet()) {
+            // In this order: whichever wakes us, all three are seen to below, so none can be starved.
             tokio::select! {
+                biased;
                 _ = receiver.recv_many(&mut inputs, BATCH) => {}
                 count = handoffs.recv_many(&mut accepted, BATCH), if handoffs_open => handoffs_open = count > 0,
                 () = &mut sleep => {}
@@ -274,6 +278,7 @@ impl Run {
                 metrics::gauge!(metric::OUTBOUND_CONNECTIONS).set(self.workers.len() as f64);
                 self.scheduler.connection_closed(connection, feedback, unserved, now, actions);
             }
+            Input::Returned(leases) => self.scheduler.returned(leases, now, actions),
             Input::Settled { key, settled } => {
                 if !self.held_at_work.remove(&key) {
                     self.scheduler.settled(key, settled, now, actions);
@@ -409,8 +414,10 @@ impl Run {
             }
             Action::PageIn { from, until, limit } => {
                 let (queue, inputs) = (self.shared.queue.clone(), self.inputs.clone());
-                tokio::task::spawn_blocking(move || {
-                    let _ = inputs.blocking_send(Input::Paged(queue.due(from, until, limit)));
+                tokio::spawn(async move {
+                    let page = queue.reading(move |queue| queue.due(from, until, limit)).await;
+                    let page = page.unwrap_or_else(|error| Err(StoreError(format!("reading it failed: {error}"))));
+                    let _ = inputs.send(Input::Paged(page)).await;
                 });
             }
         }
@@ -420,7 +427,8 @@ impl Run {
         let Some(route) = self.routes.get(domain) else {
             // Pruned with a domain that had been forgotten: the jobs find their way anew.
             self.scheduler.forget_route(domain);
-            return self.hand_back(connection, jobs);
+            let feedback = HostFeedback::None;
+            return self.tell_self(Input::Closed { connection, feedback, unserved: jobs });
         };
         let orders = Worker::start(Arc::clone(&self.shared), Arc::clone(route), connection, jobs, self.inputs.clone());
         self.workers.insert(connection, orders);
@@ -428,21 +436,22 @@ impl Run {
     }
 
     fn order(&mut self, connection: ConnectionId, order: Order) {
-        // A worker gets at most one assignment and one close before it reports, and its channel holds two; one that
-        // has just closed reports what it did not serve.
-        if let Some(Err(error)) = self.workers.get(&connection).map(|worker| worker.try_send(order)) {
-            match error.into_inner() {
-                Order::Close => {}
-                Order::Deliver(unserved) => self.hand_back(connection, unserved),
-            }
+        // A worker gets at most one assignment and one close before it reports, and its channel holds two. One that just
+        // ends takes no more; until it says that it is gone, its connection counts: it may have to wait for its QUIT.
+        let refused = match self.workers.get(&connection) {
+            Some(worker) => worker.try_send(order).err().map(mpsc::error::TrySendError::into_inner),
+            None => Some(order),
+        };
+        if let Some(Order::Deliver(unserved)) = refused {
+            self.tell_self(Input::Returned(unserved));
         }
     }
 
-    /// Tells this task itself that a connection is no more; in a task of its own, as its channel may be full.
-    fn hand_back(&self, connection: ConnectionId, unserved: Vec<Lease>) {
-        let (inputs, feedback) = (self.inputs.clone(), HostFeedback::None);
+    /// In a task of its own, as the channel may be full.
+    fn tell_self(&self, input: Input) {
+        let inputs = self.inputs.clone();
         tokio::spawn(async move {
-            let _ = inputs.send(Input::Closed { connection, feedback, unserved }).await;
+            let _ = inputs.send(input).await;
         });
     }
 

@@ -161,8 +161,8 @@ async fn original(shared: &Arc<Shared>, payload: &Payload) -> bytes::Bytes {
     match &payload.body {
         StoredBody::Inline(bytes) => bytes.clone(),
         StoredBody::Parts { .. } => {
-            let (queue, id) = (shared.queue.clone(), payload.message.id);
-            let part = tokio::task::spawn_blocking(move || queue.body_part(id, 0)).await;
+            let id = payload.message.id;
+            let part = shared.queue.reading(move |queue| queue.body_part(id, 0)).await;
             part.ok().and_then(Result::ok).unwrap_or_default()
         }
     }

@@ -361,9 +361,9 @@ impl BodyReader for PartReader {
             if self.next >= self.parts {
                 return Ok(None);
             }
-            let (queue, id, part) = (self.queue.clone(), self.id, self.next);
+            let (id, part) = (self.id, self.next);
             self.next += 1;
-            let read = tokio::task::spawn_blocking(move || queue.body_part(id, part)).await;
+            let read = self.queue.reading(move |queue| queue.body_part(id, part)).await;
             let read = read.map_err(|error| error.to_string())?;
             read.map(Some).map_err(|error| error.to_string())
         })

@@ -5,14 +5,18 @@
 //! in that order; an event is published only after the batch that holds it is synced; what was written without a sync
 //! is synced at most [`LAZY_SYNC_AFTER`] later. A failed write fails the acceptances in it (451) and keeps all others
 //! for the next try: the outcome of a delivery is never dropped, for that would make a duplicate.
+//!
+//! [`Committer::step`] does one thing and never waits; [`Committer::run`] waits for it on a thread of its own, and
+//! `inline` on the runtime of a simulation.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam::channel::{Receiver, RecvTimeoutError};
+use crossbeam::channel::{Receiver, RecvTimeoutError, TryRecvError};
 use queue_format as format;
+use tokio::time::Instant;
 
 use super::health::Health;
 use super::outbox::QueueOutbox;
@@ -23,7 +27,7 @@ use crate::types::MessageId;
 /// Outcomes written without a sync of their own survive a power cut after this long.
 pub(super) const LAZY_SYNC_AFTER: Duration = Duration::from_millis(100);
 /// Pause before a failed write is tried again.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Transactions in one batch: more would only delay the first ones.
 const BATCH_TRANSACTIONS_MAX: usize = 512;
 /// Octets in one batch before it is written: bounds the memory of the copy that RocksDB makes.
@@ -112,23 +116,37 @@ impl Committer {
         Self { store, outbox, health, inbox, next_event, size, ended, backlog, unsynced_since: None }
     }
 
-    /// Commits until all senders are gone and everything is written and synced.
+    /// Commits until all senders are gone and everything is written and synced. Blocks: for a thread of its own.
     pub(super) fn run(mut self) {
         loop {
-            let first = match self.wait() {
-                Wake::Transaction(transaction) => Some(transaction),
-                Wake::Retry => None,
-                Wake::Sync => {
-                    self.sync_now();
-                    continue;
-                }
-                Wake::Closed => break,
-            };
-            let transactions = self.gather(first);
-            if !transactions.is_empty() {
-                self.commit(transactions);
+            let wake = self.wait();
+            match self.step(wake) {
+                After::GoOn => {}
+                After::Pause => std::thread::sleep(RETRY_AFTER),
+                After::End => return,
             }
         }
+    }
+
+    /// One batch, one sync or the end; never waits.
+    pub(super) fn step(&mut self, wake: Wake) -> After {
+        let first = match wake {
+            Wake::Transaction(transaction) => Some(transaction),
+            Wake::Retry => None,
+            Wake::Sync => return if self.sync_now() { After::GoOn } else { After::Pause },
+            Wake::Closed => {
+                self.close();
+                return After::End;
+            }
+        };
+        let transactions = self.gather(first);
+        if !transactions.is_empty() {
+            self.commit(transactions);
+        }
+        After::GoOn
+    }
+
+    fn close(&mut self) {
         if !self.backlog.is_empty() {
             tracing::error!(
                 lost = self.backlog.len(),
@@ -138,20 +156,36 @@ impl Committer {
         self.sync_now();
     }
 
-    #[allow(clippy::disallowed_methods, reason = "an OS thread on real disks: latency here is the disk's own")]
+    /// How long to wait for a transaction; `None`: for as long as it takes.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        match (self.backlog.is_empty(), self.unsynced_since) {
+            (false, _) => Some(RETRY_AFTER),
+            (true, Some(since)) => Some(LAZY_SYNC_AFTER.saturating_sub(since.elapsed())),
+            (true, None) => self.health.failure().map(|_| RETRY_AFTER),
+        }
+    }
+
+    /// What to do when [`Committer::patience`] is over.
+    pub(super) fn out_of_patience(&self) -> Wake {
+        if self.backlog.is_empty() { Wake::Sync } else { Wake::Retry }
+    }
+
+    /// What is there already; `None`: wait.
+    pub(super) fn peek(&self) -> Option<Wake> {
+        match self.inbox.try_recv() {
+            Ok(transaction) => Some(Wake::Transaction(transaction)),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Wake::Closed),
+        }
+    }
+
     fn wait(&self) -> Wake {
-        let patience = match (self.backlog.is_empty(), self.unsynced_since) {
-            (false, _) => RETRY_AFTER,
-            (true, Some(since)) => LAZY_SYNC_AFTER.saturating_sub(since.elapsed()),
-            (true, None) if self.health.failure().is_some() => RETRY_AFTER,
-            (true, None) => {
-                return self.inbox.recv().map_or(Wake::Closed, Wake::Transaction);
-            }
+        let Some(patience) = self.patience() else {
+            return self.inbox.recv().map_or(Wake::Closed, Wake::Transaction);
         };
         match self.inbox.recv_timeout(patience) {
             Ok(transaction) => Wake::Transaction(transaction),
-            Err(RecvTimeoutError::Timeout) if self.backlog.is_empty() => Wake::Sync,
-            Err(RecvTimeoutError::Timeout) => Wake::Retry,
+            Err(RecvTimeoutError::Timeout) => self.out_of_patience(),
             Err(RecvTimeoutError::Disconnected) => Wake::Closed,
         }
     }
@@ -169,7 +203,6 @@ impl Committer {
         transactions
     }
 
-    #[allow(clippy::disallowed_methods, reason = "measures the disk")]
     fn commit(&mut self, mut transactions: Vec<Transaction>) {
         if self.ended.len() > ENDED_GROUPS_MAX {
             self.ended.clear();
@@ -284,14 +317,15 @@ impl Committer {
         }
     }
 
-    fn sync_now(&mut self) {
+    /// Whether there is nothing left to sync.
+    fn sync_now(&mut self) -> bool {
         let result = match (self.unsynced_since, self.health.failure()) {
             (Some(_), _) => self.store.sync(),
             // Intake is refused while the store fails: somebody must find out that it works again.
             (None, Some(_)) => self.store.write(&[meta_put(super::meta::JOBS, self.size.jobs)], true),
-            (None, None) => return,
+            (None, None) => return true,
         };
-        match result {
+        match &result {
             Ok(()) => {
                 self.health.store_works();
                 self.unsynced_since = None;
@@ -299,18 +333,34 @@ impl Committer {
             }
             Err(error) => {
                 metrics::counter!(metric::STORE_ERRORS).increment(1);
-                self.health.store_failed(&error);
-                std::thread::sleep(RETRY_AFTER);
+                self.health.store_failed(error);
             }
         }
+        result.is_ok()
     }
 }
 
-enum Wake {
+/// Why the committer does something.
+pub(super) enum Wake {
+    /// The first of those that wait.
     Transaction(Transaction),
+    /// What could not be written is tried again.
     Retry,
+    /// What was written is to be synced.
     Sync,
+    /// All handles of the queue are gone.
     Closed,
+}
+
+/// What comes after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// The next wait.
+    GoOn,
+    /// The store fails: [`RETRY_AFTER`] first.
+    Pause,
+    /// Nothing any more.
+    End,
 }
 
 /// The index in the recipient family under which the set of ended destinations of a message stands: no message has

@@ -6,6 +6,7 @@
 
 mod committer;
 pub mod health;
+mod inline;
 pub mod intake;
 pub mod invariants;
 mod meta;
@@ -26,7 +27,7 @@ use bytes::Bytes;
 use crossbeam::channel::{Sender, TrySendError};
 use queue_format as format;
 use rand::{RngExt, rngs::SmallRng};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use crate::net::BoxFuture;
 use crate::types::{Clock, MessageId, Timestamp};
@@ -36,6 +37,7 @@ use outbox::QueueOutbox;
 use store::{Change, Family, Key, Store, StoreError};
 
 pub use committer::EndGroup;
+pub use inline::{InlineCommitter, tell};
 pub use intake::{AcceptError, Intake, NewBody, NewMessage};
 pub use open::{OpenError, Opened, random_seed};
 pub use stored::{DueEntry, DueJob, JobKey, RecipientOutcome, RecipientState, StoredBody, StoredMessage};
@@ -95,11 +97,21 @@ struct Inner {
     clock: Arc<dyn Clock>,
     ids: Mutex<SmallRng>,
     transactions: Sender<Transaction>,
+    /// Only in a simulation: rung for a committer that is a task.
+    bell: Option<Arc<Notify>>,
     room: Semaphore,
     handoffs: mpsc::Sender<Handoff>,
     messages_max: AtomicU64,
     free_space_reserve_bytes: AtomicU64,
     events_pending_max: AtomicU64,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(bell) = &self.bell {
+            bell.notify_one();
+        }
+    }
 }
 
 impl Queue {
@@ -260,7 +272,11 @@ impl Queue {
             done(result);
         });
         match self.0.transactions.try_send(transaction) {
-            Ok(()) => {}
+            Ok(()) => {
+                if let Some(bell) = &self.0.bell {
+                    bell.notify_one();
+                }
+            }
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 unreachable!("the committer lives as long as a handle, and its channel has as much room as permits")
             }
@@ -269,8 +285,8 @@ impl Queue {
 
     /// Gives an accepted message to the scheduler. Runs on the committer's thread: a scheduler that lags slows commits.
     fn hand_off(&self, handoff: Handoff) {
-        // An error means that the scheduler has ended: the message waits in the due index for the next start.
-        let _ = self.0.handoffs.blocking_send(handoff);
+        // Where the scheduler has ended, the message waits in the due index for the next start.
+        tell(&self.0.handoffs, handoff);
     }
 
     fn room_for(&self, bytes: u64) -> Result<(), AcceptError> {

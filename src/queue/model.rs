@@ -10,14 +10,35 @@ use bytes::Bytes;
 
 use super::store::{Change, Family, Record, Store, StoreError};
 
-type Map = BTreeMap<(Family, Vec<u8>), Bytes>;
+type Place = (Family, Vec<u8>);
+type Map = BTreeMap<Place, Bytes>;
 
 #[derive(Default)]
 struct State {
     now: Map,
-    synced: Map,
+    /// How to take back each write since the last sync, oldest first: what stood in the places that it changed.
+    unsynced: Vec<Vec<(Place, Option<Bytes>)>>,
     syncs: u64,
     fail_writes: bool,
+}
+
+impl State {
+    fn put(&mut self, place: Place, value: Option<Bytes>, undo: &mut Vec<(Place, Option<Bytes>)>) {
+        let old = match value {
+            Some(value) => self.now.insert(place.clone(), value),
+            None => self.now.remove(&place),
+        };
+        undo.push((place, old));
+    }
+
+    fn take_back(&mut self, undo: Vec<(Place, Option<Bytes>)>) {
+        for (place, old) in undo.into_iter().rev() {
+            match old {
+                Some(value) => self.now.insert(place, value),
+                None => self.now.remove(&place),
+            };
+        }
+    }
 }
 
 /// See the module.
@@ -32,8 +53,22 @@ impl ModelStore {
 
     /// A power cut: all that was not synced is gone.
     pub fn crash(&self) {
+        self.crash_keeping(0);
+    }
+
+    /// A power cut that the oldest `kept` writes since the last sync survive: a disk may be ahead of its syncs, in order.
+    pub fn crash_keeping(&self, kept: usize) {
         let mut state = self.state();
-        state.now = state.synced.clone();
+        while state.unsynced.len() > kept {
+            let undo = state.unsynced.pop().unwrap_or_default();
+            state.take_back(undo);
+        }
+        state.unsynced.clear();
+    }
+
+    /// Writes since the last sync.
+    pub fn unsynced(&self) -> usize {
+        self.state().unsynced.len()
     }
 
     /// From now on every write fails, as on a dead disk; or works again.
@@ -64,27 +99,30 @@ impl Store for ModelStore {
         if state.fail_writes {
             return Err(StoreError("the model disk was told to fail".to_owned()));
         }
+        let mut undo = Vec::with_capacity(changes.len());
         for change in changes {
             match change {
                 Change::Put { family, key, value } => {
-                    let old = state.now.insert((*family, key.as_ref().to_vec()), value.clone());
-                    assert!(old.is_none() || !family.is_written_once(), "{family:?} {key:?} was written twice");
+                    state.put((*family, key.as_ref().to_vec()), Some(value.clone()), &mut undo);
+                    let was_free = undo.last().is_some_and(|(_, old)| old.is_none());
+                    assert!(was_free || !family.is_written_once(), "{family:?} {key:?} was written twice");
                 }
                 Change::Delete { family, key } => {
-                    state.now.remove(&(*family, key.as_ref().to_vec()));
+                    state.put((*family, key.as_ref().to_vec()), None, &mut undo);
                 }
                 Change::DeleteRange { family, from, to } => {
                     assert!(!family.is_written_once(), "{family:?} takes no range deletes");
                     let range = (*family, from.as_ref().to_vec())..(*family, to.as_ref().to_vec());
                     let doomed: Vec<_> = state.now.range(range).map(|(key, _)| key.clone()).collect();
-                    for key in doomed {
-                        state.now.remove(&key);
+                    for place in doomed {
+                        state.put(place, None, &mut undo);
                     }
                 }
             }
         }
+        state.unsynced.push(undo);
         if sync {
-            state.synced = state.now.clone();
+            state.unsynced.clear();
             state.syncs += 1;
         }
         Ok(())
@@ -132,5 +170,25 @@ mod tests {
         assert!(store.get(Family::Meta, b"a").unwrap().is_some());
         assert!(store.get(Family::Meta, b"b").unwrap().is_none());
         assert_eq!(store.last(Family::Meta).unwrap().unwrap().0, b"a");
+    }
+
+    #[test]
+    fn a_disk_that_was_ahead_of_its_syncs_keeps_the_oldest_writes_whole() {
+        let store = ModelStore::new();
+        let put = |key: &[u8], value: &'static [u8]| Change::Put {
+            family: Family::Meta,
+            key: Key::new(key),
+            value: Bytes::from_static(value),
+        };
+        store.write(&[put(b"a", b"1")], true).unwrap();
+        store.write(&[put(b"a", b"2"), put(b"b", b"2")], false).unwrap();
+        let all = Change::DeleteRange { family: Family::Meta, from: Key::new(b"a"), to: Key::new(b"c") };
+        store.write(&[all], false).unwrap();
+        assert_eq!((store.unsynced(), store.dump(Family::Meta).len()), (2, 0));
+        store.crash_keeping(1);
+        assert_eq!(store.get(Family::Meta, b"a").unwrap().unwrap(), "2");
+        assert_eq!(store.get(Family::Meta, b"b").unwrap().unwrap(), "2");
+        store.crash();
+        assert_eq!(store.dump(Family::Meta).len(), 2, "what survived a crash is on disk");
     }
 }

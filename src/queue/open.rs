@@ -7,10 +7,11 @@ use std::thread::JoinHandle;
 use queue_format as format;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::committer::{Committer, Size, meta_put};
 use super::health::Health;
+use super::inline::InlineCommitter;
 use super::outbox::QueueOutbox;
 use super::store::{Change, Family, Key, Store, StoreError};
 use super::{Handoff, Inner, Queue, Settings, TRANSACTIONS_MAX, meta};
@@ -51,14 +52,15 @@ pub enum OpenError {
     Thread(#[source] std::io::Error),
 }
 
-/// An open queue and what its owner must know.
-pub struct Opened {
+/// An open queue and what its owner must know. `C` is what commits.
+pub struct Opened<C = JoinHandle<()>> {
     /// The handle.
     pub queue: Queue,
     /// Accepted messages, for the scheduler.
     pub handoffs: mpsc::Receiver<Handoff>,
-    /// The committer's thread: ends after the last handle is dropped and everything is synced.
-    pub committer: JoinHandle<()>,
+    /// The committer's thread, which ends after the last handle is dropped and everything is synced; or, for a
+    /// simulation, what the runtime has to run in its place.
+    pub committer: C,
     /// The last crash or power cut, if there ever was one: jobs that were due before it and are still due as they were
     /// then may have been in flight (promise 3).
     pub unclean_since: Option<Timestamp>,
@@ -76,43 +78,71 @@ impl Queue {
         clock: Arc<dyn Clock>,
         seed: u64,
     ) -> Result<Opened, OpenError> {
-        let fresh = check_format(&*store)?;
-        let size = Size {
-            messages: read_meta(&*store, meta::MESSAGES)?.unwrap_or(0),
-            jobs: read_meta(&*store, meta::JOBS)?.unwrap_or(0),
-        };
-        let consumed = EventId::new(read_meta(&*store, meta::EVENTS_CONSUMED)?.unwrap_or(0));
-        let last = last_event(&*store)?.max(consumed);
-        let clean = fresh || read_meta(&*store, meta::CLEAN_STOP)?.is_some();
-        let unclean_since = unclean_since(&*store, clean, clock.now())?;
-        let swept_parts = sweep_parts(&*store)?;
-        let outbox = Arc::new(QueueOutbox::new(Arc::clone(&store), last, consumed));
-        let health = Arc::new(Health::new(size));
-        let (transactions, inbox) = crossbeam::channel::bounded(TRANSACTIONS_MAX);
-        let (handoffs, handoff_receiver) = mpsc::channel(HANDOFFS_MAX);
-        let committer =
-            Committer::new(Arc::clone(&store), Arc::clone(&outbox), Arc::clone(&health), inbox, last.next(), size);
+        let opened = prepare(store, settings, clock, seed, None)?;
+        let Opened { queue, handoffs, committer, unclean_since, was_clean, swept_parts } = opened;
         let committer = std::thread::Builder::new()
             .name("committer".to_owned())
             .spawn(move || committer.run())
             .map_err(OpenError::Thread)?;
-        let inner = Inner {
-            store,
-            outbox,
-            health,
-            clock,
-            ids: Mutex::new(SmallRng::seed_from_u64(seed)),
-            transactions,
-            room: Semaphore::new(TRANSACTIONS_MAX),
-            handoffs,
-            messages_max: AtomicU64::new(0),
-            free_space_reserve_bytes: AtomicU64::new(0),
-            events_pending_max: AtomicU64::new(0),
-        };
-        let queue = Queue(Arc::new(inner));
-        queue.reload(settings);
-        Ok(Opened { queue, handoffs: handoff_receiver, committer, unclean_since, was_clean: clean, swept_parts })
+        Ok(Opened { queue, handoffs, committer, unclean_since, was_clean, swept_parts })
     }
+
+    /// Opens the queue without a thread: the caller runs the committer as a task, and reads block it. For a simulation,
+    /// where threads would make two runs of one seed differ.
+    pub fn open_inline(
+        store: Arc<dyn Store>,
+        settings: &Settings,
+        clock: Arc<dyn Clock>,
+        seed: u64,
+    ) -> Result<Opened<InlineCommitter>, OpenError> {
+        let bell = Arc::new(Notify::new());
+        let opened = prepare(store, settings, clock, seed, Some(Arc::clone(&bell)))?;
+        let Opened { queue, handoffs, committer, unclean_since, was_clean, swept_parts } = opened;
+        let committer = InlineCommitter::new(committer, bell);
+        Ok(Opened { queue, handoffs, committer, unclean_since, was_clean, swept_parts })
+    }
+}
+
+fn prepare(
+    store: Arc<dyn Store>,
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+    seed: u64,
+    bell: Option<Arc<Notify>>,
+) -> Result<Opened<Committer>, OpenError> {
+    let fresh = check_format(&*store)?;
+    let size = Size {
+        messages: read_meta(&*store, meta::MESSAGES)?.unwrap_or(0),
+        jobs: read_meta(&*store, meta::JOBS)?.unwrap_or(0),
+    };
+    let consumed = EventId::new(read_meta(&*store, meta::EVENTS_CONSUMED)?.unwrap_or(0));
+    let last = last_event(&*store)?.max(consumed);
+    let clean = fresh || read_meta(&*store, meta::CLEAN_STOP)?.is_some();
+    let unclean_since = unclean_since(&*store, clean, clock.now())?;
+    let swept_parts = sweep_parts(&*store)?;
+    let outbox = Arc::new(QueueOutbox::new(Arc::clone(&store), last, consumed));
+    let health = Arc::new(Health::new(size));
+    let (transactions, inbox) = crossbeam::channel::bounded(TRANSACTIONS_MAX);
+    let (handoffs, handoff_receiver) = mpsc::channel(HANDOFFS_MAX);
+    let committer =
+        Committer::new(Arc::clone(&store), Arc::clone(&outbox), Arc::clone(&health), inbox, last.next(), size);
+    let inner = Inner {
+        store,
+        outbox,
+        health,
+        clock,
+        ids: Mutex::new(SmallRng::seed_from_u64(seed)),
+        transactions,
+        bell,
+        room: Semaphore::new(TRANSACTIONS_MAX),
+        handoffs,
+        messages_max: AtomicU64::new(0),
+        free_space_reserve_bytes: AtomicU64::new(0),
+        events_pending_max: AtomicU64::new(0),
+    };
+    let queue = Queue(Arc::new(inner));
+    queue.reload(settings);
+    Ok(Opened { queue, handoffs: handoff_receiver, committer, unclean_since, was_clean: clean, swept_parts })
 }
 
 /// A seed from the operating system.

@@ -292,6 +292,22 @@ fn a_power_cut_right_after_accept_loses_nothing() {
 }
 
 #[test]
+fn a_notification_is_safe_before_it_is_handed_on() {
+    block_on(async {
+        let store = Arc::new(ModelStore::new());
+        let mut world = World::new(store.clone());
+        world.accept(1, false).await;
+        // Returns when the scheduler has the notification.
+        world.end(0, true).await;
+        store.crash();
+        world.close();
+        world.open();
+        world.check();
+        world.close();
+    });
+}
+
+#[test]
 fn a_power_cut_before_an_outcome_is_synced_brings_the_job_back_and_no_event() {
     block_on(async {
         let store = Arc::new(ModelStore::new());

@@ -136,7 +136,9 @@ pub(super) fn settle(settlement: Settlement, now: Timestamp) -> (Transaction, Ve
     }
     let accepts = u32::try_from(handoffs.len()).unwrap_or(u32::MAX);
     let new_jobs = handoffs.iter().map(jobs_of).sum();
-    (Transaction { changes, events, accepts, new_jobs, ends, ..Transaction::empty() }, handoffs)
+    // A notification goes out as soon as it is committed: a power cut must not forget one that its sender has.
+    let sync = !handoffs.is_empty();
+    (Transaction { changes, events, accepts, new_jobs, ends, sync, ..Transaction::empty() }, handoffs)
 }
 
 fn put_due(key: JobKey, due_at: Timestamp, entry: &DueEntry) -> Change {

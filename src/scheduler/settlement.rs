@@ -3,6 +3,9 @@
 //! Pure: the time, the ids and the jitter's seed are arguments. Promises: each recipient that ended has exactly one final
 //! event; a deferred one has an event only when it is as old as the administrator set; the reason stands in the state.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -214,15 +217,16 @@ impl<'b> Draft<'_, 'b> {
             // Nothing was tried: what the last attempt left behind stays.
             self.attempts = self.attempts.max(state.attempts);
             self.next_at = attempt.due_at;
-            self.delay_notice(fate, &mut state, false);
+            let ambiguous = attempt.ambiguous || state.ambiguous;
+            self.delay_notice(fate, &mut state, ambiguous);
             return self.settlement.states.push((u32::try_from(fate.index).unwrap_or(u32::MAX), state));
         }
         if attempt.kind == AttemptKind::Counts {
             state.attempts = state.attempts.saturating_add(1);
         }
-        // The mark stays until an event has carried it.
-        let was_ambiguous = attempt.ambiguous || state.ambiguous;
-        state.ambiguous = was_ambiguous || &*fate.verdict.rule == AMBIGUOUS_RULE;
+        // The mark stays until the end: this attempt's own too, since its event may be the last one.
+        state.ambiguous |= attempt.ambiguous || &*fate.verdict.rule == AMBIGUOUS_RULE;
+        let ambiguous = state.ambiguous;
         self.attempts = self.attempts.max(state.attempts);
         state.last_attempt_ms = attempt.now.millis();
         if state.first_attempt_ms == 0 {
@@ -233,9 +237,9 @@ impl<'b> Draft<'_, 'b> {
         state.last_rule = fate.verdict.rule.to_string();
         state.last_host = fate.way.host.clone().unwrap_or_default();
         match fate.verdict.disposition {
-            Disposition::Delivered => self.delivered(fate, &mut state, was_ambiguous),
-            Disposition::Bounced => self.bounced(fate, &fate.verdict.clone(), &mut state, was_ambiguous),
-            Disposition::Deferred => self.deferred(fate, &mut state, was_ambiguous),
+            Disposition::Delivered => self.delivered(fate, &mut state, ambiguous),
+            Disposition::Bounced => self.bounced(fate, &fate.verdict.clone(), &mut state, ambiguous),
+            Disposition::Deferred => self.deferred(fate, &mut state, ambiguous),
         }
         self.settlement.states.push((u32::try_from(fate.index).unwrap_or(u32::MAX), state));
     }

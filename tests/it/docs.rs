@@ -75,6 +75,20 @@ fn the_invariants_of_the_queue_are_those_of_its_page() {
 }
 
 #[test]
+fn the_invariants_of_the_simulation_are_those_of_the_page() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/simulation");
+    let files = fs::read_dir(directory).unwrap().map(|file| fs::read_to_string(file.unwrap().path()).unwrap());
+    let code: String = files.collect();
+    let texts = code.split('"').filter_map(|text| text.split_once(": ")).map(|(name, _)| name);
+    let checked: BTreeSet<&str> = texts.filter(|name| is_constant(name)).collect();
+    let page = read("docs/QUEUE.md");
+    let table = page.split("## Invariants").nth(2).unwrap();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+    let listed: BTreeSet<&str> = rows.filter(|name| is_constant(name)).collect();
+    assert_eq!(checked, listed);
+}
+
+#[test]
 fn every_metric_is_listed_for_the_administrator() {
     let code = read("src/events/metric.rs");
     let named: BTreeSet<&str> = code.split('"').filter(|text| text.starts_with("posthaste_")).collect();

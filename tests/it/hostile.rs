@@ -83,7 +83,7 @@ fn flood(stream: &mut TcpStream) {
     stream.set_write_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
     loop {
         match stream.write(&commands) {
-            Ok(_) => {}
+            Ok(written) => assert!(written > 0),
             Err(error) => {
                 let is_full = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
                 let is_over = matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);

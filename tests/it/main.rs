@@ -26,6 +26,8 @@ mod restart;
 #[cfg(test)]
 mod routing;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod smuggling;
 #[cfg(test)]
 mod systemd;

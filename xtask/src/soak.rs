@@ -41,7 +41,7 @@ const HOSTILE: Counted = Counted {
     tests: "hostile::",
     variable: "POSTHASTE_HOSTILE_CONNECTIONS",
     unit: "hostile connections",
-    rounds: 9_000,
+    rounds: 10_000,
 };
 
 /// Runs one seed of [`SIM`] alone.

@@ -19,8 +19,7 @@
 //!
 //! Does not: compress, ship, or know what an event says.
 
-#[cfg(test)]
-pub(crate) mod model;
+pub mod model;
 mod name;
 mod recovery;
 mod scan;

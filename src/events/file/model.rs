@@ -1,12 +1,13 @@
 //! A file system for tests that forgets what was not synced, runs full, fails a sync and stops at any step; and an
-//! outbox of its own kind.
+//! outbox of its own kind. For tests and simulation.
 
 #![allow(clippy::cast_possible_truncation, reason = "files of a test fit into memory")]
+#![allow(clippy::indexing_slicing, reason = "a slip in a model must stop the test that uses it")]
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{FileKey, FileStat, Storage, StorageFile};
@@ -15,7 +16,7 @@ use crate::types::Timestamp;
 
 /// How a crash ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Crash {
+pub enum Crash {
     /// kill -9: the page cache lives on.
     Process,
     /// Nothing unsynced survives.
@@ -56,9 +57,13 @@ type Observer = Arc<dyn Fn() + Send + Sync>;
 
 /// One directory. Clones share it.
 #[derive(Clone, Default)]
-pub(crate) struct ModelStorage {
+pub struct ModelStorage {
     state: Arc<Mutex<State>>,
     observer: Arc<Mutex<Option<Observer>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn crash_error() -> io::Error {
@@ -66,48 +71,54 @@ fn crash_error() -> io::Error {
 }
 
 impl ModelStorage {
-    pub(crate) fn new() -> Self {
+    /// An empty directory.
+    pub fn new() -> Self {
         Self::default()
     }
 
     /// Called after every step that changes something.
-    pub(crate) fn observe(&self, observer: impl Fn() + Send + Sync + 'static) {
-        *self.observer.lock().unwrap() = Some(Arc::new(observer));
+    pub fn observe(&self, observer: impl Fn() + Send + Sync + 'static) {
+        *lock(&self.observer) = Some(Arc::new(observer));
     }
 
     /// The step after `steps` more does not happen, or in part, and none after it.
-    pub(crate) fn crash_after(&self, steps: u64) {
-        self.state.lock().unwrap().steps_left = Some(steps);
+    pub fn crash_after(&self, steps: u64) {
+        lock(&self.state).steps_left = Some(steps);
     }
 
-    pub(crate) fn has_crashed(&self) -> bool {
-        self.state.lock().unwrap().crashed
+    /// The last step was reached.
+    pub fn has_crashed(&self) -> bool {
+        lock(&self.state).crashed
     }
 
-    pub(crate) fn limit(&self, capacity: Option<usize>) {
-        self.state.lock().unwrap().capacity = capacity;
+    /// All files together have room for so many octets.
+    pub fn limit(&self, capacity: Option<usize>) {
+        lock(&self.state).capacity = capacity;
     }
 
-    pub(crate) fn limit_writes(&self, bytes: usize) {
-        self.state.lock().unwrap().write_max = Some(bytes);
+    /// One call writes at most so many octets.
+    pub fn limit_writes(&self, bytes: usize) {
+        lock(&self.state).write_max = Some(bytes);
     }
 
-    pub(crate) fn fail_syncs(&self, count: u32) {
-        self.state.lock().unwrap().syncs_to_fail = count;
+    /// The next syncs of files fail, and forget what they were to sync.
+    pub fn fail_syncs(&self, count: u32) {
+        lock(&self.state).syncs_to_fail = count;
     }
 
     /// Syncs of files so far.
-    pub(crate) fn syncs(&self) -> u64 {
-        self.state.lock().unwrap().syncs
+    pub fn syncs(&self) -> u64 {
+        lock(&self.state).syncs
     }
 
-    pub(crate) fn used(&self) -> usize {
-        self.state.lock().unwrap().inodes.iter().map(|inode| inode.cached.len()).sum()
+    /// Octets of all files.
+    pub fn used(&self) -> usize {
+        lock(&self.state).inodes.iter().map(|inode| inode.cached.len()).sum()
     }
 
     /// The machine is up again.
-    pub(crate) fn restart(&self, crash: Crash) {
-        let mut state = self.state.lock().unwrap();
+    pub fn restart(&self, crash: Crash) {
+        let mut state = lock(&self.state);
         state.steps_left = None;
         state.crashed = false;
         if crash == Crash::Process {
@@ -141,14 +152,14 @@ impl ModelStorage {
     }
 
     /// The content of a file.
-    pub(crate) fn content(&self, name: &str) -> Option<String> {
-        let state = self.state.lock().unwrap();
-        state.names.get(name).map(|inode| String::from_utf8(state.inodes[*inode].cached.clone()).unwrap())
+    pub fn content(&self, name: &str) -> Option<String> {
+        let state = lock(&self.state);
+        state.names.get(name).map(|inode| String::from_utf8_lossy(&state.inodes[*inode].cached).into_owned())
     }
 
     /// Puts a file there, synced.
-    pub(crate) fn put(&self, name: &str, content: &[u8]) {
-        let mut state = self.state.lock().unwrap();
+    pub fn put(&self, name: &str, content: &[u8]) {
+        let mut state = lock(&self.state);
         let inode = state.inodes.len();
         state.inodes.push(Inode { cached: content.to_vec(), durable: content.to_vec(), dirty: Vec::new() });
         state.names.insert(name.to_owned(), inode);
@@ -156,16 +167,16 @@ impl ModelStorage {
     }
 
     /// What another program does: not a step.
-    pub(crate) fn rename_externally(&self, from: &str, to: &str) {
-        let mut state = self.state.lock().unwrap();
-        let inode = state.names.remove(from).unwrap();
+    pub fn rename_externally(&self, from: &str, to: &str) {
+        let mut state = lock(&self.state);
+        let inode = state.names.remove(from).expect("a test renames what is there");
         state.names.insert(to.to_owned(), inode);
     }
 
     /// One step: `Ok(false)` where it is the one amid which the machine stops.
     fn step<T>(&self, action: impl FnOnce(&mut State, bool) -> io::Result<T>) -> io::Result<T> {
         let result = {
-            let mut state = self.state.lock().unwrap();
+            let mut state = lock(&self.state);
             if state.crashed {
                 return Err(crash_error());
             }
@@ -175,7 +186,7 @@ impl ModelStorage {
             state.crashed = is_last;
             if is_last { Err(crash_error()) } else { result }
         };
-        let observer = self.observer.lock().unwrap().clone();
+        let observer = lock(&self.observer).clone();
         if let Some(observer) = observer {
             observer();
         }
@@ -197,7 +208,7 @@ impl Storage for ModelStorage {
     }
 
     fn open(&self, name: &str) -> io::Result<Option<Box<dyn StorageFile>>> {
-        let inode = self.state.lock().unwrap().names.get(name).copied();
+        let inode = lock(&self.state).names.get(name).copied();
         Ok(inode.map(|inode| Box::new(ModelFile { storage: self.clone(), inode }) as Box<dyn StorageFile>))
     }
 
@@ -215,11 +226,11 @@ impl Storage for ModelStorage {
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.state.lock().unwrap().names.keys().cloned().collect())
+        Ok(lock(&self.state).names.keys().cloned().collect())
     }
 
     fn stat(&self, name: &str) -> io::Result<Option<FileStat>> {
-        let state = self.state.lock().unwrap();
+        let state = lock(&self.state);
         Ok(state.names.get(name).map(|inode| stat(&state, *inode)))
     }
 
@@ -264,11 +275,11 @@ struct ModelFile {
 
 impl StorageFile for ModelFile {
     fn stat(&self) -> io::Result<FileStat> {
-        Ok(stat(&self.storage.state.lock().unwrap(), self.inode))
+        Ok(stat(&lock(&self.storage.state), self.inode))
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let state = self.storage.state.lock().unwrap();
+        let state = lock(&self.storage.state);
         let bytes = state.inodes[self.inode].cached.get(offset as usize..).unwrap_or_default();
         let count = bytes.len().min(buffer.len());
         buffer[..count].copy_from_slice(&bytes[..count]);
@@ -333,7 +344,7 @@ impl StorageFile for ModelFile {
 
 /// An outbox in memory.
 #[derive(Default)]
-pub(crate) struct ModelOutbox {
+pub struct ModelOutbox {
     state: Mutex<OutboxState>,
     changed: std::sync::Condvar,
 }
@@ -349,30 +360,32 @@ struct OutboxState {
 
 impl ModelOutbox {
     /// Commits an event.
-    pub(crate) fn push(&self, line: EventLine) {
-        self.state.lock().unwrap().lines.push(line);
+    pub fn push(&self, line: EventLine) {
+        lock(&self.state).lines.push(line);
         self.changed.notify_all();
     }
 
-    pub(crate) fn consumed_through(&self) -> u64 {
-        self.state.lock().unwrap().consumed
+    /// The newest event that may be gone.
+    pub fn consumed_through(&self) -> u64 {
+        lock(&self.state).consumed
     }
 
     /// What a power cut may do to the mark: it was not synced.
-    pub(crate) fn forget_consumed(&self, through: u64) {
-        let mut state = self.state.lock().unwrap();
+    pub fn forget_consumed(&self, through: u64) {
+        let mut state = lock(&self.state);
         state.consumed = state.consumed.min(through);
     }
 
-    pub(crate) fn break_down(&self) {
-        self.state.lock().unwrap().broken = true;
+    /// From now on it does not answer.
+    pub fn break_down(&self) {
+        lock(&self.state).broken = true;
         self.wake();
     }
 }
 
 impl Outbox for ModelOutbox {
     fn read(&self, from: EventId, limit: usize) -> Result<Vec<OutboxEvent>, OutboxError> {
-        let state = self.state.lock().unwrap();
+        let state = lock(&self.state);
         if state.broken {
             return Err(OutboxError("broken".to_owned()));
         }
@@ -383,29 +396,30 @@ impl Outbox for ModelOutbox {
     }
 
     fn oldest(&self) -> Result<EventId, OutboxError> {
-        Ok(EventId::new(self.state.lock().unwrap().consumed + 1))
+        Ok(EventId::new(lock(&self.state).consumed + 1))
     }
 
     fn consumed(&self, through: EventId) -> Result<(), OutboxError> {
-        let mut state = self.state.lock().unwrap();
+        let mut state = lock(&self.state);
         assert!(through.value() > state.consumed && through.value() <= state.lines.len() as u64);
         state.consumed = through.value();
         Ok(())
     }
 
     fn wait(&self, after: EventId, timeout: Duration) {
-        let state = self.state.lock().unwrap();
+        let state = lock(&self.state);
         let is_quiet = |state: &mut OutboxState| state.lines.len() as u64 <= after.value() && !state.woken;
-        let (mut state, _) = self.changed.wait_timeout_while(state, timeout, is_quiet).unwrap();
+        let (mut state, _) =
+            self.changed.wait_timeout_while(state, timeout, is_quiet).unwrap_or_else(PoisonError::into_inner);
         state.woken = false;
     }
 
     fn wake(&self) {
-        self.state.lock().unwrap().woken = true;
+        lock(&self.state).woken = true;
         self.changed.notify_all();
     }
 
     fn newest(&self) -> Option<EventId> {
-        Some(EventId::new(self.state.lock().unwrap().lines.len() as u64))
+        Some(EventId::new(lock(&self.state).lines.len() as u64))
     }
 }

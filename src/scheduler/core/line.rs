@@ -33,9 +33,13 @@ impl Line {
 impl Scheduler {
     /// Whether such a site may have one connection more.
     pub(super) fn may_connect(&self, proven: bool) -> bool {
+        self.connections.len() < self.settings.connections_max && (proven || self.has_unproven_share())
+    }
+
+    /// Whether the sites that are not known to work have less than their share.
+    fn has_unproven_share(&self) -> bool {
         let max = self.settings.connections_max;
-        let unproven_max = if max < HALVED_FROM { max } else { max / 2 };
-        self.connections.len() < max && (proven || self.line.unproven_connections < unproven_max)
+        self.line.unproven_connections < if max < HALVED_FROM { max } else { max / 2 }
     }
 
     /// Puts a site into its line, unless it stands there.
@@ -73,7 +77,8 @@ impl Scheduler {
         if self.connections.len() < self.settings.connections_max {
             return;
         }
-        if self.closing >= self.line.proven.len() + self.line.unproven.len() {
+        let unproven = if self.has_unproven_share() { self.line.unproven.len() } else { 0 };
+        if self.closing >= self.line.proven.len() + unproven {
             return;
         }
         let idle = self.connections.iter().find(|(_, connection)| connection.idle).map(|(id, _)| *id);

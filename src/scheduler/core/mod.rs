@@ -19,7 +19,7 @@ mod tests;
 #[cfg(test)]
 mod world_tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use self::line::Line;
@@ -110,7 +110,8 @@ pub struct Scheduler {
     waiting: BTreeSet<(Timestamp, JobKey)>,
     domains: HashMap<Domain, DomainState>,
     sites: HashMap<SiteName, Site>,
-    connections: HashMap<ConnectionId, Connection>,
+    /// In order, so that which one is closed first depends on nothing but what happened.
+    connections: BTreeMap<ConnectionId, Connection>,
     line: Line,
     /// Jobs that are due and must not be looked at before a time.
     postponed: BTreeSet<(Timestamp, JobKey)>,
@@ -152,7 +153,7 @@ impl Scheduler {
             waiting: BTreeSet::new(),
             domains: HashMap::new(),
             sites: HashMap::new(),
-            connections: HashMap::new(),
+            connections: BTreeMap::new(),
             line: Line::default(),
             postponed: BTreeSet::new(),
             alarms: BTreeSet::new(),
@@ -187,8 +188,7 @@ impl Scheduler {
                 *expires_at = now;
             }
         }
-        let names: Vec<SiteName> = self.sites.keys().cloned().collect();
-        for name in names {
+        for name in self.site_names() {
             self.reroute(&name, now, actions);
         }
         self.serve_line(now, actions);
@@ -273,8 +273,14 @@ impl Scheduler {
         self.serve_line(now, actions);
     }
 
-    /// A connection is gone. `unserved` are jobs it was given and did not try. May be said twice of one connection,
-    /// where an assignment crossed its end.
+    /// An assignment crossed the end of its connection, which is yet to be told.
+    pub fn returned(&mut self, leases: Vec<Lease>, now: Timestamp, actions: &mut Vec<Action>) {
+        for lease in leases {
+            self.give_back(lease, now, actions);
+        }
+    }
+
+    /// A connection is gone. `unserved` are jobs it was given and did not try.
     pub fn connection_closed(
         &mut self,
         id: ConnectionId,
@@ -296,8 +302,9 @@ impl Scheduler {
             self.line.unproven_connections -= usize::from(!site.is_proven());
             site.idle.retain(|idle| *idle != id);
         }
-        self.serve(&name, now, actions);
+        // Its own site comes after those that wait for a connection: otherwise a long line would keep its place forever.
         self.serve_line(now, actions);
+        self.serve(&name, now, actions);
     }
 
     /// A settlement was committed.
@@ -423,8 +430,7 @@ impl Scheduler {
     pub fn flush(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         self.window.flush();
         self.alarms.clear();
-        let names: Vec<_> = self.sites.keys().cloned().collect();
-        for name in names {
+        for name in self.site_names() {
             if let Some(site) = self.sites.get_mut(&name) {
                 site.unsuspend();
             }

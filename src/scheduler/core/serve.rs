@@ -138,6 +138,13 @@ impl Scheduler {
         }
     }
 
+    /// In order: what follows from it must not depend on a hash.
+    pub(super) fn site_names(&self) -> Vec<SiteName> {
+        let mut names: Vec<SiteName> = self.sites.keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+
     pub(super) fn site_mut(&mut self, name: &SiteName) -> &mut Site {
         let connections_max = self.settings.connections_per_site_max;
         self.sites.entry(name.clone()).or_insert_with(|| Site::new(connections_max))

@@ -33,8 +33,12 @@ impl Scheduler {
 
     /// Jobs of suspended sites that expired, or whose senders should hear of the delay.
     fn sweep_suspended(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        let suspended = self.sites.iter().filter(|(_, site)| site.suspended_until(now).is_some());
+        // In order: what follows from it must not depend on a hash.
+        let mut suspended: Vec<_> = suspended.collect();
+        suspended.sort_unstable_by_key(|(name, _)| *name);
         let mut overdue = Vec::new();
-        for site in self.sites.values().filter(|site| site.suspended_until(now).is_some()) {
+        for (_, site) in suspended {
             for key in &site.ready {
                 let Some(job) = self.jobs.get_mut(key).filter(|job| job.state == JobState::Ready) else { continue };
                 let notices = notices_due(&self.settings.delay_notices, *key, now);

@@ -178,6 +178,38 @@ fn one_site_never_holds_up_another_and_the_last_connection_goes_round() {
 }
 
 #[test]
+fn a_connection_counts_until_it_is_gone_though_its_last_assignment_came_back() {
+    let mut world = World::new(Settings { connections_per_site_max: 1, ..settings() });
+    world.accept(&["a.test"]);
+    world.resolve("a.test", "a");
+    world.accept(&["a.test"]);
+    world.done();
+    world.idle(ConnectionId(0), HostFeedback::Good);
+    let Some(Action::Assign { jobs, .. }) = world.actions.pop() else { panic!("nothing was assigned") };
+    world.scheduler.returned(jobs, world.now, &mut world.actions);
+    assert_eq!(world.done(), [""; 0], "it still says QUIT");
+    world.scheduler.connection_closed(ConnectionId(0), HostFeedback::None, Vec::new(), world.now, &mut world.actions);
+    assert_eq!(world.done(), ["open 1 a 2"]);
+}
+
+#[test]
+fn a_site_whose_connection_ends_stands_behind_those_that_wait_for_one() {
+    let mut world = World::new(Settings { connections_max: 1, ..settings() });
+    for domain in ["a.test", "a.test", "a.test", "b.test"] {
+        world.accept(&[domain]);
+    }
+    world.resolve("a.test", "a");
+    world.resolve("b.test", "b");
+    assert_eq!(world.done().split_off(2), ["open 0 a 1"]);
+    // The first site was in line for a second connection before the other one came.
+    for (connection, next) in [(0, "open 1 a 2"), (1, "open 2 b 4"), (2, "open 3 a 3")] {
+        let connection = ConnectionId(connection);
+        world.scheduler.connection_closed(connection, HostFeedback::Good, Vec::new(), world.now, &mut world.actions);
+        assert_eq!(world.done(), [next]);
+    }
+}
+
+#[test]
 fn a_dead_site_gets_one_probe_at_a_time_and_its_jobs_no_attempt() {
     let mut world = World::new(settings());
     let first = world.accept(&["a.test"]);

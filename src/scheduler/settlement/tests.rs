@@ -1,0 +1,84 @@
+//! What an attempt comes to, for one recipient.
+
+use bytes::Bytes;
+
+use super::*;
+use crate::events::EventKind;
+use crate::types::{BodyKind, Domain, EmailAddress, Envelope, Recipient, ReversePath};
+
+const ACCEPTED_AT: Timestamp = Timestamp::from_millis(1_000_000_000);
+const LIFETIME: Duration = Duration::from_secs(3_600);
+
+fn message() -> StoredMessage {
+    let address = EmailAddress::parse("user@a.test", false).unwrap();
+    StoredMessage {
+        id: MessageId::new(ACCEPTED_AT, 1),
+        accepted_at: ACCEPTED_AT,
+        expires_at: ACCEPTED_AT.plus(LIFETIME),
+        envelope: Envelope {
+            reverse_path: ReversePath::Null,
+            recipients: vec![Recipient { address, notify: None, orcpt: None }],
+            body: BodyKind::SevenBit,
+            smtputf8: false,
+            ret: None,
+            envid: None,
+        },
+        groups: vec![0],
+        states: vec![None],
+        domains: vec![Domain::parse("a.test").unwrap()],
+        header_bytes: 0,
+        body_bytes: 10,
+        body_parts: 0,
+        caller: "test".into(),
+        mail_json: Bytes::from_static(b"{}"),
+    }
+}
+
+/// The events of an attempt that sent the final dot and got no reply, ended so long after acceptance.
+fn unanswered(
+    age: Duration,
+    kind: AttemptKind,
+    states: Vec<Option<RecipientState>>,
+) -> (Decided, Vec<(EventKind, bool)>) {
+    let message = StoredMessage { states, ..message() };
+    let attempt = Attempt {
+        message: &message,
+        key: JobKey { id: message.id, group: 0 },
+        due_at: Some(ACCEPTED_AT),
+        now: ACCEPTED_AT.plus(age),
+        ambiguous: false,
+        kind,
+        original: b"",
+    };
+    let mut verdict = Fault::ConnectionLost.verdict();
+    verdict.rule = AMBIGUOUS_RULE.into();
+    let words = Words::Local("lost".to_owned());
+    let fate = Fate { index: 0, verdict, status: Fault::ConnectionLost.status(), words, way: Arc::default() };
+    let settings = SettlementSettings {
+        hostname: "mta.test".to_owned(),
+        retry: retry::Settings { delay_notices: vec![Duration::from_secs(600)], ..retry::Settings::default() },
+        mail_bounces: false,
+        notification_lifetime: LIFETIME,
+    };
+    let decided = settle(&attempt, &[fate], &settings, &mut || MessageId::new(ACCEPTED_AT, 2));
+    let is_marked = |json: &[u8]| String::from_utf8_lossy(json).contains("\"ambiguous\":true");
+    let events = decided.settlement.events.iter().map(|event| (event.kind, is_marked(&event.json))).collect();
+    (decided, events)
+}
+
+#[test]
+fn an_attempt_without_a_reply_to_its_final_dot_is_ambiguous_in_its_own_event() {
+    let (_, events) = unanswered(LIFETIME * 2, AttemptKind::Counts, vec![None]);
+    assert_eq!(events, [(EventKind::Bounce, true)], "the lifetime is over: there is no later event");
+    let (_, events) = unanswered(Duration::from_secs(601), AttemptKind::Counts, vec![None]);
+    assert_eq!(events, [(EventKind::DeliveryDelay, true)]);
+}
+
+#[test]
+fn a_delay_notice_without_an_attempt_keeps_the_mark() {
+    let (decided, _) = unanswered(Duration::from_secs(60), AttemptKind::Counts, vec![None]);
+    let (_, state) = decided.settlement.states.into_iter().next().unwrap();
+    assert!(state.ambiguous);
+    let (_, events) = unanswered(Duration::from_secs(601), AttemptKind::Notice, vec![Some(state)]);
+    assert_eq!(events, [(EventKind::DeliveryDelay, true)]);
+}

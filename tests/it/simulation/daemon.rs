@@ -1,0 +1,209 @@
+//! The daemon wired a second time: the same parts as in `daemon::instance`, on the ports of a world.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use posthaste::daemon::stamp::Stamper;
+use posthaste::delivery::dispatch::{Dispatcher, Request};
+use posthaste::delivery::route::Router;
+use posthaste::delivery::session::EhloName;
+use posthaste::delivery::settings::Settings as DeliverySettings;
+use posthaste::delivery::shared::{Reloadable, Shared};
+use posthaste::events::writer::{Pump, Step};
+use posthaste::events::{self, EventKind, SinkSettings};
+use posthaste::net::tls_client::TlsClient;
+use posthaste::policy::retry;
+use posthaste::queue::store::Store;
+use posthaste::queue::{self, Queue, invariants};
+use posthaste::reception::settings::Settings as ReceptionSettings;
+use posthaste::reception::{self, Reception};
+use posthaste::scheduler::settlement::SettlementSettings;
+use posthaste::types::Clock;
+use posthaste::{admission, scheduler};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::network;
+use super::plan::Plan;
+use super::world::World;
+
+const HOSTNAME: &str = "mta.posthaste.test";
+/// As `[shutdown] deadline`.
+const DRAIN: Duration = Duration::from_secs(25);
+/// How soon the event writer notices that a file is old: nothing here moves files away.
+const TEND_EVERY: Duration = Duration::from_secs(60);
+
+pub(super) struct Daemon {
+    pub(super) queue: Queue,
+    pub(super) reception: Arc<Reception>,
+    dispatcher: Dispatcher,
+    dispatcher_task: JoinHandle<()>,
+    stop_events: oneshot::Sender<()>,
+    events_task: JoinHandle<()>,
+}
+
+impl Daemon {
+    /// Opens what the last run left, and starts everything. Within the runtime. An error: a violation was noted, or
+    /// the power was cut.
+    pub(super) async fn start(world: &Arc<World>, run: u64) -> Result<Self, String> {
+        let plan = &world.plan;
+        let clock: Arc<dyn Clock> = Arc::clone(&world.clock) as _;
+        let store: Arc<dyn Store> = Arc::clone(&world.disk) as _;
+        let seed = plan.seed.wrapping_mul(1_000).wrapping_add(run);
+        let opened = Queue::open_inline(store, &queue::Settings::default(), Arc::clone(&clock), seed)
+            .map_err(|error| error.to_string())?;
+        world.ledger().started(world.now(), false);
+        if let Ok(found) = invariants::violations(world.disk.store()) {
+            for violation in found {
+                world.ledger().violation(format!("{violation} (at the start of run {run})"));
+            }
+        }
+        let queue = opened.queue;
+        // What is accepted in the very millisecond of the open could not be told from what was due before it.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::spawn(opened.committer.run(plan.disk));
+        let storage = Arc::new(world.files.clone());
+        let pump = Pump::open(queue.outbox(), storage, &event_settings(plan), Arc::clone(&clock))
+            .map_err(|error| error.to_string())?;
+        let (stop_events, stopped) = oneshot::channel();
+        let events_task = tokio::spawn(write_events(Arc::clone(world), pump, stopped));
+        let ports = Arc::new(network::Ports(Arc::clone(world)));
+        let reloadable = Arc::new(ArcSwap::from_pointee(reloadable(plan, &ports, &clock, seed)));
+        let reception_ports = reception::Ports {
+            settings: Arc::new(ArcSwap::from_pointee(ReceptionSettings {
+                hostname: HOSTNAME.to_owned(),
+                ..ReceptionSettings::default()
+            })),
+            admission: Arc::new(ArcSwap::from_pointee(admission::Settings {
+                networks: vec!["192.0.2.0/24".parse().unwrap()],
+                lifetime: plan.lifetime,
+            })),
+            intake: Arc::new(queue.clone()),
+            stamp: Arc::new(Stamper),
+        };
+        let reception = Arc::new(Reception::start(&[], reception_ports).map_err(|error| error.to_string())?);
+        let shared = Shared::new(queue.clone(), clock, ports, reloadable);
+        queue.mark_running().map_err(|error| error.to_string())?;
+        world.ledger().started(opened.unclean_since.unwrap_or(world.now()), true);
+        let (dispatcher, dispatcher_task) =
+            Dispatcher::start(shared, scheduler_settings(plan), opened.handoffs, opened.unclean_since);
+        Ok(Self { queue, reception, dispatcher, dispatcher_task, stop_events, events_task })
+    }
+
+    /// An orderly stop, as SIGTERM asks for it. Returns whether it was one to the end.
+    pub(super) async fn stop(self) -> bool {
+        let dispatched = async {
+            let _ = self.dispatcher.request(Request::Drain).await;
+            tokio::time::timeout(DRAIN, self.dispatcher_task).await.is_ok_and(|ended| ended.is_ok())
+        };
+        let ((), quiet) = tokio::join!(self.reception.drain(DRAIN), dispatched);
+        let noted = quiet && self.queue.mark_clean_stop().await.is_ok();
+        let _ = self.stop_events.send(());
+        let _ = self.events_task.await;
+        noted
+    }
+
+    /// Whether something that nothing works without has ended.
+    pub(super) fn has_failed(&self) -> bool {
+        self.dispatcher_task.is_finished() || self.events_task.is_finished()
+    }
+}
+
+/// The event writer's loop, on the pump that its thread has.
+async fn write_events(world: Arc<World>, mut pump: Pump, mut stopped: oneshot::Receiver<()>) {
+    loop {
+        let step = match pump.step() {
+            Ok(step) => step,
+            Err(error) => return events_failed(&world, &error),
+        };
+        let wait = match step {
+            Step::Worked => {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            Step::Idle { wait, .. } if wait >= Duration::from_secs(1) => TEND_EVERY,
+            Step::Idle { wait, .. } => wait,
+        };
+        tokio::select! {
+            biased;
+            _ = &mut stopped => break,
+            () = world.disk.written.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+    let drained = loop {
+        match pump.step() {
+            Ok(Step::Worked) => {}
+            Ok(Step::Idle { .. }) => break pump.sync(world.now()),
+            Err(error) => break Err(error),
+        }
+    };
+    if let Err(error) = drained {
+        events_failed(&world, &error);
+    }
+}
+
+fn events_failed(world: &World, error: &events::OutboxError) {
+    if !world.power.is_cut() {
+        world.ledger().violation(format!("WRITER: the event writer stopped: {error}"));
+    }
+}
+
+fn event_settings(plan: &Plan) -> events::Settings {
+    let sink = |name: &str, kinds| SinkSettings {
+        file_name: name.to_owned(),
+        kinds,
+        rotate_bytes: plan.rotate_bytes,
+        rotate_age: None,
+        keep_files: None,
+        keep_age: None,
+    };
+    events::Settings {
+        directory: "/events".into(),
+        sinks: vec![sink("events.jsonl", Vec::new()), sink("bounces.jsonl", vec![EventKind::Bounce])],
+        ..events::Settings::default()
+    }
+}
+
+fn scheduler_settings(plan: &Plan) -> scheduler::Settings {
+    scheduler::Settings {
+        jobs_max: plan.jobs_max,
+        body_cache_bytes: plan.body_cache_bytes,
+        connections_max: plan.connections_max,
+        connections_per_site_max: plan.connections_per_site_max,
+        recipients_per_transaction_max: plan.recipients_per_transaction_max,
+        delay_notices: retry_settings().delay_notices,
+    }
+}
+
+fn retry_settings() -> retry::Settings {
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    retry::Settings { delay_notices: vec![minutes(15), minutes(90)], ..retry::Settings::default() }
+}
+
+fn reloadable(plan: &Plan, ports: &Arc<network::Ports>, clock: &Arc<dyn Clock>, seed: u64) -> Reloadable {
+    let settings = DeliverySettings {
+        hostname: HOSTNAME.to_owned(),
+        connections_max: plan.connections_max,
+        connections_per_site_max: plan.connections_per_site_max,
+        recipients_per_transaction_max: plan.recipients_per_transaction_max,
+        messages_per_connection_max: plan.messages_per_connection_max,
+        allow_private_addresses: true,
+        ..DeliverySettings::default()
+    };
+    Reloadable {
+        router: Router::new(&settings, &[], Arc::clone(ports) as _, Arc::clone(clock), seed),
+        settings,
+        settlement: SettlementSettings {
+            hostname: HOSTNAME.to_owned(),
+            retry: retry_settings(),
+            mail_bounces: plan.mail_bounces,
+            notification_lifetime: plan.lifetime,
+        },
+        tls: TlsClient::new(&[]).unwrap(),
+        ehlo_name: EhloName::parse(HOSTNAME).unwrap(),
+        logins: HashMap::new(),
+    }
+}

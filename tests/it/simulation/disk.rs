@@ -1,0 +1,104 @@
+//! The queue's disk: the model store behind the world's power switch, with times at which it does not write.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use posthaste::queue::model::ModelStore;
+use posthaste::queue::store::{Change, Family, Record, Store, StoreError};
+use posthaste::types::{Clock, Timestamp};
+use tokio::sync::Notify;
+
+use super::ledger::Ledger;
+use super::plan::StopKind;
+use super::world::{Power, WorldClock};
+
+pub(super) struct Disk {
+    store: ModelStore,
+    power: Arc<Power>,
+    ledger: Arc<Mutex<Ledger>>,
+    clock: Arc<WorldClock>,
+    outages: Vec<(Timestamp, Timestamp)>,
+    /// Rings with each write: the event writer may have something to look at.
+    pub(super) written: Notify,
+}
+
+impl Disk {
+    pub(super) fn new(
+        power: Arc<Power>,
+        ledger: Arc<Mutex<Ledger>>,
+        clock: Arc<WorldClock>,
+        outages: Vec<(Timestamp, Timestamp)>,
+    ) -> Self {
+        Self { store: ModelStore::new(), power, ledger, clock, outages, written: Notify::new() }
+    }
+
+    pub(super) fn store(&self) -> &ModelStore {
+        &self.store
+    }
+
+    /// What a stop leaves of what was written.
+    pub(super) fn survive(&self, kind: StopKind) {
+        match kind {
+            StopKind::Orderly | StopKind::Kill => {}
+            StopKind::Power | StopKind::PowerReordered => self.store.crash(),
+            StopKind::PowerWithGarbage => self.store.crash_keeping(self.store.unsynced() / 2),
+        }
+        self.ledger.lock().unwrap().reload_due(self.store.dump(Family::Due));
+    }
+
+    /// Whether it does not write now.
+    pub(super) fn is_out(&self) -> bool {
+        let now = self.clock.now();
+        self.outages.iter().any(|(from, to)| *from <= now && now < *to)
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        if self.power.is_cut() {
+            return Err(StoreError("the power is off".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+impl Store for Disk {
+    fn write(&self, changes: &[Change], sync: bool) -> Result<(), StoreError> {
+        self.check()?;
+        if self.is_out() {
+            return Err(StoreError("the disk does not write".to_owned()));
+        }
+        // One step before it, one between write and sync, one after it: each may be the last.
+        if !self.power.step() {
+            return self.check();
+        }
+        self.store.write(changes, false)?;
+        self.ledger.lock().unwrap().written(changes);
+        if sync {
+            if !self.power.step() {
+                return self.check();
+            }
+            self.store.sync()?;
+        }
+        self.written.notify_one();
+        self.power.step();
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.write(&[], true)
+    }
+
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.check()?;
+        self.store.get(family, key)
+    }
+
+    fn scan(&self, family: Family, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Record>, StoreError> {
+        self.check()?;
+        self.store.scan(family, from, to, limit)
+    }
+
+    fn last(&self, family: Family) -> Result<Option<Record>, StoreError> {
+        self.check()?;
+        self.store.last(family)
+    }
+}

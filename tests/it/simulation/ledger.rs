@@ -1,0 +1,181 @@
+//! What the world knows of each recipient from outside the daemon: what applications were told, what hosts took, and
+//! what stands in the due index.
+//!
+//! A recipient is known by its *name*: its address, which each try to hand in a message makes anew; for notifications,
+//! which go to one address again and again, the address and the id of the message.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use posthaste::queue::store::{Change, Family};
+use posthaste::types::Timestamp;
+use queue_format::{DueEntry, MessageRecord, parse_due_key};
+
+/// Message id and group.
+pub(super) type Job = ([u8; 22], u16);
+
+/// A final dot that came to a host with this recipient.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dot {
+    pub(super) at: Timestamp,
+    /// The host keeps the message.
+    pub(super) taken: bool,
+    /// A reply to the dot was sent.
+    pub(super) replied: bool,
+}
+
+/// A job as the due index has it.
+#[derive(Clone, Debug)]
+pub(super) struct Due {
+    pub(super) at: Timestamp,
+    pub(super) expires_at: Timestamp,
+    pub(super) domain: String,
+}
+
+/// The start after a stop that was not orderly.
+#[derive(Clone, Debug)]
+pub(super) struct Restart {
+    pub(super) stopped_at: Timestamp,
+    /// The start came to its end.
+    pub(super) is_up: bool,
+    /// Names that were due by then, and so may have been in flight.
+    pub(super) due: BTreeSet<String>,
+}
+
+#[derive(Default)]
+pub(super) struct Ledger {
+    /// Names for which an application got 250.
+    pub(super) accepted: BTreeSet<String>,
+    pub(super) dots: BTreeMap<String, Vec<Dot>>,
+    pub(super) restarts: Vec<Restart>,
+    /// What stands in the due index, as the daemon's writes say.
+    pub(super) due: BTreeMap<Job, Due>,
+    jobs: BTreeMap<String, Job>,
+    names: BTreeMap<Job, Vec<String>>,
+    violations: BTreeSet<String>,
+    /// What happened, where somebody wants to read it.
+    story: Option<Vec<String>>,
+    pub(super) attempts: u64,
+}
+
+impl Ledger {
+    pub(super) fn new(with_story: bool) -> Self {
+        Self { story: with_story.then(Vec::new), ..Self::default() }
+    }
+
+    /// Something that must not be, by the name of docs/QUEUE.md.
+    pub(super) fn violation(&mut self, text: String) {
+        if self.violations.insert(text.clone()) {
+            self.tell(|| format!("VIOLATION {text}"));
+        }
+    }
+
+    pub(super) fn violations(&self) -> &BTreeSet<String> {
+        &self.violations
+    }
+
+    pub(super) fn tell(&mut self, line: impl FnOnce() -> String) {
+        if let Some(story) = &mut self.story {
+            story.push(line());
+        }
+    }
+
+    pub(super) fn story(&mut self) -> Vec<String> {
+        self.story.take().unwrap_or_default()
+    }
+
+    /// Follows what the daemon writes.
+    pub(super) fn written(&mut self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Put { family: Family::Message, key, value } => self.message(key.as_ref(), value),
+                Change::Put { family: Family::Due, key, value } => self.put_due(key.as_ref(), value),
+                Change::Delete { family: Family::Due, key } => {
+                    if let Some((_, id, group)) = parse_due_key(key.as_ref()) {
+                        self.due.remove(&(id, group));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn message(&mut self, key: &[u8], value: &[u8]) {
+        let id: [u8; 22] = key.try_into().unwrap();
+        let record = MessageRecord::decode(value).unwrap();
+        let is_notification = record.reverse_path.is_empty();
+        for recipient in &record.recipients {
+            let name = if is_notification {
+                notification_name(&recipient.address, &posthaste::types::MessageId::from_bytes(id).to_string())
+            } else {
+                recipient.address.clone()
+            };
+            let job = (id, recipient.domain_index);
+            self.names.entry(job).or_default().push(name.clone());
+            self.jobs.insert(name, job);
+        }
+    }
+
+    fn put_due(&mut self, key: &[u8], value: &[u8]) {
+        let (due_at_ms, id, group) = parse_due_key(key).unwrap();
+        let entry = DueEntry::decode(value).unwrap();
+        let (at, expires_at) = (Timestamp::from_millis(due_at_ms), Timestamp::from_millis(entry.expires_at_ms));
+        self.due.insert((id, group), Due { at, expires_at, domain: entry.domain });
+    }
+
+    /// A crash took writes back: the due index is read anew.
+    pub(super) fn reload_due(&mut self, records: Vec<(Vec<u8>, bytes::Bytes)>) {
+        self.due.clear();
+        for (key, value) in records {
+            self.put_due(&key, &value);
+        }
+    }
+
+    /// Names whose job is due at `now`.
+    fn due_names(&self, now: Timestamp) -> BTreeSet<String> {
+        let due = self.due.iter().filter(|(_, due)| due.at <= now);
+        due.flat_map(|(job, _)| self.names.get(job).into_iter().flatten().cloned()).collect()
+    }
+
+    /// The daemon opened its queue, or is up: what may have been in flight before is known.
+    pub(super) fn started(&mut self, now: Timestamp, is_up: bool) {
+        let due = self.due_names(now);
+        if let Some(restart) = self.restarts.last_mut().filter(|restart| !restart.is_up) {
+            (restart.due, restart.is_up) = (due, is_up);
+        }
+    }
+
+    /// The names of a job.
+    pub(super) fn names_of(&self, job: &Job) -> Vec<String> {
+        self.names.get(job).cloned().unwrap_or_default()
+    }
+
+    /// A host hears RCPT: EARLY.
+    pub(super) fn attempted(&mut self, address: &str, now: Timestamp) {
+        self.attempts += 1;
+        let Some(job) = self.jobs.get(address) else { return };
+        match self.due.get(job).map(|due| due.at) {
+            Some(due_at) if due_at <= now => {}
+            Some(due_at) => {
+                self.violation(format!("EARLY: {address} was attempted at {now}, and is due at {due_at}"));
+            }
+            None => self.violation(format!("EARLY: {address} was attempted at {now}, and is not due at all")),
+        }
+    }
+
+    /// A final dot came. Returns the place of its record.
+    pub(super) fn dot(&mut self, name: &str, dot: Dot) -> usize {
+        self.tell(|| format!("{} dot {name} {dot:?}", dot.at));
+        let dots = self.dots.entry(name.to_owned()).or_default();
+        dots.push(dot);
+        dots.len() - 1
+    }
+
+    /// The reply to a final dot was sent.
+    pub(super) fn dot_replied(&mut self, name: &str, place: usize) {
+        self.dots.get_mut(name).unwrap()[place].replied = true;
+    }
+}
+
+pub(super) fn notification_name(address: &str, message_id: &str) -> String {
+    format!("{address} {message_id}")
+}

@@ -1,0 +1,184 @@
+//! The network: zones as data behind the resolver port, hosts behind the dialler port, streams in memory.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use posthaste::net::{Answer, BoxFuture, BoxStream, Dialer, DnsError, Mx, Resolver};
+use posthaste::types::Domain;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+
+use super::host::{self, Host};
+use super::plan::{DnsTrouble, Outage, Plan};
+use super::world::World;
+
+/// Octets between the daemon and a host.
+const STREAM_BYTES: usize = 64 * 1024;
+
+pub(super) struct Network {
+    pub(super) hosts: Vec<Arc<Host>>,
+    by_address: BTreeMap<IpAddr, usize>,
+    /// Of each set of hosts that makes a site, the indices.
+    sites: Vec<Vec<usize>>,
+    open_max: Mutex<usize>,
+}
+
+impl Network {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let hosts: Vec<_> = plan.hosts.iter().map(|host| Arc::new(Host::new(host.clone(), plan.seed))).collect();
+        let addresses = plan.hosts.iter().enumerate();
+        let by_address =
+            addresses.flat_map(|(index, host)| host.addresses.iter().map(move |address| (*address, index))).collect();
+        let mut sites: Vec<Vec<usize>> = Vec::new();
+        for zone in &plan.zones {
+            let mut site: Vec<usize> = zone.mx.iter().map(|(_, host)| *host).collect();
+            site.sort_unstable();
+            if !site.is_empty() && !sites.contains(&site) {
+                sites.push(site);
+            }
+        }
+        Self { hosts, by_address, sites, open_max: Mutex::default() }
+    }
+
+    /// CONNECTIONS: hosts in one site only show how many that site has; others share theirs among sites.
+    fn check_connections(&self, world: &World) {
+        let limit = world.plan.connections_per_site_max;
+        let open = |index: &usize| self.hosts[*index].open.load(Ordering::Relaxed);
+        for (index, host) in self.hosts.iter().enumerate() {
+            let sites = self.sites.iter().filter(|site| site.contains(&index)).count();
+            if open(&index) > limit * sites {
+                let text = format!("CONNECTIONS: {} has {} in {sites} sites of {limit}", host.plan.name, open(&index));
+                world.ledger().violation(text);
+            }
+        }
+        let all: usize = (0..self.hosts.len()).map(|index| open(&index)).sum();
+        let mut most = self.open_max.lock().unwrap();
+        *most = (*most).max(all);
+        if all > world.plan.connections_max {
+            let text = format!("CONNECTIONS: {all} of {} in all", world.plan.connections_max);
+            world.ledger().violation(text);
+        }
+    }
+}
+
+/// The ports of the daemon. Holds the world only while a daemon runs.
+pub(super) struct Ports(pub(super) Arc<World>);
+
+impl Dialer for Ports {
+    fn dial(
+        &self,
+        _local: Option<IpAddr>,
+        remote: SocketAddr,
+        timeout: Duration,
+    ) -> BoxFuture<'_, io::Result<BoxStream>> {
+        Box::pin(async move {
+            let world = &self.0;
+            let host = world.network.by_address.get(&remote.ip()).map(|index| &world.network.hosts[*index]);
+            let host = Arc::clone(host.ok_or(io::ErrorKind::HostUnreachable)?);
+            tokio::time::sleep(Duration::from_millis(host.plan.reply_ms)).await;
+            match host.plan.outage(world.now()) {
+                Some(Outage::Silent) => {
+                    tokio::time::sleep(timeout).await;
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                Some(Outage::Refuses) => return Err(io::ErrorKind::ConnectionRefused.into()),
+                _ => {}
+            }
+            let (ours, theirs) = tokio::io::duplex(STREAM_BYTES);
+            let stream = Counted::new(ours, Arc::clone(&host));
+            world.network.check_connections(world);
+            tokio::spawn(host::serve(Arc::clone(world), host, theirs));
+            Ok(Box::new(stream) as BoxStream)
+        })
+    }
+}
+
+impl Resolver for Ports {
+    fn mx<'a>(&'a self, domain: &'a Domain) -> BoxFuture<'a, Result<Answer<Mx>, DnsError>> {
+        Box::pin(async move {
+            let world = &self.0;
+            tokio::time::sleep(Duration::from_millis(7)).await;
+            let now = world.now();
+            let Some(zone) = world.plan.zone(domain.as_str()) else {
+                return Err(DnsError::NoSuchDomain(domain.clone()));
+            };
+            match zone.trouble(now) {
+                Some(DnsTrouble::NoSuchDomain) => return Err(DnsError::NoSuchDomain(domain.clone())),
+                Some(DnsTrouble::ServerFailure) => {
+                    return Err(DnsError::Failed { name: domain.clone(), reason: "SERVFAIL".to_owned() });
+                }
+                None => {}
+            }
+            let mut records: Vec<Mx> = zone
+                .mx
+                .iter()
+                .map(|(preference, host)| Mx {
+                    preference: *preference,
+                    host: Some(world.plan.hosts[*host].name.clone()),
+                })
+                .collect();
+            if records.is_empty() {
+                records.push(Mx { preference: 0, host: None });
+            }
+            Ok(Answer { records, expires_at: now.plus(zone.ttl), stale: false })
+        })
+    }
+
+    fn addresses<'a>(&'a self, host: &'a Domain) -> BoxFuture<'a, Result<Answer<IpAddr>, DnsError>> {
+        Box::pin(async move {
+            let world = &self.0;
+            tokio::time::sleep(Duration::from_millis(3)).await;
+            let found = world.plan.hosts.iter().find(|known| known.name == *host);
+            let Some(found) = found else { return Err(DnsError::NoSuchDomain(host.clone())) };
+            let expires_at = world.now().plus(Duration::from_secs(600));
+            Ok(Answer { records: found.addresses.clone(), expires_at, stale: false })
+        })
+    }
+}
+
+/// The daemon's end of a connection; counted while it is open.
+struct Counted {
+    stream: DuplexStream,
+    open: Arc<Host>,
+}
+
+impl Counted {
+    fn new(stream: DuplexStream, host: Arc<Host>) -> Self {
+        host.open.fetch_add(1, Ordering::Relaxed);
+        Self { stream, open: host }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.open.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// The number of open connections of a host, from the daemon's side.
+pub(super) type Open = AtomicUsize;
