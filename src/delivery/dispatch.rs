@@ -17,7 +17,7 @@ use super::shared::Shared;
 use super::worker::{Order, Worker};
 use crate::events::metric;
 use crate::queue::store::StoreError;
-use crate::queue::{DueJob, DuePage, Handoff, HeldJob, JobKey};
+use crate::queue::{DamagedDue, DueJob, DuePage, Handoff, HeldJob, JobKey};
 use crate::scheduler::core::Scheduler;
 use crate::scheduler::{
     Action, Command, ConnectionId, HostFeedback, Lease, RoutingFailure, RoutingFailureKind, Settings, Settled,
@@ -298,9 +298,7 @@ impl Run {
                 self.start_clerks();
             }
             Input::Paged(Ok(page)) => {
-                for damage in &page.damaged {
-                    tracing::error!(%damage, "an entry of the due index cannot be read; it is left alone");
-                }
+                self.hold_damaged(&page.damaged, actions);
                 self.scheduler.paged(page, now, actions);
             }
             Input::Paged(Err(error)) => {
@@ -362,6 +360,18 @@ impl Run {
             actions.push(Action::Settle { lease, verdict: verdict.clone() });
         }
         taken
+    }
+
+    /// Jobs of which only the key can be read are set aside, so that they do not wait unseen for ever.
+    fn hold_damaged(&mut self, damaged: &[DamagedDue], actions: &mut Vec<Action>) {
+        for DamagedDue { due_at, key, reason } in damaged {
+            if self.scheduler.knows(*key) || !self.held_at_work.insert(*key) {
+                continue;
+            }
+            let (key, due_at) = (*key, Some(*due_at));
+            let lease = Lease { key, due_at, attempts: 0, ambiguous: false, unverified: false, payload: None };
+            actions.push(Action::Settle { lease, verdict: Verdict::Hold(format!("cannot be read: {reason}")) });
+        }
     }
 
     fn resolved(&mut self, domain: &Domain, outcome: RouteOutcome, actions: &mut Vec<Action>) {

@@ -4,7 +4,8 @@
 //! Promises: transactions are applied in the order in which they were queued, each whole or not at all; event ids rise
 //! in that order; an event is published only after the batch that holds it is synced; what was written without a sync
 //! is synced at most [`LAZY_SYNC_AFTER`] later. A failed write fails the acceptances in it (451) and keeps all others
-//! for the next try: the outcome of a delivery is never dropped, for that would make a duplicate.
+//! for the next try: the outcome of a delivery is never dropped, for that would make a duplicate. Where the error is not
+//! a full disk, nobody knows what is on the disk now: [`Health::lost`] tells the daemon to end.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use queue_format as format;
 
 use super::health::Health;
 use super::outbox::QueueOutbox;
-use super::store::{Change, Family, Key, Store, StoreError};
+use super::store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 use crate::events::{EventId, EventLine, OutboxEvent, metric};
 use crate::types::MessageId;
 
@@ -203,7 +204,7 @@ impl Committer {
             batch.changes.extend(transaction.changes.iter().cloned());
             for line in &transaction.events {
                 batch.changes.push(outbox_put(next_event, line));
-                batch.events.push(OutboxEvent { id: next_event, line: line.clone() });
+                batch.events.push(OutboxEvent { id: next_event, line: Some(line.clone()) });
                 next_event = next_event.next();
             }
             batch.size.messages += u64::from(transaction.accepts);
@@ -271,8 +272,7 @@ impl Committer {
     }
 
     fn failed(&mut self, transactions: Vec<Transaction>, error: &StoreError) {
-        metrics::counter!(metric::STORE_ERRORS).increment(1);
-        self.health.store_failed(error);
+        self.note(error);
         // What the failed batch put into it was not written.
         self.ended.clear();
         for transaction in transactions {
@@ -298,10 +298,18 @@ impl Committer {
                 self.outbox.synced();
             }
             Err(error) => {
-                metrics::counter!(metric::STORE_ERRORS).increment(1);
-                self.health.store_failed(&error);
+                self.note(&error);
                 std::thread::sleep(RETRY_AFTER);
             }
+        }
+    }
+
+    /// A write or sync failed.
+    fn note(&self, error: &StoreError) {
+        metrics::counter!(metric::STORE_ERRORS).increment(1);
+        self.health.store_failed(error);
+        if error.kind != StoreErrorKind::Full {
+            self.health.store_lost(error);
         }
     }
 }

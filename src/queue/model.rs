@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::store::{Change, Family, Record, Store, StoreError};
+use super::store::{Change, Family, Record, Store, StoreError, StoreErrorKind};
 
 type Map = BTreeMap<(Family, Vec<u8>), Bytes>;
 
@@ -18,6 +18,7 @@ struct State {
     synced: Map,
     syncs: u64,
     fail_writes: bool,
+    aside: BTreeMap<String, Bytes>,
 }
 
 /// See the module.
@@ -41,6 +42,11 @@ impl ModelStore {
         self.state().fail_writes = failing;
     }
 
+    /// What [`Store::set_aside`] kept.
+    pub fn aside(&self) -> BTreeMap<String, Bytes> {
+        self.state().aside.clone()
+    }
+
     /// How many synced writes there were.
     pub fn syncs(&self) -> u64 {
         self.state().syncs
@@ -62,7 +68,7 @@ impl Store for ModelStore {
     fn write(&self, changes: &[Change], sync: bool) -> Result<(), StoreError> {
         let mut state = self.state();
         if state.fail_writes {
-            return Err(StoreError("the model disk was told to fail".to_owned()));
+            return Err(StoreError::new(StoreErrorKind::Full, "the model disk was told to fail"));
         }
         for change in changes {
             match change {
@@ -112,6 +118,11 @@ impl Store for ModelStore {
         let upper = Bound::Included((family, vec![0xff; 64]));
         let mut range = state.now.range((Bound::Included((family, Vec::new())), upper));
         Ok(range.next_back().map(|((_, key), value)| (key.clone(), value.clone())))
+    }
+
+    fn set_aside(&self, name: &str, bytes: &[u8]) -> Result<String, StoreError> {
+        self.state().aside.insert(name.to_owned(), Bytes::copy_from_slice(bytes));
+        Ok(name.to_owned())
     }
 }
 

@@ -345,6 +345,7 @@ struct OutboxState {
     consumed: u64,
     woken: bool,
     broken: bool,
+    damaged: std::collections::BTreeSet<u64>,
 }
 
 impl ModelOutbox {
@@ -364,6 +365,11 @@ impl ModelOutbox {
         state.consumed = state.consumed.min(through);
     }
 
+    /// The record of this event can no longer be read.
+    pub(crate) fn damage(&self, id: u64) {
+        self.state.lock().unwrap().damaged.insert(id);
+    }
+
     pub(crate) fn break_down(&self) {
         self.state.lock().unwrap().broken = true;
         self.wake();
@@ -377,8 +383,10 @@ impl Outbox for ModelOutbox {
             return Err(OutboxError("broken".to_owned()));
         }
         assert!(from.value() > state.consumed, "{from:?} was consumed");
-        let events =
-            state.lines.iter().zip(1..).map(|(line, id)| OutboxEvent { id: EventId::new(id), line: line.clone() });
+        let events = state.lines.iter().zip(1..).map(|(line, id)| OutboxEvent {
+            id: EventId::new(id),
+            line: (!state.damaged.contains(&id)).then(|| line.clone()),
+        });
         Ok(events.skip_while(|event| event.id < from).take(limit).collect())
     }
 

@@ -7,7 +7,7 @@ use crate::events::{EventLine, OutboxEvent};
 
 fn line_text(id: u64, line: &EventLine) -> String {
     let mut text = Vec::new();
-    OutboxEvent { id: EventId::new(id), line: line.clone() }.write_line(&mut text);
+    OutboxEvent { id: EventId::new(id), line: Some(line.clone()) }.write_line(&mut text);
     String::from_utf8(text).unwrap()
 }
 
