@@ -1,6 +1,12 @@
 //! The integration tests of posthaste: one binary, so that they link once.
 
 #[cfg(test)]
+mod crash_points;
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
+mod disk_faults;
+#[cfg(test)]
 mod dns;
 #[cfg(test)]
 mod docs;

@@ -7,6 +7,7 @@
 //! | [`Dns`] | an authoritative server whose data and failures change while it runs |
 //! | [`Daemon`] | the process under test, its log, its signals, its admin socket |
 //! | [`Events`] | its event files, each line checked against docs/event.schema.json |
+//! | [`Shim`] | a library between the daemon and the kernel: faults, kills at named calls, lost pages |
 //! | [`Client`], [`Load`] | applications that hand in mail |
 //!
 //! Waiting is always for something that can be seen, up to [`PATIENCE`]; nothing sleeps to let time pass.
@@ -28,6 +29,7 @@ mod events;
 mod lab;
 mod load;
 mod mx;
+mod shim;
 mod tls;
 mod watch;
 
@@ -39,6 +41,7 @@ pub(crate) use events::{Events, recipients};
 pub(crate) use lab::Lab;
 pub(crate) use load::{Load, Sent, assert_ids_have_no_gap, assert_nothing_lost_or_doubled};
 pub(crate) use mx::{Answer, Ask, Mx, MxOptions, MxTls, Stage, Transaction};
+pub(crate) use shim::{Shim, Unsynced};
 pub(crate) use tls::Certificate;
 pub(crate) use watch::{Watched, now, poll};
 
