@@ -62,7 +62,11 @@ pub(super) fn run(config: &Path, json: bool, out: &mut dyn Write) -> Result<(), 
         .map_err(|error| Failure::Failed(error.to_string()))?;
     let is_whole = is_whole(&recovered.salvaged);
     let answer = Answer::new(recovered);
-    if json { print_json(&answer, out)? } else { print(&answer, out)? }
+    if json {
+        print_json(&answer, out)?
+    } else {
+        print(&answer, out)?
+    }
     if is_whole { Ok(()) } else { Err(Failure::Lost) }
 }
 
@@ -98,7 +102,12 @@ impl Answer {
 }
 
 fn print(answer: &Answer, out: &mut dyn Write) -> std::io::Result<()> {
-    writeln!(out, "{} queued again; the damaged queue is in {}", count(answer.messages, "message"), answer.damaged_queue)?;
+    writeln!(
+        out,
+        "{} queued again; the damaged queue is in {}",
+        count(answer.messages, "message"),
+        answer.damaged_queue
+    )?;
     for damage in &answer.damage {
         writeln!(out, "damaged: {}", safe(damage))?;
     }
@@ -115,7 +124,10 @@ fn print(answer: &Answer, out: &mut dyn Write) -> std::io::Result<()> {
     }
     if answer.unnamed > 0 {
         let unnamed = count(answer.unnamed, "message");
-        writeln!(out, "lost: {unnamed} without a trace: accepted messages have a Send event, compare with the event files")?;
+        writeln!(
+            out,
+            "lost: {unnamed} without a trace: accepted messages have a Send event, compare with the event files"
+        )?;
     }
     if answer.events_lost > 0 {
         writeln!(out, "lost: {} that no file holds yet", count(answer.events_lost, "event"))?;

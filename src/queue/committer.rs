@@ -25,6 +25,10 @@ use crate::types::MessageId;
 pub(super) const LAZY_SYNC_AFTER: Duration = Duration::from_millis(100);
 /// Pause before a failed write is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// With so much room a write that fails for want of it should work again: RocksDB looks each 5 s, and sometimes gives up.
+const ROOM_BYTES: u64 = 256 << 20;
+/// Tries, a second apart, after which it has given up.
+const BASELESS_TRIES: u32 = 12;
 /// Transactions in one batch: more would only delay the first ones.
 const BATCH_TRANSACTIONS_MAX: usize = 512;
 /// Octets in one batch before it is written: bounds the memory of the copy that RocksDB makes.
@@ -81,6 +85,8 @@ pub(super) struct Committer {
     /// Not droppable, not yet written: the store failed.
     backlog: Vec<Transaction>,
     unsynced_since: Option<Instant>,
+    /// Tries that failed for want of room while there was room.
+    baseless_tries: u32,
 }
 
 /// How much is in the queue: kept in the meta family by the batches that change it.
@@ -110,7 +116,8 @@ impl Committer {
         size: Size,
     ) -> Self {
         let (ended, backlog) = (HashMap::new(), Vec::new());
-        Self { store, outbox, health, inbox, next_event, size, ended, backlog, unsynced_since: None }
+        let (unsynced_since, baseless_tries) = (None, 0);
+        Self { store, outbox, health, inbox, next_event, size, ended, backlog, unsynced_since, baseless_tries }
     }
 
     /// Commits until all senders are gone and everything is written and synced.
@@ -254,6 +261,7 @@ impl Committer {
 
     fn committed(&mut self, batch: Batch, started: Instant) {
         self.health.store_works();
+        self.baseless_tries = 0;
         self.size = batch.size;
         self.health.set_size(self.size);
         if let Some(last) = batch.events.last() {
@@ -305,10 +313,12 @@ impl Committer {
     }
 
     /// A write or sync failed.
-    fn note(&self, error: &StoreError) {
+    fn note(&mut self, error: &StoreError) {
         metrics::counter!(metric::STORE_ERRORS).increment(1);
         self.health.store_failed(error);
-        if error.kind != StoreErrorKind::Full {
+        let is_baseless = error.kind == StoreErrorKind::Full && self.health.free_bytes() >= ROOM_BYTES;
+        self.baseless_tries = if is_baseless { self.baseless_tries + 1 } else { 0 };
+        if error.kind != StoreErrorKind::Full || self.baseless_tries >= BASELESS_TRIES {
             self.health.store_lost(error);
         }
     }

@@ -41,8 +41,8 @@ use store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 
 pub use committer::EndGroup;
 pub use intake::{AcceptError, Intake, NewBody, NewMessage};
-pub use salvage::{HeldGroup, LostMessage, Salvaged};
 pub use open::{OpenError, Opened, random_seed};
+pub use salvage::{HeldGroup, LostMessage, Salvaged};
 pub use stored::{DueEntry, DueJob, JobKey, RecipientOutcome, RecipientState, StoredBody, StoredMessage};
 pub use transition::{HeldJob, Next, Settlement};
 

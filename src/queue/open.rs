@@ -39,7 +39,9 @@ pub enum OpenError {
         supported: u32,
     },
     /// A position or counter cannot be read.
-    #[error("meta record {name:?} is damaged: {reason}. `posthaste queue recover` makes a new queue of what can be read")]
+    #[error(
+        "meta record {name:?} is damaged: {reason}. `posthaste queue recover` makes a new queue of what can be read"
+    )]
     Meta {
         /// Which.
         name: &'static str,

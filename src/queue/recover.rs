@@ -178,9 +178,7 @@ fn rebuild(copy: &Path, settings: &RocksSettings) -> Result<Source, StoreError> 
 
 /// The logs alone, in a store that numbers its families as every store does.
 fn replay(damaged: &Path, replayed: &Path, settings: &RocksSettings) -> Result<RocksStore, StoreError> {
-    let failed = |error: io::Error| {
-        StoreError::new(StoreErrorKind::Failed, format!("logs cannot be copied: {error}"))
-    };
+    let failed = |error: io::Error| StoreError::new(StoreErrorKind::Failed, format!("logs cannot be copied: {error}"));
     fs::create_dir_all(replayed).map_err(failed)?;
     drop(RocksStore::open(replayed, settings)?);
     for (number, log) in wal::logs(damaged).iter().enumerate() {
@@ -223,7 +221,9 @@ fn put_in_place(data_dir: &Path, new: &Path, now: Timestamp) -> Result<PathBuf, 
             fs::rename(new, &place).map_err(failed(what))?;
         }
     }
-    File::open(data_dir).and_then(|directory| directory.sync_all()).map_err(failed("cannot sync the data directory"))?;
+    File::open(data_dir)
+        .and_then(|directory| directory.sync_all())
+        .map_err(failed("cannot sync the data directory"))?;
     Ok(aside)
 }
 

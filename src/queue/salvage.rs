@@ -311,7 +311,8 @@ impl Salvage<'_> {
         }
         // What the files hold needs no record; an estimate, since a file may hold only some kinds.
         let known = newest_in_files.value().max(consumed);
-        let readable = events.iter().filter(|(id, value)| **id > known && format::OutboxRecordRef::decode(value).is_ok());
+        let readable =
+            events.iter().filter(|(id, value)| **id > known && format::OutboxRecordRef::decode(value).is_ok());
         self.found.events_lost = newest.saturating_sub(known).saturating_sub(readable.count() as u64);
         self.changes.push(meta_put(meta::EVENTS_CONSUMED, consumed));
         self.changes.push(meta_put(meta::EVENTS_FLOOR, newest));

@@ -73,7 +73,8 @@ fn killed_at_each_named_point_nothing_is_lost_and_doubles_are_marked() {
     lab.domain("two.test", &[3]);
     let shim = Shim::new(lab.dir());
     // So few that each rotation deletes one.
-    let files = "[[events.file]]\nname = \"events\"\nkeep_files = 1000\n\n[[events.file]]\nname = \"few\"\nkeep_files = 1\n";
+    let files =
+        "[[events.file]]\nname = \"events\"\nkeep_files = 1000\n\n[[events.file]]\nname = \"few\"\nkeep_files = 1\n";
     let mut daemon = Daemon::start_under(lab.dir(), lab.config().table(files), &shim.wrapper());
     let mut accepted = BTreeMap::new();
     for (name, rules, when) in (0..rounds).flat_map(|_| POINTS) {

@@ -81,13 +81,16 @@ impl Waiting {
     /// Recovers, then delivers: each message is delivered or named as lost. Returns the answer.
     fn recover_and_deliver(&mut self) -> Value {
         let (code, answer) = self.daemon.recover();
-        assert_eq!(code, 6, "{answer:#}");
+        let losses = ["lost", "held", "damage"].iter().any(|name| !answer[name].as_array().unwrap().is_empty());
+        let losses = losses || answer["unnamed"] != 0 || answer["events_lost"] != 0;
+        assert_eq!(code, if losses { 6 } else { 0 }, "{answer:#}");
         let aside = answer["damaged_queue"].as_str().unwrap();
         assert!(Path::new(aside).is_dir(), "{answer:#}");
         self.deliver();
         let delivered = self.delivered();
         let lost: BTreeSet<&str> = array(&answer["lost"]).filter_map(|lost| lost["message_id"].as_str()).collect();
-        let missing = self.accepted.iter().filter(|(id, subject)| !delivered.contains(*subject) && !lost.contains(id.as_str()));
+        let missing =
+            self.accepted.iter().filter(|(id, subject)| !delivered.contains(*subject) && !lost.contains(id.as_str()));
         let unnamed = u64::try_from(missing.count()).unwrap();
         assert_eq!(answer["unnamed"].as_u64().unwrap(), unnamed, "{answer:#}");
         let twice = lost.iter().filter(|id| self.accepted.get(**id).is_some_and(|subject| delivered.contains(subject)));
@@ -122,10 +125,14 @@ fn a_torn_log_tail_is_dropped_and_nothing_synced_is_lost() {
     let mut waiting = Waiting::killed(20);
     let log = waiting.newest(".log");
     let mut bytes = fs::read(&log).unwrap();
-    let whole = bytes.len();
-    // Half of a record: the first one's begin, at the place where the next would stand.
-    bytes.extend_from_within(..100);
-    fs::write(&log, &bytes[..whole + 100]).unwrap();
+    // The first part of a record, at the place where the next would stand. Length: octets 4 and 5 of its header of 7.
+    let mut at = 0;
+    let len = |at: usize| usize::from(u16::from_le_bytes([bytes[at + 4], bytes[at + 5]]));
+    while len(at) < 300 {
+        at += 7 + len(at);
+    }
+    bytes.extend_from_within(at..at + 150);
+    fs::write(&log, &bytes).unwrap();
     let events = waiting.deliver();
     let accepted = waiting.accepted.clone();
     assert_nothing_lost_or_doubled(&accepted, &events, &[&waiting.mx]);
@@ -174,7 +181,10 @@ fn damaged_records_are_worked_around_or_set_aside_and_named_and_all_else_is_deli
     for id in held {
         waiting.daemon.wait_log_from(0, &format!("message is set aside as held message_id={id}"));
     }
-    waiting.daemon.wait_log_from(0, &format!("a due entry is damaged; made again from the message's record message_id={}", ids[0]));
+    waiting.daemon.wait_log_from(
+        0,
+        &format!("a due entry is damaged; made again from the message's record message_id={}", ids[0]),
+    );
     // A body that cannot be read leaves the message readable: the operator sees it and why.
     let shown = waiting.daemon.wait_queue("the message is shown as held", |queue| {
         queue.iter().any(|message| message["id"] == **held[1] && message["state"] == "held")

@@ -103,6 +103,29 @@ fn a_full_disk_under_the_store_refuses_mail_and_goes_on_by_itself_when_there_is_
 }
 
 #[test]
+fn where_the_store_stays_full_though_there_is_room_the_daemon_ends_and_starts_anew() {
+    let lab = Lab::new();
+    let mx = lab.mx(2);
+    lab.domain("one.test", &[2]);
+    let shim = Shim::new(lab.dir());
+    let mut daemon = Daemon::start_under(lab.dir(), lab.config(), &shim.wrapper());
+    // RocksDB sees room, tries to go on at once, meets this, and gives up for good.
+    shim.set("store * 0 enospc");
+    let load = Load::start(daemon.smtp_addr(), 2, &["one.test"]);
+    daemon.wait_log_from(0, "the queue cannot be written: mail is refused with 451 until it can");
+    shim.clear();
+    assert_eq!(daemon.wait_exit(PATIENCE).code(), Some(1));
+    let mut accepted = load.join().accepted;
+    daemon.start_again();
+    let load = Load::start(daemon.smtp_addr(), 2, &["one.test"]);
+    load.wait_accepted(10);
+    accepted.extend(load.stop().accepted);
+    daemon.wait_empty();
+    daemon.stop();
+    assert_nothing_lost_or_doubled(&accepted, &Events::read_all(&daemon.events_path()), &[&mx]);
+}
+
+#[test]
 fn short_writes_change_nothing() {
     let lab = Lab::new();
     let mx = lab.mx(2);

@@ -12,7 +12,8 @@
  *   CALL    write, fsync, create, rename, unlink, truncate, allocate, send, recv; "*" is every one of these
  *   NTH     counts matching calls since the rule was read; 0 is every one
  *   ACTION  kill-before, kill-after; eio, enospc (the call is not made); short (half is written); full (half is written,
- *           then ENOSPC); arm (nothing, but rules with "armed" count from here)
+ *           then ENOSPC, and statvfs shows no room as long as there is such a rule); arm (nothing, but rules with "armed"
+ *           count from here)
  * A reply is a 250 to the final dot of a client; a peer's reply that of a mail host.
  */
 #define _GNU_SOURCE
@@ -28,6 +29,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -432,6 +434,26 @@ int fallocate(int fd, int mode, off_t at, off_t len) {
         return -1;
     int failed = REAL(fallocate, fd, mode, at, len);
     after(action);
+    return failed;
+}
+
+static int is_full(void) {
+    int full = 0;
+    if (!*shim_dir)
+        return 0;
+    pthread_mutex_lock(&mutex);
+    read_rules();
+    for (int at = 0; at < rules_len; at++)
+        full |= rules[at].action == FULL;
+    pthread_mutex_unlock(&mutex);
+    return full;
+}
+
+/* RocksDB asks it before it tries again. */
+int statvfs(const char *path, struct statvfs *status) {
+    int failed = REAL(statvfs, path, status);
+    if (!failed && is_full())
+        status->f_bfree = status->f_bavail = 0;
     return failed;
 }
 

@@ -39,7 +39,8 @@ impl Shim {
         let shim = dir.join("shim");
         fs::create_dir_all(shim.join("graveyard")).unwrap();
         let tracked = [dir.join("queue/queue"), dir.join("events")];
-        let before = tracked.iter().flat_map(|directory| files(directory)).collect();
+        let before =
+            tracked.iter().flat_map(|directory| files(directory)).filter(|(path, ..)| is_journaled(path)).collect();
         let shim = Self { library: library(), dir: shim, tracked, before };
         shim.clear();
         shim
@@ -134,6 +135,13 @@ fn library() -> PathBuf {
         fs::rename(own, &library).unwrap();
     }
     library
+}
+
+/// Whether shim.c sees the calls on this file: of the store, what holds data.
+fn is_journaled(path: &Path) -> bool {
+    let name = path.file_name().unwrap().to_string_lossy();
+    let ends = [".log", ".sst", ".dbtmp", ".jsonl"];
+    ends.iter().any(|end| name.ends_with(end)) || name.starts_with("MANIFEST-") || name == "CURRENT"
 }
 
 fn files(directory: &Path) -> Vec<(PathBuf, u64, u64)> {
