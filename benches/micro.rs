@@ -14,9 +14,10 @@ use posthaste::events::schema::{CommonHeaders, DeliveryInfo, Extras, Mail, MailO
 use posthaste::message::stamp::{Client, Context, stamp};
 use posthaste::policy::{self, classify};
 use posthaste::queue::rocks::{RocksSettings, RocksStore};
+use posthaste::queue::store::{Change, Family, Key, Store};
 use posthaste::queue::{
-    EndGroup, Handoff, Intake, JobKey, NewBody, NewMessage, Next, Opened, Queue, Settings as QueueSettings, Settlement,
-    StoredBody, StoredMessage,
+    DueKey, EndGroup, Handoff, Intake, JobKey, NewBody, NewMessage, Next, Opened, Queue, Settings as QueueSettings,
+    Settlement, StoredBody, StoredMessage,
 };
 use posthaste::scheduler::core::Scheduler;
 use posthaste::scheduler::{Action, ConnectionId, HostFeedback, Lease, Settings, Settled, SiteName};
@@ -36,6 +37,12 @@ const MESSAGE_BYTES: usize = 10 * 1024;
 const SITES: u64 = 10_000;
 /// Writers of the commit bench.
 const WRITERS: [u64; 3] = [1, 8, 64];
+/// Due keys that came and went before the due index is read.
+const DELETED: u64 = 1_000_000;
+/// Between a job's coming and its going, so many others come: more than fit into one memtable.
+const WAITING: u64 = 100_000;
+/// Of each so many, one stays: it was deferred.
+const KEPT: u64 = 1_000;
 const HEADER: &str = "From: News <news@example.com>\r\nTo: Ann <ann@example.org>\r\nSubject: Spring is here\r\n\
     MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nX-Mailer: app 1.0\r\nX-SES-MESSAGE-TAGS: c=spring\r\n\r\n";
 
@@ -49,6 +56,7 @@ fn main() {
     events(&mut criterion);
     scheduling(&mut criterion);
     commits(&mut criterion);
+    due_scans(&mut criterion);
     criterion.final_summary();
 }
 
@@ -391,4 +399,58 @@ fn delivered(handoff: &Handoff) -> Settlement {
         events: Vec::new(),
         notifications: Vec::new(),
     }
+}
+
+/// The due index after a million jobs came and went, and a thousand of them stayed: read from its beginning, as a start
+/// does, and from where the scheduler stands, as it does each half minute. RocksDB leaves tombstones for the deleted.
+fn due_scans(criterion: &mut Criterion) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = RocksStore::open(directory.path(), &RocksSettings::default()).expect("RocksDB opens");
+    let last = fill_due_index(&store);
+    let limits = QueueSettings { free_space_reserve_bytes: 0, ..QueueSettings::default() };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let opened = Queue::open(Arc::new(store), &limits, clock, 7).expect("the queue opens");
+    let until = DueKey::at(Timestamp::MAX);
+    let mut group = criterion.benchmark_group("due_after_a_million_deletes");
+    group.sample_size(20);
+    for (name, from) in [("from_the_beginning", DueKey::START), ("from_the_horizon", last)] {
+        group.bench_function(name, |bencher| bencher.iter(|| opened.queue.due(from, until, 8_192)));
+    }
+    group.finish();
+    drop(opened.queue);
+    opened.committer.join().expect("the committer does not panic");
+}
+
+/// Writes and deletes as acceptances and outcomes do, some seconds apart; returns the place of one of the last jobs.
+fn fill_due_index(store: &RocksStore) -> DueKey {
+    let entry = DueEntry {
+        domain: "example.org".to_owned(),
+        expires_at_ms: NOW.millis() + 86_400_000,
+        attempts: 0,
+        pool: String::new(),
+        tenant: String::new(),
+        priority: 0,
+    };
+    let mut value = Vec::new();
+    entry.encode(&mut value);
+    let value = Bytes::from(value);
+    let key = |number: u64| {
+        let at = NOW.plus(Duration::from_micros(200 * number));
+        let id = MessageId::new(at, u128::from(number));
+        (at, JobKey { id, group: 0 }, Key::new(&queue_format::due_key(at.millis(), id.as_bytes(), 0)))
+    };
+    for batch in (0..DELETED + WAITING).step_by(1_000) {
+        let puts = (batch..batch + 1_000).map(|number| Change::Put {
+            family: Family::Due,
+            key: key(number).2,
+            value: value.clone(),
+        });
+        store.write(&puts.collect::<Vec<_>>(), false).expect("the disk of a bench works");
+        let ended = batch.checked_sub(WAITING).into_iter().flat_map(|from| from..from + 1_000);
+        let ended = ended.filter(|number| number % KEPT != 0);
+        let deletes = ended.map(|number| Change::Delete { family: Family::Due, key: key(number).2 });
+        store.write(&deletes.collect::<Vec<_>>(), false).expect("the disk of a bench works");
+    }
+    let (at, job, _) = key(DELETED);
+    DueKey::of(at, job)
 }

@@ -126,3 +126,23 @@ install_test_tools() {
   fi
   exec 9>&-
 }
+
+# Whether the tests of the systemd unit can run: they boot a systemd in namespaces and a cgroup of its own. Says what is
+# missing, and returns 1, where they cannot.
+can_boot_systemd() {
+  local lacking='' cgroup
+  cgroup=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/self/mounts)
+  if [ "$(id -u)" -ne 0 ]; then
+    lacking='you are not root'
+  elif [ -z "$cgroup" ]; then
+    lacking='no cgroup2 file system is mounted'
+  elif ! [ -w "$cgroup/cgroup.procs" ]; then
+    lacking="$cgroup is read-only"
+  elif ! unshare --mount --pid --net --uts --ipc --cgroup --fork mount -t tmpfs none /mnt 2>/dev/null; then
+    lacking='namespaces and mounts are forbidden here'
+  fi
+  [ -z "$lacking" ] || {
+    printf '%s\n' "$lacking"
+    return 1
+  }
+}

@@ -97,7 +97,7 @@ fn print_sites(sites: &[SiteStatus], now: Timestamp, out: &mut dyn Write) -> io:
     for site in sites {
         table.row([
             site.site.clone(),
-            site.ready.to_string(),
+            format!("{}{}", site.ready, if site.more_on_disk { "+" } else { "" }),
             site.connections.to_string(),
             site.mode.clone(),
             site.next_probe.map(|time| due(time, now)).unwrap_or_default(),

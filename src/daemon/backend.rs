@@ -209,11 +209,9 @@ impl Control {
     }
 
     async fn locate(&self, messages: &[StoredMessage]) -> Result<Places, AdminError> {
-        let keys: Vec<JobKey> = messages
-            .iter()
-            .flat_map(|message| places::open_groups(message).map(|group| JobKey { id: message.id, group }))
-            .collect();
-        let whereabouts = self.dispatcher.locate(keys.clone()).await.map_err(ended)?;
+        let jobs: Vec<_> = messages.iter().flat_map(places::open_jobs).collect();
+        let keys: Vec<JobKey> = jobs.iter().map(|(key, ..)| *key).collect();
+        let whereabouts = self.dispatcher.locate(jobs).await.map_err(ended)?;
         let queue = self.queue.clone();
         blocking(move || Places::new(&queue, keys, whereabouts)).await
     }
@@ -246,6 +244,7 @@ fn site_status(report: SiteReport, now: Timestamp) -> SiteStatus {
     SiteStatus {
         site: report.site.to_string(),
         ready: report.ready as u64,
+        more_on_disk: report.more_on_disk,
         connections: report.connections as u64,
         mode: mode.to_owned(),
         reason: report.reason,

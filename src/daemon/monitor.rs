@@ -66,6 +66,7 @@ impl Watch {
         if let Ok((totals, _)) = self.dispatcher.report(0).await {
             metrics::gauge!(metric::READY_DELIVERIES).set(totals.ready as f64);
             metrics::gauge!(metric::SITES).set(totals.sites as f64);
+            metrics::gauge!(metric::SITES_BEHIND).set(totals.sites_behind as f64);
         }
         metrics::gauge!(metric::EVENTS_PENDING).set(self.queue.outbox().pending() as f64);
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::admin::model::{MessageState, RecipientState};
 use crate::queue::{HeldJob, JobKey, LoadError, Queue, StoredMessage};
 use crate::scheduler::Whereabouts;
-use crate::types::Timestamp;
+use crate::types::{Domain, Timestamp};
 
 /// A job's place.
 #[derive(Clone, Debug)]
@@ -34,6 +34,14 @@ pub(super) fn open_groups(message: &StoredMessage) -> impl Iterator<Item = u16> 
     groups.filter(|group| message.pending(*group).next().is_some())
 }
 
+/// Its jobs, each with its due time and destination.
+pub(super) fn open_jobs(message: &StoredMessage) -> impl Iterator<Item = (JobKey, Timestamp, Domain)> + '_ {
+    open_groups(message).filter_map(|group| {
+        let domain = message.domains.get(usize::from(group))?.clone();
+        Some((JobKey { id: message.id, group }, message.due_at(group), domain))
+    })
+}
+
 impl Places {
     /// Joins what the scheduler knows with the hold entries. Blocks.
     pub(super) fn new(
@@ -44,6 +52,11 @@ impl Places {
         let mut places = HashMap::with_capacity(keys.len());
         for (key, whereabouts) in keys.into_iter().zip(whereabouts) {
             let place = match whereabouts {
+                // A held job may look as if it was left on disk.
+                Some(Whereabouts::Behind(site)) => Some(match queue.hold_of(key)? {
+                    Some(held) => Place::Held(held),
+                    None => Place::Scheduled(*site),
+                }),
                 Some(whereabouts) => Some(Place::Scheduled(whereabouts)),
                 None => queue.hold_of(key)?.map(Place::Held),
             };
@@ -86,6 +99,7 @@ impl Places {
                     waits(RecipientState::Ready, Some(*until), format!("site {site} is down: {reason}"))
                 }
                 Whereabouts::Waiting(at) => deferred(*at),
+                Whereabouts::Behind(_) => deferred(due_at),
             },
         }
     }

@@ -107,8 +107,8 @@ pub enum Request {
     },
     /// Where jobs are.
     Locate {
-        /// Which.
-        keys: Vec<JobKey>,
+        /// Which: each with its due time and its domain.
+        jobs: Vec<(JobKey, Timestamp, Domain)>,
         /// In the same order; `None`: on disk.
         reply: oneshot::Sender<Vec<Option<Whereabouts>>>,
     },
@@ -187,9 +187,9 @@ impl Dispatcher {
     }
 
     /// Asks where jobs are.
-    pub async fn locate(&self, keys: Vec<JobKey>) -> Result<Vec<Option<Whereabouts>>, Ended> {
+    pub async fn locate(&self, jobs: Vec<(JobKey, Timestamp, Domain)>) -> Result<Vec<Option<Whereabouts>>, Ended> {
         let (reply, answer) = oneshot::channel();
-        self.request(Request::Locate { keys, reply }).await?;
+        self.request(Request::Locate { jobs, reply }).await?;
         answer.await.map_err(|_| Ended)
     }
 }
@@ -336,9 +336,9 @@ impl Run {
             Request::Report { sites_max, reply } => {
                 let _ = reply.send((self.scheduler.totals(), self.scheduler.report(sites_max, now)));
             }
-            Request::Locate { keys, reply } => {
-                let places = keys.iter().map(|key| self.scheduler.whereabouts(*key, now)).collect();
-                let _ = reply.send(places);
+            Request::Locate { jobs, reply } => {
+                let place = |(key, due_at, domain): &_| self.scheduler.whereabouts(*key, *due_at, domain, now);
+                let _ = reply.send(jobs.iter().map(place).collect());
             }
             Request::Drain => {
                 self.draining = true;

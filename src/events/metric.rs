@@ -33,6 +33,8 @@ pub const QUEUE_FREE_BYTES: &str = "posthaste_queue_free_bytes";
 pub const READY_DELIVERIES: &str = "posthaste_ready_deliveries";
 /// Gauge: sites known.
 pub const SITES: &str = "posthaste_sites";
+/// Gauge: sites with more due deliveries than their share of memory; the others wait on disk.
+pub const SITES_BEHIND: &str = "posthaste_sites_behind";
 /// Gauge: connections to MX hosts.
 pub const OUTBOUND_CONNECTIONS: &str = "posthaste_outbound_connections";
 /// Counter, label `outcome` (connected, refused, timeout, tls, dns): connection attempts.

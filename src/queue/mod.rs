@@ -177,12 +177,10 @@ impl Queue {
         Ok(record.slice_ref(body))
     }
 
-    /// Up to `limit` jobs with due keys from `from` (exclusive of nothing) to before `until`, in order. A damaged entry
-    /// is made again from the records of its message; where these cannot be read either, it is in
-    /// [`DuePage::damaged`]. Blocks.
-    pub fn due(&self, from: DueKey, until: Timestamp, limit: usize) -> Result<DuePage, StoreError> {
-        let until_key = format::due_key(until.millis(), &[0; MessageId::BYTES], 0);
-        let records = self.0.store.scan(Family::Due, &from.0, &until_key, limit)?;
+    /// Up to `limit` jobs with due keys from `from` on to before `until`, in order. A damaged entry is made again from the
+    /// records of its message; where these cannot be read either, it is in [`DuePage::damaged`]. Blocks.
+    pub fn due(&self, from: DueKey, until: DueKey, limit: usize) -> Result<DuePage, StoreError> {
+        let records = self.0.store.scan(Family::Due, &from.0, &until.0, limit)?;
         let complete = records.len() < limit;
         let mut page = DuePage { jobs: Vec::with_capacity(records.len()), next: None, damaged: Vec::new() };
         for (key, value) in records {

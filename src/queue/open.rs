@@ -89,8 +89,8 @@ impl Queue {
         let clean = fresh || read_meta(&*store, meta::CLEAN_STOP)?.is_some();
         let unclean_since = unclean_since(&*store, clean, clock.now())?;
         let swept_parts = sweep_parts(&*store)?;
-        let outbox = Arc::new(QueueOutbox::new(Arc::clone(&store), last, consumed));
         let health = Arc::new(Health::new(size));
+        let outbox = Arc::new(QueueOutbox::new(Arc::clone(&store), Arc::clone(&health), last, consumed));
         let (transactions, inbox) = crossbeam::channel::bounded(TRANSACTIONS_MAX);
         let (handoffs, handoff_receiver) = mpsc::channel(HANDOFFS_MAX);
         let committer =

@@ -9,8 +9,9 @@ use bytes::Bytes;
 use queue_format as format;
 
 use super::committer::meta_put;
+use super::health::Health;
 use super::meta;
-use super::store::{Change, Family, Key, Store, StoreError};
+use super::store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 use crate::events::{EventId, EventKind, EventLine, Outbox, OutboxError, OutboxEvent, metric};
 
 /// Events kept in memory; older ones are read from the store.
@@ -36,15 +37,16 @@ struct State {
 /// Shared by the committer (which fills it) and the event writer (which empties it).
 pub struct QueueOutbox {
     store: Arc<dyn Store>,
+    health: Arc<Health>,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 impl QueueOutbox {
     /// `last` is the newest event in the store, `consumed` the last that needs no file any more.
-    pub(super) fn new(store: Arc<dyn Store>, last: EventId, consumed: EventId) -> Self {
+    pub(super) fn new(store: Arc<dyn Store>, health: Arc<Health>, last: EventId, consumed: EventId) -> Self {
         let state = State { committed: last, synced: last, consumed, ..State::default() };
-        Self { store, state: Mutex::new(state), changed: Condvar::new() }
+        Self { store, health, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// Events that were committed and are not yet consumed.
@@ -219,8 +221,12 @@ impl Outbox for QueueOutbox {
         ];
         // Not synced: where a power cut takes it back, the event files themselves tell what they hold.
         if let Err(error) = self.store.write(&changes, false) {
-            // Nothing is lost: they stay, and are asked for again. The committer tells of the store's state.
+            // Nothing is lost: they stay, and are asked for again. Of a full disk the committer tells.
             tracing::warn!(%error, "consumed events stay in the queue for now");
+            if error.kind != StoreErrorKind::Full {
+                self.health.store_failed(&error);
+                self.health.store_lost(&error);
+            }
             return Ok(());
         }
         let mut state = self.lock();

@@ -225,7 +225,7 @@ impl World {
 
     fn check(&self) {
         assert_eq!(violations(&*self.store).unwrap(), Vec::<String>::new());
-        let due = self.queue().due(DueKey::START, Timestamp::MAX, 10_000).unwrap();
+        let due = self.queue().due(DueKey::START, DueKey::at(Timestamp::MAX), 10_000).unwrap();
         let mut found: BTreeMap<JobKey, Option<Timestamp>> =
             due.jobs.iter().map(|job| (job.key, Some(job.due_at))).collect();
         found.extend(self.queue().held(None, 10_000).unwrap().into_iter().map(|job| (job.key, None)));

@@ -5,6 +5,7 @@
 //! never holds up another; memory is bounded by `jobs_max`, whatever the queue holds; waiting for our own limits is not
 //! an attempt. Does not: touch sockets, disk or clock.
 
+mod backlog;
 pub mod core;
 mod notification;
 pub mod settlement;
@@ -50,9 +51,10 @@ impl fmt::Debug for SiteName {
 /// What an administrator can set about scheduling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Jobs in memory: those ready, in flight, or due within a minute. Above: they wait on disk.
+    /// Jobs in memory: those ready, in flight, or due within a minute. Above, and where a site has more than its share of
+    /// it: they wait on disk.
     pub jobs_max: usize,
-    /// Octets of message bodies kept in memory between acceptance and first attempt. Above: read back from disk.
+    /// Octets of messages kept in memory between acceptance and first attempt. Above: read back from disk.
     pub body_cache_bytes: usize,
     /// Connections in all.
     pub connections_max: usize,
@@ -90,12 +92,20 @@ pub struct Payload {
     pub body: StoredBody,
 }
 
+/// A message in memory without its body, its `mail` object and its recipients, about.
+const MESSAGE_BYTES: usize = 500;
+/// A recipient of it.
+const RECIPIENT_BYTES: usize = 200;
+
 impl Payload {
+    /// What it takes in memory, roughly.
     fn bytes(&self) -> usize {
-        match &self.body {
+        let body = match &self.body {
             StoredBody::Inline(bytes) => bytes.len(),
             StoredBody::Parts { .. } => 0,
-        }
+        };
+        let recipients = self.message.envelope.recipients.len();
+        body + self.message.mail_json.len() + MESSAGE_BYTES + recipients * RECIPIENT_BYTES
     }
 }
 
@@ -139,8 +149,8 @@ pub enum Action {
     PageIn {
         /// From where.
         from: crate::queue::DueKey,
-        /// To before which due time.
-        until: Timestamp,
+        /// To before which place.
+        until: crate::queue::DueKey,
         /// At most so many.
         limit: usize,
     },
@@ -232,8 +242,10 @@ pub enum Command {
 pub struct SiteReport {
     /// The site.
     pub site: SiteName,
-    /// Jobs that could go now.
+    /// Jobs in memory that could go now.
     pub ready: usize,
+    /// More of them wait on disk until there is room.
+    pub more_on_disk: bool,
     /// Open connections.
     pub connections: usize,
     /// Connections it may have now.
@@ -257,6 +269,8 @@ pub struct Totals {
     pub connections: usize,
     /// Sites known.
     pub sites: usize,
+    /// Sites whose due jobs are more than memory has room for.
+    pub sites_behind: usize,
 }
 
 /// Where a job is, for `posthaste queue show`.
@@ -279,6 +293,8 @@ pub enum Whereabouts {
     },
     /// It is due later.
     Waiting(Timestamp),
+    /// On disk: the line of its site, whose state is inside, is longer than its share of memory. A held job may look so too.
+    Behind(Box<Whereabouts>),
 }
 
 pub(crate) fn job_from_due(due: &DueJob) -> Option<(Domain, Timestamp)> {

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::backlog::Backlog;
 use super::{ConnectionId, HostFeedback};
 use crate::queue::JobKey;
 use crate::types::Timestamp;
@@ -29,8 +30,10 @@ const SUCCESSES_PER_STEP: u32 = 20;
 pub struct Site {
     /// Jobs that could go now, oldest first. May hold keys of jobs that were settled meanwhile.
     pub(super) ready: VecDeque<JobKey>,
-    /// Jobs that could go now.
+    /// Jobs that could go now, as far as they are in memory.
     pub(super) ready_jobs: usize,
+    /// The others.
+    pub(super) backlog: Backlog,
     /// Open connections.
     pub(super) connections: usize,
     /// Of those, the unused ones, most recently used last.
@@ -51,6 +54,7 @@ impl Site {
         Self {
             ready: VecDeque::new(),
             ready_jobs: 0,
+            backlog: Backlog::default(),
             connections: 0,
             idle: Vec::new(),
             in_line: false,
@@ -85,7 +89,8 @@ impl Site {
 
     /// Nothing is left that is worth remembering.
     pub(super) fn is_forgettable(&self, now: Timestamp) -> bool {
-        self.ready.is_empty() && self.connections == 0 && !self.in_line && self.suspended_until(now).is_none()
+        let unused = self.ready.is_empty() && self.backlog.from().is_none() && self.connections == 0 && !self.in_line;
+        unused && self.suspended_until(now).is_none()
     }
 
     /// The administrator changed how many connections a site may have.

@@ -1,7 +1,11 @@
-//! Which part of the due index is in memory: everything before the horizon is, everything at or after it is on disk.
+//! Which part of the due index is in memory, and which page of it is read next.
 //!
-//! The window reaches a little into the future, so that a job that becomes due is there on time; whatever is due later
-//! costs no memory. While a page is being read, jobs that change are noted, since the page may show them as they were.
+//! Everything before the horizon was read once: it is in memory, or stands in a [`Backlog`]; everything at or after it is
+//! on disk. The horizon reaches a little into the future, so that a job that becomes due is there on time; whatever is
+//! due later costs no memory. While a page is being read, jobs that change are noted, since the page may show them as
+//! they were.
+//!
+//! [`Backlog`]: super::backlog::Backlog
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -15,94 +19,191 @@ const AHEAD: Duration = Duration::from_secs(60);
 const AHEAD_MIN: Duration = Duration::from_secs(30);
 /// Jobs in one page.
 pub(super) const PAGE_JOBS: usize = 8_192;
+/// Jobs that one flush made due and that were deferred again: remembered, so that it does not make them due twice. Full:
+/// the flush ends, and what it had not reached keeps its due time.
+const FLUSHED_MAX: usize = 2_000_000;
+
+/// Why a page is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// The horizon moves on.
+    Ahead,
+    /// What was left on disk before the horizon, where there is room for it now.
+    Behind,
+    /// The same, to find what expired and whose senders should hear of a delay.
+    Patrol,
+    /// Everything is made due, by an operator.
+    Flush,
+}
+
+/// A page that is being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Page {
+    pub(super) pass: Pass,
+    pub(super) from: DueKey,
+    pub(super) until: DueKey,
+}
 
 #[derive(Debug)]
 pub(super) struct Window {
     horizon: DueKey,
-    paging: Option<Paging>,
-    /// An operator made everything due: the window reaches to the end of time until all was read once.
-    flushing: bool,
+    page: Option<Page>,
+    /// Changed since the page was asked for.
+    changed: HashSet<JobKey>,
+    /// Pages asked for so far.
+    pages: u64,
+    flush: Option<Flush>,
 }
 
+/// An operator made everything due: all of the index from here on is read, whatever its due times say.
 #[derive(Debug)]
-struct Paging {
-    until: DueKey,
-    changed: HashSet<JobKey>,
-    overflow: Option<DueKey>,
+struct Flush {
+    next: DueKey,
+    /// The first job of which its site had no room.
+    resume: Option<DueKey>,
+    /// A pass came to the end and left some: it begins again when there is room.
+    stalled: bool,
+    /// Made due and deferred again.
+    done: HashSet<JobKey>,
+    /// The page under way was asked for by an earlier flush.
+    restarted: bool,
 }
 
 impl Window {
     /// Nothing is in memory yet.
     pub(super) fn new() -> Self {
-        Self { horizon: DueKey::START, paging: None, flushing: false }
+        Self { horizon: DueKey::START, page: None, changed: HashSet::new(), pages: 0, flush: None }
     }
 
-    /// Whether a job at this place belongs into memory. While a page is read, its whole range does; while everything
-    /// is made due, all that is deferred again does, so that no later page makes it due once more.
+    /// Before this place everything was read once.
+    pub(super) fn horizon(&self) -> DueKey {
+        self.horizon
+    }
+
+    /// The number of the page that is being read, or was read last.
+    pub(super) fn page_number(&self) -> u64 {
+        self.pages
+    }
+
+    /// Whether a page is being read: one at a time.
+    pub(super) fn is_reading(&self) -> bool {
+        self.page.is_some()
+    }
+
+    /// Whether a job at this place belongs into memory, or into a backlog. While the window moves on, its new range does.
     pub(super) fn covers(&self, place: DueKey) -> bool {
-        self.flushing || place < self.paging.as_ref().map_or(self.horizon, |paging| paging.until.max(self.horizon))
-    }
-
-    /// A job at `place` had no room in memory: it must be read again from there.
-    pub(super) fn leave_on_disk(&mut self, place: DueKey) {
-        match &mut self.paging {
-            Some(paging) => paging.overflow = Some(paging.overflow.map_or(place, |least| least.min(place))),
-            None => self.horizon = self.horizon.min(place),
+        match self.page {
+            Some(Page { pass: Pass::Ahead, until, .. }) => place < until,
+            _ => place < self.horizon,
         }
     }
 
     /// A job changed: a page that is being read may show it as it was.
     pub(super) fn changed(&mut self, key: JobKey) {
-        if let Some(paging) = &mut self.paging {
-            paging.changed.insert(key);
+        if self.page.is_some() {
+            self.changed.insert(key);
         }
     }
 
-    /// Everything is due now: read all of the index once.
+    /// A job is due later than the window reaches.
+    pub(super) fn deferred(&mut self, key: JobKey, place: DueKey) {
+        let Some(flush) = &mut self.flush else { return };
+        if place >= flush.resume.unwrap_or(flush.next) {
+            flush.done.insert(key);
+        }
+        if flush.done.len() >= FLUSHED_MAX {
+            tracing::warn!(jobs = FLUSHED_MAX, "flush ended early: so many jobs were tried and deferred again");
+            self.flush = None;
+        }
+    }
+
+    /// The next step into the future, if one is needed.
+    pub(super) fn ahead(&self, now: Timestamp) -> Option<Page> {
+        let needed = self.horizon < DueKey::at(now.plus(AHEAD_MIN));
+        needed.then(|| Page { pass: Pass::Ahead, from: self.horizon, until: DueKey::at(now.plus(AHEAD)) })
+    }
+
+    /// A look at what was left behind.
+    pub(super) fn behind(&self, pass: Pass, from: DueKey) -> Option<Page> {
+        (from < self.horizon).then_some(Page { pass, from, until: self.horizon })
+    }
+
+    /// The next step of a flush. `room`: some site has room again.
+    pub(super) fn flushing(&mut self, room: bool) -> Option<Page> {
+        let flush = self.flush.as_mut()?;
+        flush.stalled &= !room;
+        (!flush.stalled).then_some(Page { pass: Pass::Flush, from: flush.next, until: DueKey::at(Timestamp::MAX) })
+    }
+
+    /// The page is being read from now on.
+    pub(super) fn begin(&mut self, page: Page) {
+        self.page = Some(page);
+        self.pages += 1;
+    }
+
+    /// Everything is due now.
     pub(super) fn flush(&mut self) {
-        self.flushing = true;
+        let restarted = self.page.is_some_and(|page| page.pass == Pass::Flush);
+        let next = self.horizon;
+        self.flush = Some(Flush { next, resume: None, stalled: false, done: HashSet::new(), restarted });
     }
 
-    /// Whether jobs are due whatever their due time says.
-    pub(super) fn is_flushing(&self) -> bool {
-        self.flushing
+    /// Whether a flush waits for room.
+    pub(super) fn is_flush_stalled(&self) -> bool {
+        self.flush.as_ref().is_some_and(|flush| flush.stalled)
     }
 
-    /// The page to read next, if one is needed and none is being read.
-    pub(super) fn next_page(&mut self, now: Timestamp) -> Option<(DueKey, Timestamp)> {
-        let wanted = if self.flushing { DueKey::at(Timestamp::MAX) } else { DueKey::at(now.plus(AHEAD_MIN)) };
-        if self.paging.is_some() || self.horizon >= wanted {
-            return None;
+    /// Whether a flush has yet to make this job due.
+    pub(super) fn is_flushable(&self, key: JobKey, place: DueKey) -> bool {
+        place >= self.horizon && self.flush.as_ref().is_some_and(|flush| !flush.done.contains(&key))
+    }
+
+    /// A flush found no room for a job: it comes back to it.
+    pub(super) fn flush_later(&mut self, place: DueKey) {
+        if let Some(flush) = &mut self.flush {
+            flush.resume = Some(flush.resume.map_or(place, |least| least.min(place)));
         }
-        let until = if self.flushing { Timestamp::MAX } else { now.plus(AHEAD) };
-        self.paging = Some(Paging { until: DueKey::at(until), changed: HashSet::new(), overflow: None });
-        Some((self.horizon, until))
     }
 
     /// Whether a job of the page that just arrived is still as the page shows it.
     pub(super) fn is_current(&self, key: JobKey) -> bool {
-        self.paging.as_ref().is_none_or(|paging| !paging.changed.contains(&key))
+        !self.changed.contains(&key)
+    }
+
+    /// The page under way.
+    pub(super) fn page(&self) -> Option<Page> {
+        self.page
     }
 
     /// The page was taken in; `next` is where it ended, `None` at the end of its range.
-    pub(super) fn paged(&mut self, next: Option<DueKey>, now: Timestamp) {
-        let Some(paging) = self.paging.take() else { return };
-        self.horizon = next.unwrap_or(paging.until);
-        // A page that was under way when the flush began does not reach to its end.
-        let read_all = next.is_none() && paging.until == DueKey::at(Timestamp::MAX);
-        if self.flushing && read_all && paging.overflow.is_none() {
-            self.flushing = false;
-            self.horizon = DueKey::at(now.plus(AHEAD));
+    pub(super) fn end(&mut self, next: Option<DueKey>) {
+        self.changed.clear();
+        let Some(page) = self.page.take() else { return };
+        match page.pass {
+            Pass::Ahead => self.horizon = next.unwrap_or(page.until),
+            Pass::Behind | Pass::Patrol => {}
+            Pass::Flush => self.flush_read(next),
         }
-        if let Some(overflow) = paging.overflow {
-            self.horizon = self.horizon.min(overflow);
+    }
+
+    fn flush_read(&mut self, next: Option<DueKey>) {
+        let Some(flush) = &mut self.flush else { return };
+        if std::mem::take(&mut flush.restarted) {
+            return;
+        }
+        match (next, flush.resume.take()) {
+            (Some(next), resume) => (flush.next, flush.resume) = (next, resume),
+            (None, Some(resume)) => (flush.next, flush.stalled) = (resume, true),
+            (None, None) => self.flush = None,
         }
     }
 
     /// The page could not be read.
-    pub(super) fn page_failed(&mut self) {
-        if let Some(overflow) = self.paging.take().and_then(|paging| paging.overflow) {
-            self.horizon = self.horizon.min(overflow);
+    pub(super) fn failed(&mut self) {
+        self.changed.clear();
+        self.page = None;
+        if let Some(flush) = &mut self.flush {
+            flush.restarted = false;
         }
     }
 }
@@ -112,6 +213,8 @@ mod tests {
     use super::*;
     use crate::types::MessageId;
 
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+
     fn job(id: u128) -> JobKey {
         JobKey { id: MessageId::new(Timestamp::from_millis(1), id), group: 0 }
     }
@@ -120,45 +223,70 @@ mod tests {
         DueKey::of(Timestamp::from_millis(due_ms), job(id))
     }
 
-    #[test]
-    fn a_job_deferred_into_a_page_that_is_being_read_stays_in_memory() {
+    /// A window that has read its first minute.
+    fn read() -> Window {
         let mut window = Window::new();
-        let now = Timestamp::from_millis(1_000_000);
-        let (from, until) = window.next_page(now).unwrap();
-        assert_eq!(from, DueKey::START);
-        assert_eq!(until, now.plus(AHEAD));
-        window.changed(job(7));
-        assert!(window.covers(place(1_059_000, 7)), "the page may have been read past this place already");
-        assert!(!window.is_current(job(7)));
-        window.paged(None, now);
-        assert!(window.covers(place(1_059_000, 7)));
-        assert!(!window.covers(place(1_061_000, 7)));
-        assert_eq!(window.next_page(now), None, "a minute is in memory");
+        window.begin(window.ahead(NOW).unwrap());
+        window.end(None);
+        window
     }
 
     #[test]
-    fn what_had_no_room_is_read_again() {
+    fn a_job_deferred_into_a_page_that_is_being_read_stays_in_memory() {
         let mut window = Window::new();
-        let now = Timestamp::from_millis(1_000_000);
-        window.next_page(now).unwrap();
-        window.leave_on_disk(place(5, 1));
-        window.leave_on_disk(place(9, 1));
-        window.paged(None, now);
-        assert_eq!(window.next_page(now).unwrap().0, place(5, 1));
+        let page = window.ahead(NOW).unwrap();
+        assert_eq!((page.from, page.until), (DueKey::START, DueKey::at(NOW.plus(AHEAD))));
+        window.begin(page);
+        window.changed(job(7));
+        assert!(window.covers(place(1_059_000, 7)), "the page may have been read past this place already");
+        assert!(!window.is_current(job(7)));
+        window.end(None);
+        assert!(window.covers(place(1_059_000, 7)));
+        assert!(!window.covers(place(1_061_000, 7)));
+        assert_eq!(window.ahead(NOW), None, "a minute is in memory");
     }
 
     #[test]
     fn a_flush_reads_everything_once() {
-        let mut window = Window::new();
-        let now = Timestamp::from_millis(1_000_000);
-        window.next_page(now).unwrap();
-        window.paged(None, now);
+        let mut window = read();
         window.flush();
-        assert_eq!(window.next_page(now).unwrap().1, Timestamp::MAX);
-        window.paged(Some(place(2_000_000, 1)), now);
-        assert_eq!(window.next_page(now).unwrap().0, place(2_000_000, 1));
-        window.paged(None, now);
-        assert!(!window.is_flushing());
+        let page = window.flushing(false).unwrap();
+        assert_eq!((page.from, page.until), (window.horizon(), DueKey::at(Timestamp::MAX)));
+        window.begin(page);
+        window.end(Some(place(2_000_000, 1)));
+        window.deferred(job(3), place(2_500_000, 3));
+        let page = window.flushing(false).unwrap();
+        assert_eq!(page.from, place(2_000_000, 1));
+        window.begin(page);
+        assert!(!window.is_flushable(job(3), place(2_500_000, 3)), "it was tried a moment ago");
+        assert!(window.is_flushable(job(4), place(2_500_000, 4)));
+        window.end(None);
+        assert_eq!(window.flushing(true), None);
         assert!(!window.covers(place(3_000_000, 1)), "what is deferred later goes to disk again");
+    }
+
+    #[test]
+    fn a_flush_comes_back_to_what_had_no_room() {
+        let mut window = read();
+        window.flush();
+        let page = window.flushing(false).unwrap();
+        window.begin(page);
+        window.flush_later(place(3_000_000, 1));
+        window.flush_later(place(2_000_000, 1));
+        window.end(None);
+        assert!(window.is_flush_stalled());
+        assert_eq!(window.flushing(false), None, "still no room");
+        assert_eq!(window.flushing(true).unwrap().from, place(2_000_000, 1));
+    }
+
+    #[test]
+    fn a_second_flush_begins_anew_whatever_page_of_the_first_is_under_way() {
+        let mut window = read();
+        window.flush();
+        let page = window.flushing(false).unwrap();
+        window.begin(page);
+        window.flush();
+        window.end(Some(place(2_000_000, 1)));
+        assert_eq!(window.flushing(false).unwrap().from, page.from);
     }
 }

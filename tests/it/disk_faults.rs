@@ -10,6 +10,7 @@ use crate::harness::*;
 const DEADLY: &[(&str, &str, usize)] = &[
     ("a sync of the log fails", "wal fsync N eio", 0),
     ("a write of the log fails", "wal write N eio", 0),
+    ("the first write after events are safe in their file", "events fsync 1 arm\nwal write 1 eio armed", 0),
     ("a new log cannot be made", "wal create 1 eio", 100 << 10),
     ("a table file cannot be written", "table write 1 eio", 100 << 10),
     ("a table file cannot be synced", "table fsync 1 eio", 100 << 10),

@@ -1,6 +1,8 @@
 //! The integration tests of posthaste: one binary, so that they link once.
 
 #[cfg(test)]
+mod backlog;
+#[cfg(test)]
 mod crash_points;
 #[cfg(test)]
 mod damage;
@@ -30,5 +32,7 @@ mod restart;
 mod routing;
 #[cfg(test)]
 mod smuggling;
+#[cfg(test)]
+mod systemd;
 #[cfg(test)]
 mod tidy;

@@ -66,8 +66,11 @@ pub struct QueueStatus {
 pub struct SiteStatus {
     /// Its name.
     pub site: String,
-    /// Deliveries due now.
+    /// Deliveries due now, as far as they are in memory.
     pub ready: u64,
+    /// There are more, on disk.
+    #[serde(default)]
+    pub more_on_disk: bool,
     /// Open connections.
     pub connections: u64,
     /// Such as `open`, `down`, `backoff`.

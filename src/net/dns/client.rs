@@ -6,6 +6,7 @@
 //! question, through its CNAMEs, are taken; no answer is larger than its bound. DNSSEC is not validated here.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use hickory_resolver::net::{DnsError as WireError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
+use rustls::{ClientConfig, RootCertStore};
 
 use super::cache::{Found, Kind, Question, Records};
 use crate::net::Mx;
@@ -170,9 +172,20 @@ fn client(address: SocketAddr, timeout: Duration) -> Result<TokioResolver, DnsSe
     tcp.port = address.port();
     let server = NameServerConfig::new(address.ip(), true, vec![udp, tcp]);
     let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    let failed = |reason: String| DnsSetupError::Client { server: address, reason };
+    let tls = unused_tls().map_err(|error| failed(error.to_string()))?;
+    let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    let mut builder = builder.with_tls_config(tls);
     set_options(builder.options_mut(), timeout);
-    builder.build().map_err(|error| DnsSetupError::Client { server: address, reason: error.to_string() })
+    builder.build().map_err(|error| failed(error.to_string()))
+}
+
+/// Questions go in clear, so this trusts nobody. Without it hickory reads the system's certificate authorities, and fails
+/// where there are none, as on a small Debian without the package ca-certificates.
+fn unused_tls() -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
 fn set_options(options: &mut ResolverOpts, timeout: Duration) {

@@ -3,18 +3,24 @@
 //! ```text
 //!             accepted / paged, due           site known            connection free
 //!  (disk) ──────────────────────────▶ resolving ─────────▶ ready ─────────────────▶ leased ──▶ settled
-//!     ▲  paged, due within a minute ▶ waiting ───▲ due                                 │
-//!     └──────────────────────── due later than the window ◀───────────────────────────┘
+//!   ▲  ▲  paged, due within a minute ▶ waiting ───▲ due     │ no room                  │
+//!   │  └──────────────────── backlog of the site ◀──────────┘                          │
+//!   └────────────────────────── due later than the window ◀────────────────────────────┘
 //! ```
 
+mod paging;
 mod serve;
+mod sweep;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world_tests;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-use crate::queue::{DueJob, DueKey, DuePage, Handoff, JobKey};
+use crate::queue::{DueJob, DueKey, Handoff, JobKey};
+use crate::scheduler::backlog::Backlog;
 use crate::scheduler::sites::Site;
 use crate::scheduler::window::Window;
 use crate::scheduler::{
@@ -22,11 +28,6 @@ use crate::scheduler::{
     SiteReport, Totals, Verdict, Whereabouts, job_from_due,
 };
 use crate::types::{Domain, Timestamp};
-
-/// How often waiting jobs of suspended sites are looked at for expiry and delay notices.
-const SWEEP_EVERY: Duration = Duration::from_secs(30);
-/// Domains and sites without jobs that are remembered; above, those without jobs are forgotten at the next sweep.
-const IDLE_NAMES_MAX: usize = 50_000;
 
 #[derive(Debug)]
 struct Job {
@@ -39,6 +40,8 @@ struct Job {
     /// Made by an operator's command from what the disk showed a moment ago: to be looked up again before it is used.
     unverified: bool,
     state: JobState,
+    /// It is out for a settlement that needs no connection.
+    settling: bool,
     /// The site in whose line its key stands.
     queued_at: Option<SiteName>,
     payload: Option<Box<Payload>>,
@@ -48,8 +51,25 @@ impl Job {
     /// A job as the due index knows it, before its first attempt.
     fn waiting(domain: Domain, due_at: Timestamp, expires_at: Timestamp) -> Self {
         let (attempts, notices, ambiguous, unverified) = (0, 0, false, false);
-        let (state, queued_at, payload) = (JobState::Waiting, None, None);
-        Self { due_at, expires_at, domain, attempts, notices, ambiguous, unverified, state, queued_at, payload }
+        let (state, settling, queued_at, payload) = (JobState::Waiting, false, None, None);
+        Self {
+            due_at,
+            expires_at,
+            domain,
+            attempts,
+            notices,
+            ambiguous,
+            unverified,
+            state,
+            settling,
+            queued_at,
+            payload,
+        }
+    }
+
+    /// Made due by an operator, early: it stays in memory, since its place on disk says another time.
+    fn is_early(&self, now: Timestamp) -> bool {
+        self.unverified || self.due_at > now
     }
 }
 
@@ -66,6 +86,8 @@ struct DomainState {
     site: Option<(SiteName, Timestamp)>,
     /// Wait for the site. Not empty: a lookup is under way.
     parked: Vec<JobKey>,
+    /// More of them, for whom there was no room.
+    backlog: Backlog,
 }
 
 #[derive(Debug)]
@@ -92,8 +114,21 @@ pub struct Scheduler {
     /// Ends of suspensions.
     alarms: BTreeSet<(Timestamp, SiteName)>,
     window: Window,
+    /// Sites with a backlog.
+    behind: BTreeSet<SiteName>,
+    /// What was left on disk and belongs to no site: the table was full, or a lookup failed.
+    strays: Backlog,
+    /// Some site may have room again for what it left on disk.
+    room: bool,
+    /// Where the patrol through all backlogs stands, when it is under way.
+    patrol: Option<DueKey>,
+    patrol_began: Timestamp,
+    /// When the one before began: what it looked at needs no second look.
+    patrolled: Timestamp,
     payload_bytes: usize,
     in_flight: usize,
+    /// Of those, out for a settlement without a connection.
+    settling: usize,
     /// Connections that were told to close and have not yet.
     closing: usize,
     next_connection: u64,
@@ -117,8 +152,15 @@ impl Scheduler {
             postponed: BTreeSet::new(),
             alarms: BTreeSet::new(),
             window: Window::new(),
+            behind: BTreeSet::new(),
+            strays: Backlog::default(),
+            room: false,
+            patrol: None,
+            patrol_began: Timestamp::EPOCH,
+            patrolled: Timestamp::EPOCH,
             payload_bytes: 0,
             in_flight: 0,
+            settling: 0,
             closing: 0,
             next_connection: 0,
             next_sweep: Timestamp::EPOCH,
@@ -162,31 +204,9 @@ impl Scheduler {
             job.payload = fits.then(|| Box::new(payload));
             self.insert(key, job, true, now, actions);
         }
-    }
-
-    /// A page of the due index was read.
-    pub fn paged(&mut self, page: DuePage, now: Timestamp, actions: &mut Vec<Action>) {
-        let flushing = self.window.is_flushing();
-        for due in &page.jobs {
-            if self.jobs.contains_key(&due.key) || !self.window.is_current(due.key) {
-                continue;
-            }
-            let Some((domain, expires_at)) = job_from_due(due) else {
-                tracing::error!(message_id = %due.key.id, domain = due.entry.domain, "due entry names no domain; it is left alone");
-                continue;
-            };
-            let ambiguous = self.unclean_since.is_some_and(|since| due.due_at <= since);
-            let mut job = Job::waiting(domain, due.due_at, expires_at);
-            (job.attempts, job.ambiguous) = (due.entry.attempts, ambiguous);
-            self.insert(due.key, job, flushing, now, actions);
+        if self.room {
+            self.page_in(now, actions);
         }
-        self.window.paged(page.next, now);
-        self.page_in(now, actions);
-    }
-
-    /// The page could not be read: the store fails; the next tick tries again.
-    pub fn page_failed(&mut self) {
-        self.window.page_failed();
     }
 
     /// The site of a domain is known, until `expires_at`.
@@ -201,10 +221,15 @@ impl Scheduler {
         let state = self.domains.entry(domain.clone()).or_default();
         state.site = Some((site.clone(), expires_at));
         let parked = std::mem::take(&mut state.parked);
+        let backlog = std::mem::take(&mut state.backlog);
         for key in parked {
-            self.enqueue(key, &site);
+            self.enqueue(key, &site, now);
+        }
+        if let Some(place) = backlog.from() {
+            self.leave_behind(&site, place);
         }
         self.serve(&site, now, actions);
+        self.page_in(now, actions);
     }
 
     /// A domain has no route: its jobs are settled accordingly.
@@ -212,10 +237,11 @@ impl Scheduler {
         let Some(state) = self.domains.get_mut(domain) else { return };
         state.site = None;
         let parked = std::mem::take(&mut state.parked);
+        if let Some(place) = std::mem::take(&mut state.backlog).from() {
+            self.leave_stray(place);
+        }
         for key in parked {
-            if let Some(lease) = self.lease(key) {
-                actions.push(Action::Settle { lease, verdict: Verdict::Routing(failure.clone()) });
-            }
+            self.settle(key, Verdict::Routing(failure.clone()), actions);
         }
     }
 
@@ -281,6 +307,9 @@ impl Scheduler {
         }
         (job.state, job.unverified) = (JobState::Waiting, false);
         self.insert(key, job, false, now, actions);
+        if self.room {
+            self.page_in(now, actions);
+        }
     }
 
     /// A job is not as the scheduler has it (an operator's command was late): nothing was written.
@@ -317,12 +346,14 @@ impl Scheduler {
             site.clock_went_back(by);
         }
         self.next_sweep = now;
+        self.patrol_began = self.patrol_began.min(now);
     }
 
     /// A job could not be looked at (the store does not answer): it stays as it is on disk, and is ready again at `at`.
     pub fn postponed(&mut self, key: JobKey, at: Timestamp, now: Timestamp, actions: &mut Vec<Action>) {
         let Some(job) = self.jobs.get_mut(&key).filter(|job| job.state == JobState::Leased) else { return };
         self.in_flight -= 1;
+        self.settling -= usize::from(std::mem::take(&mut job.settling));
         job.state = JobState::Waiting;
         self.postponed.insert((at, key));
         self.tick(now, actions);
@@ -367,7 +398,6 @@ impl Scheduler {
             self.serve(&site, now, actions);
         }
         if now >= self.next_sweep {
-            self.next_sweep = now.plus(SWEEP_EVERY);
             self.sweep(now, actions);
         }
         self.page_in(now, actions);
@@ -396,6 +426,7 @@ impl Scheduler {
         for (_, key) in std::mem::take(&mut self.waiting) {
             self.make_ready(key, now, actions);
         }
+        self.room = true;
         self.page_in(now, actions);
     }
 
@@ -407,9 +438,10 @@ impl Scheduler {
         if !self.jobs.contains_key(&due.key) {
             let place = DueKey::of(due.due_at, due.key);
             let Some((domain, expires_at)) = job_from_due(due) else { return false };
-            // What the window covers and memory has not is not as the caller saw it; what has no room must wait.
+            // What the window covers and memory has not, and was not left on disk, is not as the caller saw it; what has
+            // no room must wait.
             let full = self.jobs.len() >= self.settings.jobs_max;
-            if full || (self.window.covers(place) && !self.window.is_flushing()) {
+            if full || (self.window.covers(place) && !self.is_left_behind(&domain, place)) {
                 return false;
             }
             let mut job = Job::waiting(domain, due.due_at, expires_at);
@@ -431,9 +463,7 @@ impl Scheduler {
             Command::Cancel => Verdict::Cancelled,
         };
         self.unpark(due.key);
-        if let Some(lease) = self.lease(due.key) {
-            actions.push(Action::Settle { lease, verdict });
-        }
+        self.settle(due.key, verdict, actions);
         true
     }
 
@@ -463,6 +493,7 @@ impl Scheduler {
             ready: self.sites.values().map(|site| site.ready_jobs).sum(),
             connections: self.connections.len(),
             sites: self.sites.len(),
+            sites_behind: self.behind.len(),
         }
     }
 
@@ -474,6 +505,7 @@ impl Scheduler {
             .map(|(name, site)| SiteReport {
                 site: name.clone(),
                 ready: site.ready_jobs,
+                more_on_disk: site.backlog.from().is_some(),
                 connections: site.connections,
                 window: site.window(),
                 suspended_until: site.suspended_until(now),
@@ -485,23 +517,31 @@ impl Scheduler {
         reports
     }
 
-    /// Where a job is; `None` where it waits on disk.
-    pub fn whereabouts(&self, key: JobKey, now: Timestamp) -> Option<Whereabouts> {
-        let job = self.jobs.get(&key)?;
+    /// Where a job is, by its place in the due index and its domain; `None` where it waits on disk for its time.
+    pub fn whereabouts(&self, key: JobKey, due_at: Timestamp, domain: &Domain, now: Timestamp) -> Option<Whereabouts> {
+        let at_site = |name: &SiteName, site: &Site| match site.suspended_until(now) {
+            None => Whereabouts::Ready(name.clone()),
+            Some(until) => {
+                let reason = site.reason().unwrap_or("it was unreachable").to_owned();
+                Whereabouts::Suspended { site: name.clone(), until, reason }
+            }
+        };
+        let site = || {
+            let (name, _) = self.domains.get(domain)?.site.as_ref()?;
+            Some((name, self.sites.get(name)?))
+        };
+        let Some(job) = self.jobs.get(&key) else {
+            let (name, site) = site()?;
+            let is_behind = site.backlog.covers(DueKey::of(due_at, key)) && due_at <= now;
+            return is_behind.then(|| Whereabouts::Behind(Box::new(at_site(name, site))));
+        };
         Some(match job.state {
             JobState::Leased => Whereabouts::InFlight,
             JobState::Resolving => Whereabouts::Resolving,
             JobState::Waiting => Whereabouts::Waiting(job.due_at),
             JobState::Ready => {
-                let (name, _) = self.domains.get(&job.domain)?.site.as_ref()?;
-                let site = self.sites.get(name)?;
-                match site.suspended_until(now) {
-                    None => Whereabouts::Ready(name.clone()),
-                    Some(until) => {
-                        let reason = site.reason().unwrap_or("it was unreachable").to_owned();
-                        Whereabouts::Suspended { site: name.clone(), until, reason }
-                    }
-                }
+                let (name, site) = site()?;
+                at_site(name, site)
             }
         })
     }

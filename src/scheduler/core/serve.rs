@@ -1,9 +1,8 @@
 //! The inside of the scheduler: jobs into memory, to their sites, out on leases, and the sweep.
 
-use super::{Connection, IDLE_NAMES_MAX, Job, JobState, Scheduler};
+use super::{Connection, Job, JobState, Scheduler};
 use crate::queue::{DueKey, JobKey};
 use crate::scheduler::sites::Site;
-use crate::scheduler::window::PAGE_JOBS;
 use crate::scheduler::{Action, ConnectionId, HostFeedback, Lease, Payload, SiteName, Verdict};
 use crate::types::{Domain, Timestamp};
 
@@ -11,12 +10,11 @@ impl Scheduler {
     /// Takes a job into memory, or leaves it on disk. An urgent one is due now, whatever its due time says.
     pub(super) fn insert(&mut self, key: JobKey, job: Job, urgent: bool, now: Timestamp, actions: &mut Vec<Action>) {
         let place = DueKey::of(job.due_at, key);
-        if self.jobs.len() >= self.settings.jobs_max {
-            return self.window.leave_on_disk(place);
-        }
-        // What is urgent is taken in, though the window may not have come that far.
         if !urgent && job.due_at > now && !self.window.covers(place) {
-            return;
+            return self.window.deferred(key, place);
+        }
+        if self.jobs.len() >= self.settings.jobs_max {
+            return self.leave_stray(place);
         }
         self.payload_bytes += job.payload.as_ref().map_or(0, |payload| payload.bytes());
         let due_at = job.due_at;
@@ -31,7 +29,10 @@ impl Scheduler {
     pub(super) fn remove(&mut self, key: JobKey) -> Option<Job> {
         let mut job = self.jobs.remove(&key)?;
         match job.state {
-            JobState::Leased => self.in_flight -= 1,
+            JobState::Leased => {
+                self.in_flight -= 1;
+                self.settling -= usize::from(std::mem::take(&mut job.settling));
+            }
             JobState::Waiting => {
                 self.waiting.remove(&(job.due_at, key));
             }
@@ -46,21 +47,24 @@ impl Scheduler {
 
     /// Due now: to its site, or to find out which that is.
     pub(super) fn make_ready(&mut self, key: JobKey, now: Timestamp, actions: &mut Vec<Action>) {
+        let share = self.share();
         let Some(job) = self.jobs.get_mut(&key) else { return };
         self.waiting.remove(&(job.due_at, key));
         if now >= job.expires_at {
-            if let Some(lease) = self.lease(key) {
-                actions.push(Action::Settle { lease, verdict: Verdict::Expired(None) });
-            }
-            return;
+            let reason = self.trouble_of(key);
+            return self.settle(key, Verdict::Expired(reason), actions);
         }
-        let domain = job.domain.clone();
+        let (domain, place, early) = (job.domain.clone(), DueKey::of(job.due_at, key), job.is_early(now));
         let state = self.domains.entry(domain.clone()).or_default();
         match &state.site {
             Some((site, expires_at)) if *expires_at > now => {
                 let site = site.clone();
-                self.enqueue(key, &site);
+                self.enqueue(key, &site, now);
                 self.serve(&site, now, actions);
+            }
+            _ if !early && (state.parked.len() >= share || state.backlog.covers(place)) => {
+                state.backlog.leave(place, self.window.page_number());
+                self.remove(key);
             }
             _ => {
                 job.state = JobState::Resolving;
@@ -72,13 +76,24 @@ impl Scheduler {
         }
     }
 
-    /// Into the line of its site; a job whose key still stands there keeps its place.
-    pub(super) fn enqueue(&mut self, key: JobKey, site: &SiteName) {
-        let Some(job) = self.jobs.get_mut(&key) else { return };
+    /// Into the line of its site; a job whose key still stands there keeps its place. Where the line is longer than its
+    /// share of memory, the job is left on disk.
+    pub(super) fn enqueue(&mut self, key: JobKey, name: &SiteName, now: Timestamp) {
+        let share = self.share();
+        self.site_mut(name);
+        let (Some(job), Some(site)) = (self.jobs.get_mut(&key), self.sites.get_mut(name)) else { return };
+        let place = DueKey::of(job.due_at, key);
+        if !job.is_early(now) && (site.ready_jobs >= share || site.backlog.covers(place)) {
+            self.remove(key);
+            return self.leave_behind(name, place);
+        }
         job.state = JobState::Ready;
-        let in_line = job.queued_at.as_ref() == Some(site);
-        job.queued_at = Some(site.clone());
-        let site = self.site_mut(site);
+        let in_line = job.queued_at.as_ref() == Some(name);
+        job.queued_at = Some(name.clone());
+        // It will wait for long: memory is for what goes soon.
+        if let Some(payload) = job.payload.take_if(|_| site.suspended_until(now).is_some()) {
+            self.payload_bytes -= payload.bytes();
+        }
         site.ready_jobs += 1;
         if !in_line {
             site.ready.push_back(key);
@@ -87,8 +102,11 @@ impl Scheduler {
 
     /// One job less is ready at a site.
     fn leave_line(&mut self, site: Option<&SiteName>) {
+        let share = self.share();
+        let waits = self.window.is_flush_stalled();
         if let Some(site) = site.and_then(|name| self.sites.get_mut(name)) {
             site.ready_jobs = site.ready_jobs.saturating_sub(1);
+            self.room |= (waits || site.backlog.from().is_some()) && site.ready_jobs * 2 <= share;
         }
     }
 
@@ -106,6 +124,7 @@ impl Scheduler {
     pub(super) fn reroute(&mut self, name: &SiteName, now: Timestamp, actions: &mut Vec<Action>) {
         let Some(site) = self.sites.get_mut(name) else { return };
         site.ready_jobs = 0;
+        self.room |= site.backlog.from().is_some();
         let keys = std::mem::take(&mut site.ready);
         for key in keys {
             let Some(job) = self.jobs.get_mut(&key).filter(|job| job.queued_at.as_ref() == Some(name)) else {
@@ -184,6 +203,7 @@ impl Scheduler {
             }
             if expired {
                 let reason = self.sites.get(name).and_then(Site::reason).map(str::to_owned);
+                self.at_clerk(key);
                 actions.push(Action::Settle { lease, verdict: Verdict::Expired(reason) });
                 continue;
             }
@@ -208,6 +228,26 @@ impl Scheduler {
             self.leave_line(queued_at.as_ref());
         }
         Some(lease)
+    }
+
+    /// Gives a job out to be settled without a connection, unless it is out already.
+    pub(super) fn settle(&mut self, key: JobKey, verdict: Verdict, actions: &mut Vec<Action>) {
+        if let Some(lease) = self.lease(key) {
+            self.at_clerk(key);
+            actions.push(Action::Settle { lease, verdict });
+        }
+    }
+
+    fn at_clerk(&mut self, key: JobKey) {
+        if let Some(job) = self.jobs.get_mut(&key) {
+            self.settling += usize::from(!std::mem::replace(&mut job.settling, true));
+        }
+    }
+
+    /// What is wrong with the site of a job, as far as that is known.
+    fn trouble_of(&self, key: JobKey) -> Option<String> {
+        let (name, _) = self.domains.get(&self.jobs.get(&key)?.domain)?.site.as_ref()?;
+        self.sites.get(name).and_then(Site::reason).map(str::to_owned)
     }
 
     pub(super) fn give_back(&mut self, lease: Lease, now: Timestamp, actions: &mut Vec<Action>) {
@@ -279,18 +319,11 @@ impl Scheduler {
     pub(super) fn learn(&mut self, name: &SiteName, feedback: HostFeedback, now: Timestamp) {
         let connections_max = self.settings.connections_per_site_max;
         let Some(site) = self.sites.get_mut(name) else { return };
-        if let Some(until) = site.learn(feedback, connections_max, now) {
-            self.alarms.insert((until, name.clone()));
-        }
-    }
-
-    pub(super) fn page_in(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        let room = self.settings.jobs_max.saturating_sub(self.jobs.len());
-        if self.draining || room < PAGE_JOBS.min(self.settings.jobs_max / 4).max(1) {
-            return;
-        }
-        if let Some((from, until)) = self.window.next_page(now) {
-            actions.push(Action::PageIn { from, until, limit: PAGE_JOBS.min(room) });
+        let Some(until) = site.learn(feedback, connections_max, now) else { return };
+        self.alarms.insert((until, name.clone()));
+        for key in &site.ready {
+            let payload = self.jobs.get_mut(key).and_then(|job| job.payload.take());
+            self.payload_bytes -= payload.map_or(0, |payload| payload.bytes());
         }
     }
 
@@ -306,39 +339,6 @@ impl Scheduler {
         let Some((name, _)) = state.and_then(|state| state.site.as_ref()) else { return };
         if let Some(site) = self.sites.get_mut(name) {
             site.unsuspend();
-        }
-    }
-
-    /// Jobs of suspended sites that expired, or whose senders should hear of the delay; names without jobs.
-    pub(super) fn sweep(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        let suspended = self.sites.iter().filter(|(_, site)| site.suspended_until(now).is_some());
-        let mut overdue = Vec::new();
-        for (_, site) in suspended {
-            for key in &site.ready {
-                let Some(job) = self.jobs.get_mut(key).filter(|job| job.state == JobState::Ready) else { continue };
-                let age = now.since(key.id.accepted_at());
-                let notices = self.settings.delay_notices.iter().filter(|notice| age >= **notice).count();
-                let notices = u8::try_from(notices).unwrap_or(u8::MAX);
-                let reason = site.reason().unwrap_or("it was unreachable").to_owned();
-                if now >= job.expires_at {
-                    overdue.push((*key, Verdict::Expired(Some(reason))));
-                } else if notices > job.notices {
-                    job.notices = notices;
-                    overdue.push((*key, Verdict::Notice(reason)));
-                }
-            }
-        }
-        for (key, verdict) in overdue {
-            if let Some(lease) = self.lease(key) {
-                actions.push(Action::Settle { lease, verdict });
-            }
-        }
-        if self.domains.len() > IDLE_NAMES_MAX {
-            let used: std::collections::HashSet<&Domain> = self.jobs.values().map(|job| &job.domain).collect();
-            self.domains.retain(|domain, state| !state.parked.is_empty() || used.contains(domain));
-        }
-        if self.sites.len() > IDLE_NAMES_MAX {
-            self.sites.retain(|_, site| !site.is_forgettable(now));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::*;
-use crate::queue::{DueEntry, StoredBody, StoredMessage};
+use crate::queue::{DueEntry, DuePage, StoredBody, StoredMessage};
 use crate::types::{BodyKind, EmailAddress, EnhancedStatus, Envelope, MessageId, Recipient, ReversePath};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
@@ -17,10 +17,13 @@ struct World {
     next_id: u128,
 }
 
+/// What a message of these tests takes: ten octets of body and one recipient.
+const PAYLOAD_BYTES: usize = 710;
+
 fn settings() -> Settings {
     Settings {
         jobs_max: 100_000,
-        body_cache_bytes: 1_000,
+        body_cache_bytes: 100 * PAYLOAD_BYTES,
         connections_max: 10,
         connections_per_site_max: 2,
         recipients_per_transaction_max: 50,
@@ -194,7 +197,8 @@ fn a_dead_site_gets_one_probe_at_a_time_and_its_jobs_no_attempt() {
         );
     }
     assert_eq!(world.done(), [""; 0]);
-    let place = world.scheduler.whereabouts(JobKey { id: first, group: 0 }, world.now);
+    let place =
+        world.scheduler.whereabouts(JobKey { id: first, group: 0 }, NOW, &Domain::parse("a.test").unwrap(), world.now);
     assert_eq!(place, Some(Whereabouts::InFlight), "what was tried is settled by its own message");
     world.advance(Duration::from_secs(16));
     assert_eq!(world.done(), ["open 2 mx 3"], "one probe");
@@ -258,20 +262,52 @@ fn what_is_due_later_costs_no_memory_and_is_paged_in_on_time() {
 }
 
 #[test]
-fn memory_is_bounded_and_what_had_no_room_is_read_again() {
+fn a_site_fills_its_share_of_memory_and_the_rest_is_read_again_when_there_is_room() {
     let mut world = World::new(Settings { jobs_max: 20_000, ..settings() });
     for _ in 0..20_005 {
         world.accept(&["a.test"]);
     }
-    assert_eq!(world.scheduler.totals().jobs, 20_000);
+    assert_eq!(world.scheduler.totals().jobs, 2_500, "an eighth");
     world.resolve("a.test", "mx");
+    assert!(world.scheduler.report(1, world.now)[0].more_on_disk);
+    assert_eq!(world.scheduler.totals().sites_behind, 1);
     world.actions.clear();
-    // 10,000 end; the rest must be asked for.
-    for number in 1..=10_000_u128 {
+    for number in 1..=1_200_u128 {
         world.settle(MessageId::new(NOW, number), Settled::Out);
     }
-    let page = world.actions.iter().any(|action| matches!(action, Action::PageIn { .. }));
-    assert!(page);
+    assert!(!world.actions.iter().any(|action| matches!(action, Action::PageIn { .. })), "not for each that ends");
+    for number in 1_201..=1_300_u128 {
+        world.settle(MessageId::new(NOW, number), Settled::Out);
+    }
+    let pages: Vec<_> = world
+        .actions
+        .drain(..)
+        .filter_map(|action| if let Action::PageIn { from, .. } = action { Some(from) } else { None })
+        .collect();
+    let first_left = JobKey { id: MessageId::new(NOW, 2_501), group: 0 };
+    assert_eq!(pages, [DueKey::of(NOW, first_left)], "the oldest that was left");
+}
+
+#[test]
+fn a_dead_site_with_a_long_backlog_leaves_room_for_all_others() {
+    let mut world = World::new(Settings { jobs_max: 1_000, ..settings() });
+    world.accept(&["dead.test"]);
+    world.resolve("dead.test", "dead");
+    let refused = HostFeedback::Unreachable("refused".to_owned());
+    world.scheduler.connection_closed(ConnectionId(0), refused, Vec::new(), world.now, &mut world.actions);
+    for _ in 0..5_000 {
+        world.accept(&["dead.test"]);
+    }
+    world.done();
+    let last = world.accept(&["dead.test"]);
+    let key = JobKey { id: last, group: 0 };
+    let place = world.scheduler.whereabouts(key, NOW, &Domain::parse("dead.test").unwrap(), world.now);
+    assert!(matches!(place, Some(Whereabouts::Behind(site)) if matches!(*site, Whereabouts::Suspended { .. })));
+    assert!(world.scheduler.command(&due(last, NOW, "dead.test"), &Command::Cancel, NOW, &mut world.actions));
+    assert_eq!(world.done(), ["settle Cancelled"], "operators reach what was left on disk");
+    world.accept(&["living.test"]);
+    world.resolve("living.test", "living");
+    assert_eq!(world.done(), ["resolve living.test", "open 1 living 139"]);
 }
 
 #[test]
@@ -280,9 +316,14 @@ fn bodies_in_memory_are_bounded() {
     for _ in 0..101 {
         world.accept(&["a.test"]);
     }
-    assert_eq!(world.scheduler.payload_bytes, 1_000);
+    assert_eq!(world.scheduler.payload_bytes, 100 * PAYLOAD_BYTES);
     world.resolve("a.test", "mx");
-    assert_eq!(world.scheduler.payload_bytes, 980, "two are with their connections");
+    assert_eq!(world.scheduler.payload_bytes, 98 * PAYLOAD_BYTES, "two are with their connections");
+    let refused = HostFeedback::Unreachable("refused".to_owned());
+    world.scheduler.connection_closed(ConnectionId(0), refused, Vec::new(), world.now, &mut world.actions);
+    assert_eq!(world.scheduler.payload_bytes, 0, "what waits for a dead site is read back when it goes");
+    world.accept(&["a.test"]);
+    assert_eq!(world.scheduler.payload_bytes, 0);
 }
 
 #[test]
@@ -459,9 +500,10 @@ fn a_clock_that_goes_back_stalls_nobody() {
 #[test]
 fn a_small_table_does_not_read_the_same_page_for_ever() {
     let mut world = World::new(Settings { jobs_max: 1_000, ..settings() });
-    for _ in 0..1_001 {
-        world.accept(&["a.test"]);
+    for number in 0..1_001 {
+        world.accept(&[&format!("d{number}.test")]);
     }
+    assert_eq!(world.scheduler.totals().jobs, 1_000);
     world.actions.clear();
     world.scheduler.tick(world.now, &mut world.actions);
     let pages = world.actions.iter().filter(|action| matches!(action, Action::PageIn { .. })).count();

@@ -9,6 +9,7 @@
 //! | [`Events`] | its event files, each line checked against docs/event.schema.json |
 //! | [`Shim`] | a library between the daemon and the kernel: faults, kills at named calls, lost pages |
 //! | [`Client`], [`Load`] | applications that hand in mail |
+//! | [`System`] | a machine in namespaces, with systemd and posthaste as its service |
 //!
 //! Waiting is always for something that can be seen, up to [`PATIENCE`]; nothing sleeps to let time pass.
 
@@ -30,6 +31,7 @@ mod lab;
 mod load;
 mod mx;
 mod shim;
+mod systemd;
 mod tls;
 mod watch;
 
@@ -42,6 +44,7 @@ pub(crate) use lab::Lab;
 pub(crate) use load::{Load, Sent, assert_ids_have_no_gap, assert_nothing_lost_or_doubled};
 pub(crate) use mx::{Answer, Ask, Mx, MxOptions, MxTls, Stage, Transaction};
 pub(crate) use shim::{Shim, Unsynced};
+pub(crate) use systemd::{SMTP, System};
 pub(crate) use tls::Certificate;
 pub(crate) use watch::{Watched, now, poll};
 

@@ -1,0 +1,114 @@
+//! What happens to jobs that only wait: they expire, and their senders hear of the delay. Also forgets names.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::paging::SETTLING_MAX;
+use super::{Job, JobState, Scheduler};
+use crate::queue::{DueKey, JobKey};
+use crate::scheduler::sites::Site;
+use crate::scheduler::{Action, Verdict};
+use crate::types::{Domain, Timestamp};
+
+/// How often jobs in memory that wait for suspended sites are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// How often the backlogs on disk are looked through.
+const PATROL_EVERY: Duration = Duration::from_secs(300);
+/// Domains and sites without jobs that are remembered; above, those without jobs are forgotten at the next sweep.
+const IDLE_NAMES_MAX: usize = 50_000;
+
+impl Scheduler {
+    /// Looks at what waits, when it is time to.
+    pub(super) fn sweep(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        self.next_sweep = now.plus(SWEEP_EVERY);
+        self.room = true;
+        if self.settling < SETTLING_MAX {
+            self.sweep_suspended(now, actions);
+        }
+        self.begin_patrol(now);
+        self.forget_names(now);
+    }
+
+    /// Jobs of suspended sites that expired, or whose senders should hear of the delay.
+    fn sweep_suspended(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        let mut overdue = Vec::new();
+        for site in self.sites.values().filter(|site| site.suspended_until(now).is_some()) {
+            for key in &site.ready {
+                let Some(job) = self.jobs.get_mut(key).filter(|job| job.state == JobState::Ready) else { continue };
+                let notices = notices_due(&self.settings.delay_notices, *key, now);
+                if now >= job.expires_at {
+                    overdue.push((*key, Verdict::Expired(Some(reason_of(site)))));
+                } else if notices > job.notices {
+                    job.notices = notices;
+                    overdue.push((*key, Verdict::Notice(reason_of(site))));
+                }
+                if overdue.len() >= SETTLING_MAX {
+                    break;
+                }
+            }
+        }
+        for (key, verdict) in overdue {
+            self.settle(key, verdict, actions);
+        }
+    }
+
+    /// From the first backlog to the horizon, page by page.
+    fn begin_patrol(&mut self, now: Timestamp) {
+        if self.patrol.is_some() || now < self.patrol_began.plus(PATROL_EVERY) {
+            return;
+        }
+        self.patrolled = self.patrol_began;
+        self.patrol_began = now;
+        let sites = self.behind.iter().filter_map(|name| self.sites.get(name)?.backlog.from());
+        self.patrol = sites.min();
+    }
+
+    /// A job that the patrol met. Where there is room it goes into memory, as always; where there is not, it may have
+    /// expired, or its sender may have to hear of the delay.
+    pub(super) fn patrolled(&mut self, key: JobKey, mut job: Job, now: Timestamp, actions: &mut Vec<Action>) {
+        let place = DueKey::of(job.due_at, key);
+        let Some(reason) = self.suspension_of(&job.domain, place, now) else {
+            return self.insert(key, job, false, now, actions);
+        };
+        let notices = notices_due(&self.settings.delay_notices, key, now);
+        let told = notices_due(&self.settings.delay_notices, key, self.patrolled);
+        let verdict = if now >= job.expires_at {
+            Verdict::Expired(Some(reason))
+        } else if notices > told && self.jobs.len() < self.settings.jobs_max {
+            job.notices = notices;
+            Verdict::Notice(reason)
+        } else {
+            return self.insert(key, job, false, now, actions);
+        };
+        self.jobs.insert(key, job);
+        self.settle(key, verdict, actions);
+    }
+
+    /// Why the site of a domain is suspended, where it is and a job at this place would wait in its backlog.
+    fn suspension_of(&self, domain: &Domain, place: DueKey, now: Timestamp) -> Option<String> {
+        let (name, _) = self.domains.get(domain)?.site.as_ref()?;
+        let site = self.sites.get(name)?;
+        let waits = site.ready_jobs >= self.share() || site.backlog.covers(place);
+        (waits && site.suspended_until(now).is_some()).then(|| reason_of(site))
+    }
+
+    fn forget_names(&mut self, now: Timestamp) {
+        if self.domains.len() > IDLE_NAMES_MAX {
+            let used: HashSet<&Domain> = self.jobs.values().map(|job| &job.domain).collect();
+            self.domains.retain(|domain, state| !state.parked.is_empty() || used.contains(domain));
+        }
+        if self.sites.len() > IDLE_NAMES_MAX {
+            self.sites.retain(|_, site| !site.is_forgettable(now));
+        }
+    }
+}
+
+fn reason_of(site: &Site) -> String {
+    site.reason().unwrap_or("it was unreachable").to_owned()
+}
+
+/// How many delay notices a message should have had at `now`.
+fn notices_due(notices: &[Duration], key: JobKey, now: Timestamp) -> u8 {
+    let age = now.since(key.id.accepted_at());
+    u8::try_from(notices.iter().filter(|notice| age >= **notice).count()).unwrap_or(u8::MAX)
+}
