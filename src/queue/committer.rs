@@ -27,8 +27,8 @@ pub(super) const LAZY_SYNC_AFTER: Duration = Duration::from_millis(100);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// With so much room a write that fails for want of it should work again: RocksDB looks each 5 s, and sometimes gives up.
 const ROOM_BYTES: u64 = 256 << 20;
-/// Tries, a second apart, after which it has given up.
-const BASELESS_TRIES: u32 = 12;
+/// Tries, about two seconds apart, after which it has given up.
+const BASELESS_TRIES: u32 = 6;
 /// Transactions in one batch: more would only delay the first ones.
 const BATCH_TRANSACTIONS_MAX: usize = 512;
 /// Octets in one batch before it is written: bounds the memory of the copy that RocksDB makes.

@@ -84,6 +84,10 @@ impl RocksStore {
     /// Opens or creates the database in `directory`. Fails where another process has it open, where it is damaged, and on
     /// any I/O error.
     pub fn open(directory: &Path, settings: &RocksSettings) -> Result<Self, StoreError> {
+        // RocksDB would make a new, empty database here, and take the files of the old one for garbage.
+        if !directory.join("CURRENT").exists() && holds_data(directory) {
+            return Err(damaged(directory, "the file CURRENT, which names the manifest, is missing"));
+        }
         // RocksDB takes some damage for the end of a log, and would go on without what follows.
         let damages = wal::damages(directory);
         if !damages.is_empty() {
@@ -226,10 +230,20 @@ fn is_body(family: Family) -> bool {
 fn store_error(error: rocksdb::Error) -> StoreError {
     let kind = match error.kind() {
         ErrorKind::Corruption => StoreErrorKind::Damaged,
+        // A sync that fails, for whatever reason, leaves pages that nobody will write again.
+        ErrorKind::IOError if error.as_ref().contains("sync: ") => StoreErrorKind::Failed,
         ErrorKind::IOError if error.as_ref().contains("No space left on device") => StoreErrorKind::Full,
         _ => StoreErrorKind::Failed,
     };
     StoreError::new(kind, error.into_string())
+}
+
+/// Whether a directory has files of a database that hold data.
+fn holds_data(directory: &Path) -> bool {
+    let names = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.map(|name| name.to_string_lossy().into_owned()).any(|name| {
+        [".sst", ".log"].iter().any(|end| name.ends_with(end)) || name.starts_with("MANIFEST-")
+    })
 }
 
 /// Why the database does not open, and what to do.
