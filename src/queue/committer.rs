@@ -27,8 +27,8 @@ pub(super) const LAZY_SYNC_AFTER: Duration = Duration::from_millis(100);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// With so much room a write that fails for want of it should work again: RocksDB looks each 5 s, and sometimes gives up.
 const ROOM_BYTES: u64 = 256 << 20;
-/// Tries, about two seconds apart, after which it has given up.
-const BASELESS_TRIES: u32 = 6;
+/// After this time it has given up.
+const BASELESS_MAX: Duration = Duration::from_secs(12);
 /// Transactions in one batch: more would only delay the first ones.
 const BATCH_TRANSACTIONS_MAX: usize = 512;
 /// Octets in one batch before it is written: bounds the memory of the copy that RocksDB makes.
@@ -85,8 +85,8 @@ pub(super) struct Committer {
     /// Not droppable, not yet written: the store failed.
     backlog: Vec<Transaction>,
     unsynced_since: Option<Instant>,
-    /// Tries that failed for want of room while there was room.
-    baseless_tries: u32,
+    /// Since when writes fail for want of room while there is room.
+    baseless_since: Option<Instant>,
 }
 
 /// How much is in the queue: kept in the meta family by the batches that change it.
@@ -116,8 +116,8 @@ impl Committer {
         size: Size,
     ) -> Self {
         let (ended, backlog) = (HashMap::new(), Vec::new());
-        let (unsynced_since, baseless_tries) = (None, 0);
-        Self { store, outbox, health, inbox, next_event, size, ended, backlog, unsynced_since, baseless_tries }
+        let (unsynced_since, baseless_since) = (None, None);
+        Self { store, outbox, health, inbox, next_event, size, ended, backlog, unsynced_since, baseless_since }
     }
 
     /// Commits until all senders are gone and everything is written and synced.
@@ -261,7 +261,7 @@ impl Committer {
 
     fn committed(&mut self, batch: Batch, started: Instant) {
         self.health.store_works();
-        self.baseless_tries = 0;
+        self.baseless_since = None;
         self.size = batch.size;
         self.health.set_size(self.size);
         if let Some(last) = batch.events.last() {
@@ -313,12 +313,16 @@ impl Committer {
     }
 
     /// A write or sync failed.
+    #[allow(clippy::disallowed_methods, reason = "measures the disk")]
     fn note(&mut self, error: &StoreError) {
         metrics::counter!(metric::STORE_ERRORS).increment(1);
         self.health.store_failed(error);
         let is_baseless = error.kind == StoreErrorKind::Full && self.health.free_bytes() >= ROOM_BYTES;
-        self.baseless_tries = if is_baseless { self.baseless_tries + 1 } else { 0 };
-        if error.kind != StoreErrorKind::Full || self.baseless_tries >= BASELESS_TRIES {
+        if !is_baseless {
+            self.baseless_since = None;
+        }
+        let is_stuck = is_baseless && self.baseless_since.get_or_insert_with(Instant::now).elapsed() >= BASELESS_MAX;
+        if error.kind != StoreErrorKind::Full || is_stuck {
             self.health.store_lost(error);
         }
     }

@@ -241,9 +241,9 @@ fn store_error(error: rocksdb::Error) -> StoreError {
 /// Whether a directory has files of a database that hold data.
 fn holds_data(directory: &Path) -> bool {
     let names = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    names.map(|name| name.to_string_lossy().into_owned()).any(|name| {
-        [".sst", ".log"].iter().any(|end| name.ends_with(end)) || name.starts_with("MANIFEST-")
-    })
+    names
+        .map(|name| name.to_string_lossy().into_owned())
+        .any(|name| [".sst", ".log"].iter().any(|end| name.ends_with(end)) || name.starts_with("MANIFEST-"))
 }
 
 /// Why the database does not open, and what to do.

@@ -58,9 +58,7 @@ impl Waiting {
         self.daemon.launch_again();
         let status = self.daemon.wait_exit(PATIENCE);
         assert!(!status.success());
-        let log = self.daemon.log_tail();
-        assert!(log.contains("posthaste queue recover"), "{log}");
-        log
+        self.daemon.wait_log_from(0, "posthaste queue recover")
     }
 
     /// Starts the daemon and lets everything be delivered.
