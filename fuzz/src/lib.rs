@@ -5,6 +5,7 @@
 
 mod client;
 mod config;
+mod dns;
 mod event_files;
 mod message;
 mod octets;
@@ -13,6 +14,7 @@ mod server;
 
 pub use client::{smtp_client, smtp_replies};
 pub use config::config;
+pub use dns::dns_answer;
 pub use event_files::event_files;
 pub use message::{message_dsn, message_stamp};
 pub use routing::routing;
@@ -32,5 +34,6 @@ pub const BODIES: &[(&str, Body)] = &[
     ("message_dsn", message_dsn),
     ("config", config),
     ("event_files", event_files),
+    ("dns_answer", dns_answer),
     ("routing", routing),
 ];

@@ -206,25 +206,18 @@ fn family_options(family: Family, settings: &RocksSettings, cache: &Cache) -> Op
     blocks.set_bloom_filter(10.0, false);
     let mut options = Options::default();
     options.set_block_based_table_factory(&blocks);
+    // The same at all levels: records come in the order of their keys, so that compaction can move their files as they are;
+    // another compression at the bottom would make it write each of them again.
     options.set_compression_type(DBCompressionType::Lz4);
-    if !is_body(family) {
-        // Bodies come in the order of their keys, so that compaction can move their files as they are; another compression
-        // at the bottom would make it write each body again.
-        options.set_bottommost_compression_type(DBCompressionType::Zstd);
-    }
     options.set_max_write_buffer_number(MEMTABLES_MAX);
     options.add_compact_on_deletion_collector_factory(DELETION_WINDOW, DELETION_TRIGGER, 0.5);
     let memtable_bytes = match family {
-        family if is_body(family) => settings.memtable_bytes,
+        Family::Body | Family::BodyPart => settings.memtable_bytes,
         Family::Message | Family::Outbox => (settings.memtable_bytes / 2).max(SMALL_MEMTABLE_BYTES),
         _ => SMALL_MEMTABLE_BYTES,
     };
     options.set_write_buffer_size(memtable_bytes);
     options
-}
-
-fn is_body(family: Family) -> bool {
-    matches!(family, Family::Body | Family::BodyPart)
 }
 
 fn store_error(error: rocksdb::Error) -> StoreError {

@@ -16,7 +16,7 @@ use hickory_resolver::config::{
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError as WireError, NetError};
-use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
 use rustls::{ClientConfig, RootCertStore};
@@ -235,6 +235,24 @@ fn code_name(code: ResponseCode) -> String {
         ResponseCode::NotImp => "NOTIMP".to_owned(),
         other => other.to_string(),
     }
+}
+
+/// What a packet says of `domain`: its MX records, or failing these its addresses. Production asks through
+/// [`crate::net::Resolver`], where hickory decodes; this is the same way for packets from a fuzzer. `Err`: of no use, in
+/// words.
+pub fn read_packet(domain: &Domain, packet: &[u8]) -> Result<(Vec<Mx>, Vec<IpAddr>), String> {
+    let message = Message::from_vec(packet).map_err(|error| error.to_string())?;
+    let name = Name::from_ascii(format!("{domain}.")).map_err(|error| error.to_string())?;
+    let (mut hosts, mut addresses) = (Vec::new(), Vec::new());
+    for kind in [Kind::Mx, Kind::V4, Kind::V6] {
+        let question = Question { name: domain.clone(), kind };
+        match found(&name, &question, &message.answers)? {
+            Found::Records(Records::Mx(found), _) => hosts.extend(found.iter().cloned()),
+            Found::Records(Records::Addresses(found), _) => addresses.extend(found.iter().copied()),
+            _ => {}
+        }
+    }
+    Ok((hosts, addresses))
 }
 
 /// The records of `answers` that answer the question, bounded. `Err` where the answer can be of no use.

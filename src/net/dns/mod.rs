@@ -26,8 +26,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::{OnceCell, Semaphore};
 
 use cache::{Cache, Found, Kind, Known, Limits, Outcome, Question, Records};
-pub use client::DnsSetupError;
 use client::Servers;
+pub use client::{DnsSetupError, read_packet};
 
 use super::settings::DnsSettings;
 use super::{Answer, BoxFuture, DnsError, Mx, Resolver};

@@ -123,6 +123,8 @@ pub struct Scheduler {
     /// Where the patrol through all backlogs stands, when it is under way.
     patrol: Option<DueKey>,
     patrol_began: Timestamp,
+    /// Pages that it read.
+    patrol_pages: u32,
     /// When the one before began: what it looked at needs no second look.
     patrolled: Timestamp,
     payload_bytes: usize,
@@ -157,6 +159,7 @@ impl Scheduler {
             room: false,
             patrol: None,
             patrol_began: Timestamp::EPOCH,
+            patrol_pages: 0,
             patrolled: Timestamp::EPOCH,
             payload_bytes: 0,
             in_flight: 0,

@@ -44,6 +44,7 @@ impl Scheduler {
         }
         if asked.pass == Pass::Patrol {
             self.patrol = page.next;
+            self.patrol_pages = self.patrol_pages.saturating_add(1);
         }
         self.window.end(page.next);
         self.page_in(now, actions);

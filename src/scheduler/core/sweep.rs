@@ -12,8 +12,10 @@ use crate::types::{Domain, Timestamp};
 
 /// How often jobs in memory that wait for suspended sites are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
-/// How often the backlogs on disk are looked through.
+/// How often the backlogs on disk are looked through, at most.
 const PATROL_EVERY: Duration = Duration::from_secs(300);
+/// So much later for each page that this took the last time: looking through ten million jobs is a second's work a million.
+const PATROL_REST: Duration = Duration::from_secs(1);
 /// Domains and sites without jobs that are remembered; above, those without jobs are forgotten at the next sweep.
 const IDLE_NAMES_MAX: usize = 50_000;
 
@@ -54,9 +56,11 @@ impl Scheduler {
 
     /// From the first backlog to the horizon, page by page.
     fn begin_patrol(&mut self, now: Timestamp) {
-        if self.patrol.is_some() || now < self.patrol_began.plus(PATROL_EVERY) {
+        let rest = PATROL_EVERY + PATROL_REST * self.patrol_pages;
+        if self.patrol.is_some() || now < self.patrol_began.plus(rest) {
             return;
         }
+        self.patrol_pages = 0;
         self.patrolled = self.patrol_began;
         self.patrol_began = now;
         let sites = self.behind.iter().filter_map(|name| self.sites.get(name)?.backlog.from());

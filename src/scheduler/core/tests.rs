@@ -311,6 +311,41 @@ fn a_dead_site_with_a_long_backlog_leaves_room_for_all_others() {
 }
 
 #[test]
+fn what_a_dead_site_left_on_disk_expires_and_its_senders_hear_of_the_delay() {
+    let mut world = World::new(Settings { jobs_max: 1_000, ..settings() });
+    for _ in 0..200 {
+        world.accept(&["dead.test"]);
+    }
+    let domain = Domain::parse("dead.test").unwrap();
+    world.scheduler.resolved(&domain, SiteName::new("dead"), Timestamp::MAX, NOW, &mut world.actions);
+    world.actions.clear();
+    // The last one is on disk only: an eighth of the table is taken by those before it.
+    let last = due(MessageId::new(NOW, 200), NOW, "dead.test");
+    assert!(!world.scheduler.knows(last.key));
+    let patrol = |world: &mut World, after_s: u64| {
+        world.now = NOW.plus(Duration::from_secs(after_s));
+        let site = world.scheduler.sites.values_mut().next().unwrap();
+        site.learn(HostFeedback::Unreachable("refused".to_owned()), 2, world.now);
+        // Pages ahead and behind take turns; the patrol is the one that finds the last job.
+        for _ in 0..6 {
+            world.scheduler.tick(world.now, &mut world.actions);
+            let jobs = if world.scheduler.knows(last.key) { Vec::new() } else { vec![last.clone()] };
+            world.scheduler.paged(DuePage { jobs, next: None, damaged: Vec::new() }, world.now, &mut world.actions);
+        }
+        let settles = |action: &Action| match action {
+            Action::Settle { lease, verdict } if lease.key == last.key => Some(verdict.clone()),
+            _ => None,
+        };
+        world.actions.drain(..).collect::<Vec<_>>().iter().filter_map(settles).collect::<Vec<_>>()
+    };
+    assert_eq!(patrol(&mut world, 1_800), []);
+    assert_eq!(patrol(&mut world, 3_700), [Verdict::Notice("refused".to_owned())]);
+    world.settle(last.key.id, Settled::Unchanged);
+    assert_eq!(patrol(&mut world, 7_400), [], "once");
+    assert_eq!(patrol(&mut world, 86_401), [Verdict::Expired(Some("refused".to_owned()))]);
+}
+
+#[test]
 fn bodies_in_memory_are_bounded() {
     let mut world = World::new(settings());
     for _ in 0..101 {
