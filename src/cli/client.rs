@@ -34,7 +34,7 @@ pub(super) struct SocketArgs {
     /// Admin socket of the daemon [default: /run/posthaste/admin.sock].
     #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
-    /// Config file of the daemon, to find its admin socket there.
+    /// Config file of the daemon, to find its admin socket there (recover: its queue).
     #[arg(long, value_name = "PATH", global = true, conflicts_with = "socket")]
     config: Option<PathBuf>,
     /// Print the answer as JSON.

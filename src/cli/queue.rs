@@ -28,6 +28,11 @@ enum Command {
     /// Remove messages without a bounce; recipients that were delivered stay delivered.
     Cancel(queue_act::CancelArgs),
     /// With the daemon stopped: make a new queue of what can be read of a damaged one, and list what is lost.
+    ///
+    /// The damaged queue is put aside under another name and not changed. Every message whose record and body can be read
+    /// is queued again; a destination of which it is not known whether it was delivered is held. Afterwards, whatever is
+    /// due carries `ambiguous: true` in its events, since a delivery may have been forgotten. Exit code 0: nothing is
+    /// lost; 6: something is, or may be.
     Recover(queue_recover::Args),
 }
 

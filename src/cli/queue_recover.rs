@@ -15,9 +15,6 @@ use crate::queue::recover::{Recovered, recover};
 use crate::queue::rocks::RocksSettings;
 use crate::types::{Clock, SystemClock};
 
-/// Stop the daemon first. The damaged queue is put aside under another name and not changed. Every message whose record
-/// and body can be read is queued again; a destination of which it is not known whether it was delivered is held. After
-/// it, whatever is due carries `ambiguous: true` in its events, since its delivery may have been forgotten.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
