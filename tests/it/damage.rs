@@ -143,12 +143,15 @@ fn damaged_records_are_worked_around_or_set_aside_and_named_and_all_else_is_deli
     let store = RocksStore::open(&waiting.store(), &RocksSettings::default()).unwrap();
     let spoil = |family: Family, wanted: &dyn Fn(&[u8]) -> bool| {
         let records = store.scan(family, &[], &[0xff; 40], 10_000).unwrap();
-        let (key, value) = records.iter().find(|(key, _)| wanted(key)).unwrap();
-        let mut damaged = value.to_vec();
-        *damaged.last_mut().unwrap() ^= 1;
-        let key = Key::new(key);
-        store.write(&[Change::Delete { family, key }], false).unwrap();
-        store.write(&[Change::Put { family, key, value: damaged.into() }], true).unwrap();
+        let wanted: Vec<_> = records.iter().filter(|(key, _)| wanted(key)).collect();
+        assert!(!wanted.is_empty());
+        for (key, value) in wanted {
+            let mut damaged = value.to_vec();
+            *damaged.last_mut().unwrap() ^= 1;
+            let key = Key::new(key);
+            store.write(&[Change::Delete { family, key }], false).unwrap();
+            store.write(&[Change::Put { family, key, value: damaged.into() }], true).unwrap();
+        }
     };
     let of = |id: &str| {
         let id = id.parse::<posthaste::types::MessageId>().unwrap();
@@ -159,7 +162,7 @@ fn damaged_records_are_worked_around_or_set_aside_and_named_and_all_else_is_deli
     spoil(Family::Message, &of(&ids[1]));
     spoil(Family::Body, &of(&ids[2]));
     spoil(Family::Recipient, &of(&ids[3]));
-    // Of this one, both: only the key of its due entry is left.
+    // Of this one, both: only the keys of its due entries are left.
     spoil(Family::Due, &of(&ids[4]));
     spoil(Family::Message, &of(&ids[4]));
     drop(store);
