@@ -57,7 +57,7 @@ fn event(id: u64) -> OutboxEvent {
     let message = MessageId::new(NOW, u128::from(id));
     OutboxEvent {
         id: EventId::new(id),
-        line: send(Mail { id: message, json: b"{\"tags\":{\"a\":[\"b\"]}}" }, &Extras::default()),
+        line: Some(send(Mail { id: message, json: b"{\"tags\":{\"a\":[\"b\"]}}" }, &Extras::default())),
     }
 }
 

@@ -4,7 +4,7 @@
 //! fill the memory of an administrator's shell.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 
 use super::Failure;
 use crate::daemon::admin::model::ErrorBody;
-use crate::daemon::config::{Config, DEFAULT_SOCKET};
+use crate::daemon::config::{Config, DEFAULT_PATH, DEFAULT_SOCKET};
 
 /// Connecting to a Unix socket is immediate unless its backlog is full.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,12 +34,19 @@ pub(super) struct SocketArgs {
     /// Admin socket of the daemon [default: /run/posthaste/admin.sock].
     #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
-    /// Config file of the daemon, to find its admin socket there.
+    /// Config file of the daemon, to find its admin socket there (recover: its queue).
     #[arg(long, value_name = "PATH", global = true, conflicts_with = "socket")]
     config: Option<PathBuf>,
     /// Print the answer as JSON.
     #[arg(long, global = true)]
     pub(super) json: bool,
+}
+
+impl SocketArgs {
+    /// The config of `--config`, or the default one.
+    pub(super) fn config_path(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH))
+    }
 }
 
 /// Why there is no answer.

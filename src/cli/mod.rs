@@ -10,6 +10,7 @@
 //! | 3 | the daemon cannot be reached on its admin socket |
 //! | 4 | the queue holds no such message |
 //! | 5 | `status`: the daemon runs and is unhealthy |
+//! | 6 | `queue recover`: a new queue is in place, and something is or may be lost |
 //!
 //! Results go to standard output, errors and warnings to standard error. `--json` prints what the admin API answered.
 
@@ -20,6 +21,7 @@ mod format;
 mod queue;
 mod queue_act;
 mod queue_list;
+mod queue_recover;
 mod queue_show;
 mod run;
 mod status;
@@ -39,7 +41,7 @@ use client::ClientError;
     name = "posthaste",
     version,
     after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, \
-    3 daemon not reachable, 4 no such message, 5 daemon unhealthy (status)."
+    3 daemon not reachable, 4 no such message, 5 daemon unhealthy (status), 6 recovered with losses (queue recover)."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -73,6 +75,8 @@ enum Failure {
     NotFound(String),
     /// Exit 5; standard output said why.
     Unhealthy,
+    /// Exit 6; standard output said what.
+    Lost,
     /// Exit 0: whoever read our output, such as `head`, has seen enough.
     ReaderGone,
 }
@@ -86,6 +90,7 @@ impl Failure {
             Failure::Unreachable(_) => 3,
             Failure::NotFound(_) => 4,
             Failure::Unhealthy => 5,
+            Failure::Lost => 6,
         }
     }
 
@@ -94,7 +99,7 @@ impl Failure {
             Failure::Failed(text) | Failure::Usage(text) | Failure::Unreachable(text) | Failure::NotFound(text) => {
                 Some(text)
             }
-            Failure::Unhealthy | Failure::ReaderGone => None,
+            Failure::Unhealthy | Failure::Lost | Failure::ReaderGone => None,
         }
     }
 }

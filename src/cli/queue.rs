@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::client::{Client, SocketArgs};
-use super::{Failure, queue_act, queue_list, queue_show};
+use super::{Failure, queue_act, queue_list, queue_recover, queue_show};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -27,6 +27,13 @@ enum Command {
     Release(queue_act::Args),
     /// Remove messages without a bounce; recipients that were delivered stay delivered.
     Cancel(queue_act::CancelArgs),
+    /// With the daemon stopped: make a new queue of what can be read of a damaged one, and list what is lost.
+    ///
+    /// The damaged queue is put aside under another name and not changed. Every message whose record and body can be read
+    /// is queued again; a destination of which it is not known whether it was delivered is held. Afterwards, whatever is
+    /// due carries `ambiguous: true` in its events, since a delivery may have been forgotten. Exit code 0: nothing is
+    /// lost; 6: something is, or may be.
+    Recover(queue_recover::Args),
 }
 
 /// Which messages; every given part must match.
@@ -44,6 +51,9 @@ pub(super) struct FilterArgs {
 }
 
 pub(super) fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
+    if let Command::Recover(queue_recover::Args {}) = &args.command {
+        return queue_recover::run(args.socket.config_path(), args.socket.json, out);
+    }
     let client = Client::locate(&args.socket)?;
     let json = args.socket.json;
     match &args.command {
@@ -53,5 +63,6 @@ pub(super) fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Resu
         Command::Hold(args) => queue_act::run(&client, "hold", &args.selection, args.reason.as_deref(), json, out),
         Command::Release(args) => queue_act::run(&client, "release", args, None, json, out),
         Command::Cancel(args) => queue_act::cancel(&client, args, json, out),
+        Command::Recover(_) => Ok(()),
     }
 }

@@ -33,6 +33,9 @@ use crate::{admission, delivery};
 /// Of the drain deadline, what is left for the last writes.
 const LAST_WRITES: Duration = Duration::from_secs(3);
 
+/// How long clients are given to read why a daemon ends that cannot write.
+const LAST_REPLIES: Duration = Duration::from_secs(1);
+
 /// How long the end of the committer is waited for: rounds of a pause each.
 const CLOSE_ROUNDS: u32 = 200;
 /// See [`CLOSE_ROUNDS`].
@@ -166,6 +169,9 @@ impl Instance {
 
     /// Why a part that nothing works without has ended; `None` while all live.
     pub fn failure(&self) -> Option<String> {
+        if let Some(reason) = self.queue.health().lost() {
+            return Some(reason);
+        }
         if self.dispatcher_alive.is_finished() {
             return Some("the dispatcher ended".to_owned());
         }
@@ -220,6 +226,13 @@ impl Instance {
         self.dispatcher.request(Request::Flush).await
     }
 
+    /// Stops where nothing can be written any more: clients are told, deliveries in flight are cut. What became of them
+    /// could not be kept; the next start tries them again and marks them.
+    pub async fn cut(&self) {
+        self.dispatcher_alive.abort();
+        self.reception.drain(LAST_REPLIES).await;
+    }
+
     /// Stops: no new mail, what is in flight comes to its end or is due again at the next start. Returns whether all
     /// came to its end within the deadline.
     pub async fn stop(self: Arc<Self>) -> bool {
@@ -270,7 +283,7 @@ impl Instance {
 }
 
 fn open_queue(config: &Config, clock: &Arc<dyn Clock>) -> Result<queue::Opened, String> {
-    let directory = config.queue.data_dir.join("queue");
+    let directory = config.queue.data_dir.join(queue::recover::STORE);
     make_private(&config.queue.data_dir)?;
     let store = RocksStore::open(&directory, &assembly::rocks_settings(config)).map_err(|error| error.to_string())?;
     let settings = assembly::queue_settings(config);

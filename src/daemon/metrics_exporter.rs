@@ -49,7 +49,7 @@ enum Kind {
 }
 
 /// Every metric: name, kind, unit, help. `docs/OPERATIONS.md` has the same table; a test holds both together.
-const METRICS: [(&str, Kind, Unit, &str); 24] = [
+const METRICS: [(&str, Kind, Unit, &str); 25] = [
     (metric::MESSAGES_ACCEPTED, Kind::Counter, Unit::Count, "Messages answered 250."),
     (metric::RECIPIENTS_ACCEPTED, Kind::Counter, Unit::Count, "Recipients of accepted messages."),
     (metric::REFUSALS, Kind::Counter, Unit::Count, "Refusals sent to clients, by reply code."),
@@ -59,6 +59,7 @@ const METRICS: [(&str, Kind, Unit, &str); 24] = [
     (metric::COMMIT_OPERATIONS, Kind::Histogram, Unit::Count, "Operations in one commit batch."),
     (metric::COMMIT_SECONDS, Kind::Histogram, Unit::Seconds, "One store write, synced or not."),
     (metric::STORE_ERRORS, Kind::Counter, Unit::Count, "Errors of the store; any is an alarm."),
+    (metric::DAMAGED_RECORDS, Kind::Counter, Unit::Count, "Records that could not be read; any is an alarm."),
     (metric::QUEUE_MESSAGES, Kind::Gauge, Unit::Count, "Messages in the queue."),
     (metric::QUEUE_DELIVERIES, Kind::Gauge, Unit::Count, "Deliveries (message and destination domain) not yet ended."),
     (metric::QUEUE_OLDEST_AGE, Kind::Gauge, Unit::Seconds, "Age of the oldest message."),

@@ -56,6 +56,11 @@ async fn serve(config: Config, config_path: &Path, log: &LogHandle) -> Result<()
     notify::ready("accepting mail");
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
     let ended = until_stopped(&instance, &mut signals, config_path, log).await;
+    if instance.queue().health().lost().is_some() {
+        notify::stopping("the queue cannot be written");
+        instance.cut().await;
+        return ended;
+    }
     notify::stopping("draining");
     tracing::info!("stopping: no new mail, deliveries in flight are ended");
     let stopping = Arc::clone(&instance).stop();

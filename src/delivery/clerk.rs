@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::dispatch::Input;
 use super::shared::Shared;
+use crate::events::metric;
 use crate::policy::{BounceClass, BounceType, Disposition, Fault, classify};
 use crate::queue::{
     self, DueEntry, DueJob, Intake, JobKey, LoadError, Next, Queue, RecipientState, Settlement, StoredBody,
@@ -64,6 +65,7 @@ pub(super) async fn load(
         Err(error) => format!("reading it failed: {error}"),
     };
     tracing::error!(message_id = %id, group = lease.key.group, %problem, "message is set aside as held");
+    metrics::counter!(metric::DAMAGED_RECORDS, "record" => "message").increment(1);
     let entry = DueEntry {
         domain: String::new(),
         expires_at_ms: 0,

@@ -16,8 +16,8 @@ use super::route::{NO_SUCH_DOMAIN_RULE, Route, RouteOutcome, no_such_domain_stat
 use super::shared::Shared;
 use super::worker::{Order, Worker};
 use crate::events::metric;
-use crate::queue::store::StoreError;
-use crate::queue::{DueJob, DuePage, Handoff, HeldJob, JobKey};
+use crate::queue::store::{StoreError, StoreErrorKind};
+use crate::queue::{DamagedDue, DueJob, DuePage, Handoff, HeldJob, JobKey};
 use crate::scheduler::core::Scheduler;
 use crate::scheduler::{
     Action, Command, ConnectionId, HostFeedback, Lease, RoutingFailure, RoutingFailureKind, Settings, Settled,
@@ -303,9 +303,7 @@ impl Run {
                 self.start_clerks();
             }
             Input::Paged(Ok(page)) => {
-                for damage in &page.damaged {
-                    tracing::error!(%damage, "an entry of the due index cannot be read; it is left alone");
-                }
+                self.hold_damaged(&page.damaged, actions);
                 self.scheduler.paged(page, now, actions);
             }
             Input::Paged(Err(error)) => {
@@ -369,6 +367,18 @@ impl Run {
         taken
     }
 
+    /// Jobs of which only the key can be read are set aside, so that they do not wait unseen for ever.
+    fn hold_damaged(&mut self, damaged: &[DamagedDue], actions: &mut Vec<Action>) {
+        for DamagedDue { due_at, key, reason } in damaged {
+            if self.scheduler.knows(*key) || !self.held_at_work.insert(*key) {
+                continue;
+            }
+            let (key, due_at) = (*key, Some(*due_at));
+            let lease = Lease { key, due_at, attempts: 0, ambiguous: false, unverified: false, payload: None };
+            actions.push(Action::Settle { lease, verdict: Verdict::Hold(format!("cannot be read: {reason}")) });
+        }
+    }
+
     fn resolved(&mut self, domain: &Domain, outcome: RouteOutcome, actions: &mut Vec<Action>) {
         let now = self.shared.clock.now();
         let failure = |kind, status, text, rule| RoutingFailure { kind, status, text, rule };
@@ -416,7 +426,9 @@ impl Run {
                 let (queue, inputs) = (self.shared.queue.clone(), self.inputs.clone());
                 tokio::spawn(async move {
                     let page = queue.reading(move |queue| queue.due(from, until, limit)).await;
-                    let page = page.unwrap_or_else(|error| Err(StoreError(format!("reading it failed: {error}"))));
+                    let page = page.unwrap_or_else(|error| {
+                        Err(StoreError::new(StoreErrorKind::Failed, format!("reading it failed: {error}")))
+                    });
                     let _ = inputs.send(Input::Paged(page)).await;
                 });
             }

@@ -132,16 +132,17 @@ pub struct EventLine {
 pub struct OutboxEvent {
     /// Its id.
     pub id: EventId,
-    /// Its text.
-    pub line: EventLine,
+    /// Its text. `None`: the record is damaged or missing, so no file can have it; the stream goes on behind it.
+    pub line: Option<EventLine>,
 }
 
 impl OutboxEvent {
-    /// Appends the whole line, id and line feed included, as it stands in the files.
+    /// Appends the whole line, id and line feed included, as it stands in the files; nothing for a damaged event.
     pub fn write_line(&self, out: &mut Vec<u8>) {
-        let id_at = usize::try_from(self.line.id_at).unwrap_or(usize::MAX);
-        let (head, tail) = self.line.json.split_at(id_at.min(self.line.json.len()));
-        out.reserve(self.line.json.len() + 24);
+        let Some(line) = &self.line else { return };
+        let id_at = usize::try_from(line.id_at).unwrap_or(usize::MAX);
+        let (head, tail) = line.json.split_at(id_at.min(line.json.len()));
+        out.reserve(line.json.len() + 24);
         out.extend_from_slice(head);
         write!(out, "{}", self.id.value()).expect("writing to a Vec does not fail");
         out.extend_from_slice(tail);
@@ -156,7 +157,8 @@ pub struct OutboxError(pub String);
 
 /// Where committed events wait until the files hold them. `queue` implements it. Blocking: for the writer's thread.
 pub trait Outbox: Send + Sync + 'static {
-    /// Events with ids from `from` on, in order and without gaps, at most `limit`, only those whose batch is synced.
+    /// Events with ids from `from` on, in order and without gaps, at most `limit`, only those whose batch is synced. One
+    /// whose record is damaged comes without its text.
     fn read(&self, from: EventId, limit: usize) -> Result<Vec<OutboxEvent>, OutboxError>;
 
     /// The id of the oldest event that is still kept, or the next id to be given where none is.

@@ -4,7 +4,8 @@
 //! Promises: transactions are applied in the order in which they were queued, each whole or not at all; event ids rise
 //! in that order; an event is published only after the batch that holds it is synced; what was written without a sync
 //! is synced at most [`LAZY_SYNC_AFTER`] later. A failed write fails the acceptances in it (451) and keeps all others
-//! for the next try: the outcome of a delivery is never dropped, for that would make a duplicate.
+//! for the next try: the outcome of a delivery is never dropped, for that would make a duplicate. Where the error is not
+//! a full disk, nobody knows what is on the disk now: [`Health::lost`] tells the daemon to end.
 //!
 //! [`Committer::step`] does one thing and never waits; [`Committer::run`] waits for it on a thread of its own, and
 //! `inline` on the runtime of a simulation.
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 
 use super::health::Health;
 use super::outbox::QueueOutbox;
-use super::store::{Change, Family, Key, Store, StoreError};
+use super::store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 use crate::events::{EventId, EventLine, OutboxEvent, metric};
 use crate::types::MessageId;
 
@@ -28,6 +29,10 @@ use crate::types::MessageId;
 pub(super) const LAZY_SYNC_AFTER: Duration = Duration::from_millis(100);
 /// Pause before a failed write is tried again.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// With so much room a write that fails for want of it should work again: RocksDB looks each 5 s, and sometimes gives up.
+const ROOM_BYTES: u64 = 256 << 20;
+/// After this time it has given up.
+const BASELESS_MAX: Duration = Duration::from_secs(12);
 /// Transactions in one batch: more would only delay the first ones.
 const BATCH_TRANSACTIONS_MAX: usize = 512;
 /// Octets in one batch before it is written: bounds the memory of the copy that RocksDB makes.
@@ -84,6 +89,8 @@ pub(super) struct Committer {
     /// Not droppable, not yet written: the store failed.
     backlog: Vec<Transaction>,
     unsynced_since: Option<Instant>,
+    /// Since when writes fail for want of room while there is room.
+    baseless_since: Option<Instant>,
 }
 
 /// How much is in the queue: kept in the meta family by the batches that change it.
@@ -113,7 +120,8 @@ impl Committer {
         size: Size,
     ) -> Self {
         let (ended, backlog) = (HashMap::new(), Vec::new());
-        Self { store, outbox, health, inbox, next_event, size, ended, backlog, unsynced_since: None }
+        let (unsynced_since, baseless_since) = (None, None);
+        Self { store, outbox, health, inbox, next_event, size, ended, backlog, unsynced_since, baseless_since }
     }
 
     /// Commits until all senders are gone and everything is written and synced. Blocks: for a thread of its own.
@@ -236,7 +244,7 @@ impl Committer {
             batch.changes.extend(transaction.changes.iter().cloned());
             for line in &transaction.events {
                 batch.changes.push(outbox_put(next_event, line));
-                batch.events.push(OutboxEvent { id: next_event, line: line.clone() });
+                batch.events.push(OutboxEvent { id: next_event, line: Some(line.clone()) });
                 next_event = next_event.next();
             }
             batch.size.messages += u64::from(transaction.accepts);
@@ -286,6 +294,7 @@ impl Committer {
 
     fn committed(&mut self, batch: Batch, started: Instant) {
         self.health.store_works();
+        self.baseless_since = None;
         self.size = batch.size;
         self.health.set_size(self.size);
         if let Some(last) = batch.events.last() {
@@ -304,8 +313,7 @@ impl Committer {
     }
 
     fn failed(&mut self, transactions: Vec<Transaction>, error: &StoreError) {
-        metrics::counter!(metric::STORE_ERRORS).increment(1);
-        self.health.store_failed(error);
+        self.note(error);
         // What the failed batch put into it was not written.
         self.ended.clear();
         for transaction in transactions {
@@ -332,11 +340,25 @@ impl Committer {
                 self.outbox.synced();
             }
             Err(error) => {
-                metrics::counter!(metric::STORE_ERRORS).increment(1);
-                self.health.store_failed(error);
+                self.note(error);
             }
         }
         result.is_ok()
+    }
+
+    /// A write or sync failed.
+    #[allow(clippy::disallowed_methods, reason = "measures the disk")]
+    fn note(&mut self, error: &StoreError) {
+        metrics::counter!(metric::STORE_ERRORS).increment(1);
+        self.health.store_failed(error);
+        let is_baseless = error.kind == StoreErrorKind::Full && self.health.free_bytes() >= ROOM_BYTES;
+        if !is_baseless {
+            self.baseless_since = None;
+        }
+        let is_stuck = is_baseless && self.baseless_since.get_or_insert_with(Instant::now).elapsed() >= BASELESS_MAX;
+        if error.kind != StoreErrorKind::Full || is_stuck {
+            self.health.store_lost(error);
+        }
     }
 }
 

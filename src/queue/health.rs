@@ -11,6 +11,7 @@ use crate::events::metric;
 #[derive(Default)]
 pub struct Health {
     store_failed: AtomicBool,
+    store_lost: AtomicBool,
     reason: Mutex<Option<String>>,
     messages: AtomicU64,
     jobs: AtomicU64,
@@ -34,6 +35,18 @@ impl Health {
             return None;
         }
         self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why this process must end: a write failed in a way that no later write can mend. Only a new process, which reads
+    /// what is on the disk, knows again what is safe. `None` while it may go on.
+    pub fn lost(&self) -> Option<String> {
+        self.store_lost.load(Ordering::Acquire).then(|| {
+            let reason = self.failure().unwrap_or_default();
+            format!(
+                "the queue could not be written ({reason}); what is on the disk is known only after a new start: \
+                 nothing that was answered 250 is lost, what was being delivered is tried again and marked ambiguous"
+            )
+        })
     }
 
     /// Messages in the queue.
@@ -81,7 +94,16 @@ impl Health {
         }
     }
 
+    pub(super) fn store_lost(&self, error: &StoreError) {
+        if !self.store_lost.swap(true, Ordering::AcqRel) {
+            tracing::error!(%error, "a write to the queue failed; the daemon must end, and reads what is there when it starts again");
+        }
+    }
+
     pub(super) fn store_works(&self) {
+        if self.store_lost.load(Ordering::Acquire) {
+            return;
+        }
         if self.store_failed.load(Ordering::Relaxed) && self.store_failed.swap(false, Ordering::AcqRel) {
             tracing::warn!("the queue can be written again");
             metrics::gauge!(metric::HEALTHY).set(1.0);

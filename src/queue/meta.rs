@@ -8,6 +8,8 @@ pub(super) const MESSAGES: &str = "messages";
 pub(super) const JOBS: &str = "jobs";
 /// The last event that every file holds.
 pub(super) const EVENTS_CONSUMED: &str = "events_consumed";
+/// No event up to this one gets its id again: set by `queue recover`, where the outbox may have lost its end.
+pub(super) const EVENTS_FLOOR: &str = "events_floor";
 /// Time of the first start after the last unclean stop.
 pub(super) const UNCLEAN_SINCE: &str = "unclean_since";
 /// Time of the last clean stop; absent while running and after a crash.

@@ -13,12 +13,15 @@ mod meta;
 pub mod model;
 mod open;
 pub mod outbox;
+pub mod recover;
 pub mod rocks;
+mod salvage;
 pub mod store;
 pub mod stored;
 #[cfg(test)]
 mod tests;
 mod transition;
+mod wal;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,17 +32,19 @@ use queue_format as format;
 use rand::{RngExt, rngs::SmallRng};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
+use crate::events::metric;
 use crate::net::BoxFuture;
 use crate::types::{Clock, MessageId, Timestamp};
 use committer::{Completion, Transaction};
 use health::Health;
 use outbox::QueueOutbox;
-use store::{Change, Family, Key, Store, StoreError};
+use store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 
 pub use committer::EndGroup;
 pub use inline::{InlineCommitter, tell};
 pub use intake::{AcceptError, Intake, NewBody, NewMessage};
 pub use open::{OpenError, Opened, random_seed};
+pub use salvage::{HeldGroup, LostMessage, Salvaged};
 pub use stored::{DueEntry, DueJob, JobKey, RecipientOutcome, RecipientState, StoredBody, StoredMessage};
 pub use transition::{HeldJob, Next, Settlement};
 
@@ -80,10 +85,19 @@ pub struct Handoff {
 pub enum LoadError {
     /// The store does not answer: try again later.
     #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A record is damaged: set the message aside and name it.
+    Store(StoreError),
+    /// A record, or the table file that holds it, is damaged: set the message aside and name it.
     #[error("{0}")]
     Damaged(String),
+}
+
+impl From<StoreError> for LoadError {
+    fn from(error: StoreError) -> Self {
+        match error.kind {
+            StoreErrorKind::Damaged => LoadError::Damaged(error.to_string()),
+            StoreErrorKind::Full | StoreErrorKind::Failed => LoadError::Store(error),
+        }
+    }
 }
 
 /// Handle of the queue; cheap to clone. The committer's thread ends when the last handle is gone.
@@ -175,29 +189,46 @@ impl Queue {
         Ok(record.slice_ref(body))
     }
 
-    /// Up to `limit` jobs with due keys from `from` on to before `until`, in order. Damaged entries are returned as errors
-    /// beside them. Blocks.
+    /// Up to `limit` jobs with due keys from `from` on to before `until`, in order. A damaged entry is made again from the
+    /// records of its message; where these cannot be read either, it is in [`DuePage::damaged`]. Blocks.
     pub fn due(&self, from: DueKey, until: DueKey, limit: usize) -> Result<DuePage, StoreError> {
         let records = self.0.store.scan(Family::Due, &from.0, &until.0, limit)?;
         let complete = records.len() < limit;
         let mut page = DuePage { jobs: Vec::with_capacity(records.len()), next: None, damaged: Vec::new() };
         for (key, value) in records {
             let Some((due_at_ms, id, group)) = format::parse_due_key(&key) else {
-                page.damaged.push("a due key is malformed".to_owned());
+                tracing::error!(?key, "a due key is malformed; the entry is left alone");
                 continue;
             };
             let key = JobKey { id: MessageId::from_bytes(id), group };
             let due_at = Timestamp::from_millis(due_at_ms);
             page.next = Some(DueKey::after(due_at, key));
-            match DueEntry::decode(&value) {
+            match self.due_entry(key, &value) {
                 Ok(entry) => page.jobs.push(DueJob { due_at, key, entry }),
-                Err(error) => page.damaged.push(format!("due entry of message {}: {error}", key.id)),
+                Err(reason) => page.damaged.push(DamagedDue { due_at, key, reason }),
             }
         }
         if complete {
             page.next = None;
         }
         Ok(page)
+    }
+
+    /// The entry of a job, made again where its record is damaged: the message and its recipient states hold all of it.
+    fn due_entry(&self, key: JobKey, value: &[u8]) -> Result<DueEntry, String> {
+        let damage = match DueEntry::decode(value) {
+            Ok(entry) => return Ok(entry),
+            Err(damage) => damage,
+        };
+        metrics::counter!(metric::DAMAGED_RECORDS, "record" => "due").increment(1);
+        let (id, group) = (key.id, key.group);
+        let message = self.load(id).map_err(|error| format!("its due entry ({damage}), and {error}"))?;
+        let message = message.ok_or_else(|| format!("its due entry ({damage}), and there is no such message"))?;
+        if usize::from(group) >= message.domains.len() {
+            return Err(format!("its due entry ({damage}), and it has no destination {group}"));
+        }
+        tracing::error!(message_id = %id, group, %damage, "a due entry is damaged; made again from the message's record");
+        Ok(message.due_entry(group, message.attempts(group)))
     }
 
     /// Up to `limit` held jobs from `from` on. Blocks.
@@ -213,7 +244,7 @@ impl Queue {
     /// The due entry of a job, if it is due at that time. Blocks.
     pub fn due_of(&self, due_at: Timestamp, key: JobKey) -> Result<Option<DueJob>, StoreError> {
         let Some(value) = self.0.store.get(Family::Due, &DueKey::of(due_at, key).0)? else { return Ok(None) };
-        let entry = DueEntry::decode(&value).map_err(|error| StoreError(error.to_string()))?;
+        let entry = self.due_entry(key, &value).map_err(|error| StoreError::new(StoreErrorKind::Damaged, error))?;
         Ok(Some(DueJob { due_at, key, entry }))
     }
 
@@ -344,8 +375,19 @@ pub struct DuePage {
     pub jobs: Vec<DueJob>,
     /// Where to go on; `None` where the range is exhausted.
     pub next: Option<DueKey>,
-    /// Entries that could not be read, in words.
-    pub damaged: Vec<String>,
+    /// Jobs whose entry cannot be read, and not be made again either.
+    pub damaged: Vec<DamagedDue>,
+}
+
+/// A job that is due and of which nothing but its key can be read: to be held.
+#[derive(Clone, Debug)]
+pub struct DamagedDue {
+    /// The time in its due key.
+    pub due_at: Timestamp,
+    /// Which job.
+    pub key: JobKey,
+    /// What cannot be read.
+    pub reason: String,
 }
 
 impl Intake for Queue {

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::store::{Change, Family, Record, Store, StoreError};
+use super::store::{Change, Family, Record, Store, StoreError, StoreErrorKind};
 
 type Place = (Family, Vec<u8>);
 type Map = BTreeMap<Place, Bytes>;
@@ -20,6 +20,7 @@ struct State {
     unsynced: Vec<Vec<(Place, Option<Bytes>)>>,
     syncs: u64,
     fail_writes: bool,
+    aside: BTreeMap<String, Bytes>,
 }
 
 impl State {
@@ -76,6 +77,11 @@ impl ModelStore {
         self.state().fail_writes = failing;
     }
 
+    /// What [`Store::set_aside`] kept.
+    pub fn aside(&self) -> BTreeMap<String, Bytes> {
+        self.state().aside.clone()
+    }
+
     /// How many synced writes there were.
     pub fn syncs(&self) -> u64 {
         self.state().syncs
@@ -97,7 +103,7 @@ impl Store for ModelStore {
     fn write(&self, changes: &[Change], sync: bool) -> Result<(), StoreError> {
         let mut state = self.state();
         if state.fail_writes {
-            return Err(StoreError("the model disk was told to fail".to_owned()));
+            return Err(StoreError::new(StoreErrorKind::Full, "the model disk was told to fail"));
         }
         let mut undo = Vec::with_capacity(changes.len());
         for change in changes {
@@ -150,6 +156,11 @@ impl Store for ModelStore {
         let upper = Bound::Included((family, vec![0xff; 64]));
         let mut range = state.now.range((Bound::Included((family, Vec::new())), upper));
         Ok(range.next_back().map(|((_, key), value)| (key.clone(), value.clone())))
+    }
+
+    fn set_aside(&self, name: &str, bytes: &[u8]) -> Result<String, StoreError> {
+        self.state().aside.insert(name.to_owned(), Bytes::copy_from_slice(bytes));
+        Ok(name.to_owned())
     }
 }
 

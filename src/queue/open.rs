@@ -40,7 +40,9 @@ pub enum OpenError {
         supported: u32,
     },
     /// A position or counter cannot be read.
-    #[error("meta record {name:?} is damaged: {reason}")]
+    #[error(
+        "meta record {name:?} is damaged: {reason}. `posthaste queue recover` makes a new queue of what can be read"
+    )]
     Meta {
         /// Which.
         name: &'static str,
@@ -116,12 +118,13 @@ fn prepare(
         jobs: read_meta(&*store, meta::JOBS)?.unwrap_or(0),
     };
     let consumed = EventId::new(read_meta(&*store, meta::EVENTS_CONSUMED)?.unwrap_or(0));
-    let last = last_event(&*store)?.max(consumed);
+    let floor = EventId::new(read_meta(&*store, meta::EVENTS_FLOOR)?.unwrap_or(0));
+    let last = last_event(&*store)?.max(consumed).max(floor);
     let clean = fresh || read_meta(&*store, meta::CLEAN_STOP)?.is_some();
     let unclean_since = unclean_since(&*store, clean, clock.now())?;
     let swept_parts = sweep_parts(&*store)?;
-    let outbox = Arc::new(QueueOutbox::new(Arc::clone(&store), last, consumed));
     let health = Arc::new(Health::new(size));
+    let outbox = Arc::new(QueueOutbox::new(Arc::clone(&store), Arc::clone(&health), last, consumed));
     let (transactions, inbox) = crossbeam::channel::bounded(TRANSACTIONS_MAX);
     let (handoffs, handoff_receiver) = mpsc::channel(HANDOFFS_MAX);
     let committer =

@@ -2,18 +2,22 @@
 //!
 //! Tuned for a queue: a body lives in the WAL and the memtable, and where it is delivered within seconds, put and delete
 //! meet in the memtable and nothing is ever flushed. The WAL has an upper bound, since an unbounded one made a reopen
-//! take 8 s. A torn WAL tail is normal after a power cut; corruption before the tail refuses to open, with RocksDB's
-//! own words, which name file and offset.
+//! take 8 s. Files are never written through memory maps: a sync covers all that was written.
+//!
+//! A torn WAL tail is normal after a power cut and is dropped: it was never synced. Corruption before the tail, a missing
+//! or damaged table file or manifest refuse to open; the error names file and offset and says what to do. Table files
+//! are read through at the start, up to [`VERIFY_BYTES_MAX`]; beyond, a damaged block is found when it is read.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction,
-    IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+    ErrorKind, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions, properties,
 };
 
-use super::store::{Change, Family, Record, Store, StoreError};
+use super::store::{Change, Family, Record, Store, StoreError, StoreErrorKind};
+use super::wal;
 
 /// Deletions among this many consecutive keys make a file worth compacting.
 const DELETION_WINDOW: usize = 8_192;
@@ -26,6 +30,23 @@ const MEMTABLES_MAX: i32 = 3;
 const SMALL_MEMTABLE_BYTES: usize = 16 << 20;
 /// Open table files; beyond, the least used is closed and opened again when needed.
 const OPEN_FILES_MAX: i32 = 1_000;
+
+/// Octets of table files that are read through at the start. Beyond: the families whose damage would stop or mislead
+/// everything are read first, the rest is checked when it is read, and a message with a damaged block is set aside.
+const VERIFY_BYTES_MAX: u64 = 512 << 20;
+/// In the order in which they are read through.
+const VERIFY_ORDER: [Family; 8] = [
+    Family::Meta,
+    Family::Due,
+    Family::Hold,
+    Family::Outbox,
+    Family::Recipient,
+    Family::Message,
+    Family::Body,
+    Family::BodyPart,
+];
+/// Where damaged records are kept, within the directory of the database, which ignores it.
+const ASIDE: &str = "damaged";
 
 /// What an administrator can set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,22 +68,95 @@ impl Default for RocksSettings {
 /// See the module.
 pub struct RocksStore {
     db: DB,
+    directory: PathBuf,
+}
+
+/// How a database that may be damaged is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Care {
+    /// Anything wrong but a torn tail refuses to open.
+    Strict,
+    /// What can be opened is opened, and what can be read can be read: for a copy that is salvaged.
+    Salvage,
 }
 
 impl RocksStore {
-    /// Opens or creates the database in `directory`. Fails where another process has it open, where the WAL is corrupt
-    /// before its tail, and on any I/O error.
+    /// Opens or creates the database in `directory`. Fails where another process has it open, where it is damaged, and on
+    /// any I/O error.
     pub fn open(directory: &Path, settings: &RocksSettings) -> Result<Self, StoreError> {
+        // RocksDB would make a new, empty database here, and take the files of the old one for garbage.
+        if !directory.join("CURRENT").exists() && holds_data(directory) {
+            return Err(damaged(directory, "the file CURRENT, which names the manifest, is missing"));
+        }
+        // RocksDB takes some damage for the end of a log, and would go on without what follows.
+        let damages = wal::damages(directory);
+        if !damages.is_empty() {
+            return Err(damaged(directory, &damages.join("; ")));
+        }
+        let opened = Self::open_with(directory, settings, Care::Strict).and_then(|store| {
+            store.verify(VERIFY_BYTES_MAX)?;
+            Ok(store)
+        });
+        opened.map_err(|error| explain(directory, &error))
+    }
+
+    /// Opens a damaged database as far as it goes. It is changed by that: for copies only.
+    pub fn salvage(directory: &Path, settings: &RocksSettings) -> Result<Self, StoreError> {
+        Self::open_with(directory, settings, Care::Salvage)
+    }
+
+    /// Makes a new manifest from the table files and logs that can be read; those that cannot go to `lost`. Families of
+    /// which no table file is left are not in it. For copies only.
+    pub fn rebuild(directory: &Path, settings: &RocksSettings) -> Result<(), StoreError> {
+        DB::repair(&database_options(settings, Care::Salvage), directory).map_err(store_error)
+    }
+
+    /// The families that a database has.
+    pub fn families(directory: &Path, settings: &RocksSettings) -> Result<Vec<String>, StoreError> {
+        DB::list_cf(&database_options(settings, Care::Salvage), directory).map_err(store_error)
+    }
+
+    fn open_with(directory: &Path, settings: &RocksSettings, care: Care) -> Result<Self, StoreError> {
         let cache = Cache::new_lru_cache(settings.block_cache_bytes);
         let families = Family::ALL
             .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, settings, &cache)));
-        let db = DB::open_cf_descriptors(&database_options(settings), directory, families)
-            .map_err(|error| StoreError(format!("cannot open the queue in {}: {error}", directory.display())))?;
-        Ok(Self { db })
+        let options = database_options(settings, care);
+        let db = DB::open_cf_descriptors(&options, directory, families).map_err(store_error)?;
+        Ok(Self { db, directory: directory.to_owned() })
+    }
+
+    /// Reads table files through, up to so many octets, so that their checksums are compared.
+    pub(super) fn verify(&self, bytes_max: u64) -> Result<(), StoreError> {
+        let mut left_bytes = bytes_max;
+        for family in VERIFY_ORDER {
+            let handle = self.family(family)?;
+            let size = self.db.property_int_value_cf(handle, properties::TOTAL_SST_FILES_SIZE);
+            let Some(size_bytes) = size.map_err(store_error)?.filter(|size_bytes| *size_bytes <= left_bytes) else {
+                return Ok(());
+            };
+            left_bytes -= size_bytes;
+            if size_bytes > 0 {
+                self.read_through(handle)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_through(&self, family: &ColumnFamily) -> Result<(), StoreError> {
+        let mut options = ReadOptions::default();
+        options.set_verify_checksums(true);
+        options.fill_cache(false);
+        let mut records = self.db.raw_iterator_cf_opt(family, options);
+        records.seek_to_first();
+        while records.valid() {
+            records.next();
+        }
+        records.status().map_err(store_error)
     }
 
     fn family(&self, family: Family) -> Result<&ColumnFamily, StoreError> {
-        self.db.cf_handle(family.name()).ok_or_else(|| StoreError(format!("column family {} is gone", family.name())))
+        let gone = || StoreError::new(StoreErrorKind::Damaged, format!("column family {} is gone", family.name()));
+        self.db.cf_handle(family.name()).ok_or_else(gone)
     }
 
     fn to_batch(&self, changes: &[Change]) -> Result<WriteBatch, StoreError> {
@@ -85,11 +179,17 @@ impl RocksStore {
     }
 }
 
-fn database_options(settings: &RocksSettings) -> Options {
+fn database_options(settings: &RocksSettings, care: Care) -> Options {
     let mut options = Options::default();
-    options.create_if_missing(true);
+    options.create_if_missing(care == Care::Strict);
     options.create_missing_column_families(true);
-    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_wal_recovery_mode(match care {
+        Care::Strict => DBRecoveryMode::TolerateCorruptedTailRecords,
+        Care::Salvage => DBRecoveryMode::SkipAnyCorruptedRecord,
+    });
+    options.set_paranoid_checks(care == Care::Strict);
+    // A closed log that is missing or too short at the next start is noticed.
+    options.set_track_and_verify_wals_in_manifest(care == Care::Strict);
     options.set_max_total_wal_size(settings.wal_bytes_max);
     options.set_max_open_files(OPEN_FILES_MAX);
     options.set_max_background_jobs(2);
@@ -121,7 +221,44 @@ fn family_options(family: Family, settings: &RocksSettings, cache: &Cache) -> Op
 }
 
 fn store_error(error: rocksdb::Error) -> StoreError {
-    StoreError(error.into_string())
+    let kind = match error.kind() {
+        ErrorKind::Corruption => StoreErrorKind::Damaged,
+        // A sync that fails, for whatever reason, leaves pages that nobody will write again.
+        ErrorKind::IOError if error.as_ref().contains("sync: ") => StoreErrorKind::Failed,
+        ErrorKind::IOError if error.as_ref().contains("No space left on device") => StoreErrorKind::Full,
+        _ => StoreErrorKind::Failed,
+    };
+    StoreError::new(kind, error.into_string())
+}
+
+/// Whether a directory has files of a database that hold data.
+fn holds_data(directory: &Path) -> bool {
+    let names = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names
+        .map(|name| name.to_string_lossy().into_owned())
+        .any(|name| [".sst", ".log"].iter().any(|end| name.ends_with(end)) || name.starts_with("MANIFEST-"))
+}
+
+/// Why the database does not open, and what to do.
+fn explain(directory: &Path, error: &StoreError) -> StoreError {
+    let shown = directory.display();
+    let text = error.to_string();
+    let is_missing = text.contains("No such file");
+    if error.kind != StoreErrorKind::Damaged && !is_missing {
+        let hint = if text.contains("LOCK") { "; is another posthaste running on it?" } else { "" };
+        return StoreError::new(error.kind, format!("cannot open the queue in {shown}: {text}{hint}"));
+    }
+    damaged(directory, &text)
+}
+
+fn damaged(directory: &Path, what: &str) -> StoreError {
+    let text = format!(
+        "the queue in {} is damaged: {what}. Nothing is delivered from it as it is. Look at the disk first; then \
+         `posthaste queue recover` puts the damaged queue aside, makes a new one of all that can be read, and lists what \
+         is lost",
+        directory.display()
+    );
+    StoreError::new(StoreErrorKind::Damaged, text)
 }
 
 impl Store for RocksStore {
@@ -152,5 +289,17 @@ impl Store for RocksStore {
         let mut records = self.db.iterator_cf(self.family(family)?, IteratorMode::End);
         let last = records.next().transpose().map_err(store_error)?;
         Ok(last.map(|(key, value)| (key.into(), Bytes::from(value))))
+    }
+
+    fn set_aside(&self, name: &str, bytes: &[u8]) -> Result<String, StoreError> {
+        let directory = self.directory.join(ASIDE);
+        let path = directory.join(name);
+        let failed = |error: std::io::Error| StoreError::new(StoreErrorKind::Failed, error.to_string());
+        match std::fs::create_dir(&directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(error)),
+            _ => {}
+        }
+        std::fs::write(&path, bytes).map_err(failed)?;
+        Ok(path.display().to_string())
     }
 }

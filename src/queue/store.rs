@@ -123,10 +123,33 @@ pub enum Change {
     },
 }
 
-/// Why the store did not do as asked. There is no way on from here but to stop and say so: the daemon turns unhealthy.
+/// Why the store did not do as asked, in its own words.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("store: {0}")]
-pub struct StoreError(pub String);
+#[error("store: {text}")]
+pub struct StoreError {
+    /// What to do about it.
+    pub kind: StoreErrorKind,
+    text: String,
+}
+
+/// Kinds of store errors, one for each reaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreErrorKind {
+    /// No room on the disk. A write is tried again until there is.
+    Full,
+    /// What is on disk is not what was written there. Read: the record is set aside. Written or opened: as `Failed`.
+    Damaged,
+    /// The disk failed. Read: tried again later. Written: nobody knows what is on the disk now, and a later sync that
+    /// succeeds proves nothing; the process must end, and the next one reads what is there.
+    Failed,
+}
+
+impl StoreError {
+    /// An error of this kind.
+    pub fn new(kind: StoreErrorKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
+    }
+}
 
 /// A record as read: key and value.
 pub type Record = (Vec<u8>, Bytes);
@@ -147,4 +170,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// The record with the greatest key.
     fn last(&self, family: Family) -> Result<Option<Record>, StoreError>;
+
+    /// Keeps the octets of a damaged record for the operator, under a name of ours; says where they are.
+    fn set_aside(&self, name: &str, bytes: &[u8]) -> Result<String, StoreError>;
 }

@@ -90,6 +90,12 @@ impl StoredMessage {
         if next_attempt_ms == 0 { self.accepted_at } else { Timestamp::from_millis(next_attempt_ms) }
     }
 
+    /// Attempts so far of a group that waits.
+    pub fn attempts(&self, group: u16) -> u32 {
+        let states = self.pending(group).filter_map(|index| self.states.get(index)?.as_ref());
+        states.map(|state| state.attempts).max().unwrap_or(0)
+    }
+
     /// Whether any recipient has a state record.
     pub fn has_states(&self) -> bool {
         self.states.iter().any(Option::is_some)

@@ -10,7 +10,7 @@ use super::committer::{EndGroup, Transaction};
 use super::store::{Change, Family, Key, Store, StoreError};
 use super::stored::{DueEntry, JobKey, RecipientState, StoredBody, StoredMessage};
 use super::{Handoff, NewBody, NewMessage};
-use crate::events::EventLine;
+use crate::events::{EventLine, metric};
 use crate::types::{MessageId, Timestamp};
 
 /// What became of a job, to be committed.
@@ -162,6 +162,26 @@ fn hold_key(key: JobKey) -> Key {
     Key::new(&format::hold_key(key.id.as_bytes(), key.group))
 }
 
+/// Of a damaged entry its key is left, which is enough to release or cancel the job.
+fn damaged_hold(key: JobKey, error: &format::FormatError) -> HeldJob {
+    tracing::error!(message_id = %key.id, group = key.group, %error, "a hold entry is damaged; the job stays held");
+    metrics::counter!(metric::DAMAGED_RECORDS, "record" => "hold").increment(1);
+    HeldJob {
+        key,
+        due_at: key.id.accepted_at(),
+        held_at: key.id.accepted_at(),
+        reason: format!("the record of this hold is damaged: {error}"),
+        entry: DueEntry {
+            domain: String::new(),
+            expires_at_ms: 0,
+            attempts: 0,
+            pool: String::new(),
+            tenant: String::new(),
+            priority: 0,
+        },
+    }
+}
+
 /// Up to `limit` held jobs from `from` on; a damaged entry is shown with its damage as the reason.
 pub(super) fn held(store: &dyn Store, from: Option<JobKey>, limit: usize) -> Result<Vec<HeldJob>, StoreError> {
     let from = from.map_or_else(Vec::new, |key| hold_key(key).as_ref().to_vec());
@@ -181,9 +201,7 @@ pub(super) fn held(store: &dyn Store, from: Option<JobKey>, limit: usize) -> Res
                 reason: entry.reason,
                 entry: entry.due,
             }),
-            Err(error) => {
-                tracing::error!(message_id = %key.id, group, %error, "hold entry is damaged; it is left alone")
-            }
+            Err(error) => jobs.push(damaged_hold(key, &error)),
         }
     }
     Ok(jobs)

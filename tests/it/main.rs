@@ -2,6 +2,13 @@
 
 #[cfg(test)]
 mod backlog;
+#[cfg(test)]
+mod crash_points;
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
+mod disk_faults;
+#[cfg(test)]
 mod dns;
 #[cfg(test)]
 mod docs;

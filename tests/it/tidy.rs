@@ -97,6 +97,7 @@ const CRATES: &[(&str, Where)] = &[
     ("rustls-pki-types", Where::In(&["src/net/", "src/reception/", "src/simulator/"])),
     ("webpki-roots", Where::In(&["src/net/"])),
     ("rocksdb", Where::In(&["src/queue/"])),
+    ("crc32c", Where::In(&["src/queue/"])),
     ("governor", Where::In(&["src/reception/", "src/admission/", "src/daemon/"])),
     ("crossbeam", Where::In(&["src/queue/", "src/events/", "src/daemon/"])),
     ("metrics", Where::Impure),

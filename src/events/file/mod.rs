@@ -30,3 +30,19 @@ pub(crate) use name::SinkName;
 pub(crate) use scan::line_id;
 pub(crate) use sink::Sink;
 pub use storage::{DirStorage, FileKey, FileStat, Storage, StorageFile};
+
+use super::EventId;
+
+/// The newest event that any event file in a directory ends with; [`EventId::NONE`] where there is none.
+pub fn newest_event(directory: &std::path::Path) -> std::io::Result<EventId> {
+    let storage = DirStorage::read_only(directory);
+    let mut newest = EventId::NONE;
+    if !directory.is_dir() {
+        return Ok(newest);
+    }
+    for name in storage.list()?.iter().filter(|name| name.ends_with(".jsonl")) {
+        let Some(file) = storage.open(name)? else { continue };
+        newest = newest.max(line_id(&scan::tail(&*file)?.line).unwrap_or(EventId::NONE));
+    }
+    Ok(newest)
+}

@@ -356,6 +356,7 @@ struct OutboxState {
     consumed: u64,
     woken: bool,
     broken: bool,
+    damaged: std::collections::BTreeSet<u64>,
 }
 
 impl ModelOutbox {
@@ -376,6 +377,11 @@ impl ModelOutbox {
         state.consumed = state.consumed.min(through);
     }
 
+    /// The record of this event can no longer be read.
+    pub fn damage(&self, id: u64) {
+        lock(&self.state).damaged.insert(id);
+    }
+
     /// From now on it does not answer.
     pub fn break_down(&self) {
         lock(&self.state).broken = true;
@@ -390,8 +396,10 @@ impl Outbox for ModelOutbox {
             return Err(OutboxError("broken".to_owned()));
         }
         assert!(from.value() > state.consumed, "{from:?} was consumed");
-        let events =
-            state.lines.iter().zip(1..).map(|(line, id)| OutboxEvent { id: EventId::new(id), line: line.clone() });
+        let events = state.lines.iter().zip(1..).map(|(line, id)| OutboxEvent {
+            id: EventId::new(id),
+            line: (!state.damaged.contains(&id)).then(|| line.clone()),
+        });
         Ok(events.skip_while(|event| event.id < from).take(limit).collect())
     }
 

@@ -234,10 +234,14 @@ impl Recovery<'_> {
             let events = self.outbox.read(from, COMPARE_EVENTS_MAX)?;
             let Some(last) = events.last() else { return Ok(None) };
             from = last.id.next();
-            if let Some(event) = events.iter().find(|event| self.settings.takes(event.line.kind)) {
+            if let Some(event) = events.iter().find(|event| self.takes(event)) {
                 return Ok(Some((event.id, line_of(event))));
             }
         }
+    }
+
+    fn takes(&self, event: &OutboxEvent) -> bool {
+        event.line.as_ref().is_some_and(|line| self.settings.takes(line.kind))
     }
 
     /// Whether the outbox holds this event with this text.
@@ -286,8 +290,11 @@ fn line_of(event: &OutboxEvent) -> Vec<u8> {
     line
 }
 
-/// Compares without the line feed.
+/// Compares without the line feed. Of an event whose record is damaged, a whole line is the only copy, and is believed.
 fn is_line_of(event: &OutboxEvent, line: &[u8]) -> bool {
+    if event.line.is_none() {
+        return serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok();
+    }
     line_of(event).strip_suffix(b"\n") == Some(line)
 }
 

@@ -185,7 +185,7 @@ impl Sink {
             if event.id != self.taken.next() {
                 break;
             }
-            if self.settings.takes(event.line.kind) {
+            if event.line.as_ref().is_some_and(|line| self.settings.takes(line.kind)) {
                 self.make_room(now)?;
                 if self.offset == 0 && self.batch.bytes.is_empty() {
                     self.first = Some(event.id);
@@ -417,7 +417,8 @@ impl Sink {
 impl Batch {
     fn push(&mut self, event: &OutboxEvent) {
         event.write_line(&mut self.bytes);
-        if let Some(count) = self.counts.get_mut(event.line.kind as usize) {
+        let kind = event.line.as_ref().map(|line| line.kind as usize);
+        if let Some(count) = kind.and_then(|kind| self.counts.get_mut(kind)) {
             *count += 1;
         }
     }

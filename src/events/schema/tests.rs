@@ -35,7 +35,7 @@ fn forbid_unknown(schema: &mut Value) {
 /// The line with id 7, parsed and validated.
 fn parsed(line: &EventLine) -> Value {
     let mut text = Vec::new();
-    OutboxEvent { id: EventId::new(7), line: line.clone() }.write_line(&mut text);
+    OutboxEvent { id: EventId::new(7), line: Some(line.clone()) }.write_line(&mut text);
     assert_eq!(text.pop(), Some(b'\n'));
     assert_eq!(crate::events::file::line_id(&text), Some(EventId::new(7)));
     let text = String::from_utf8(text).unwrap();

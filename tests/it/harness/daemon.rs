@@ -1,6 +1,6 @@
 //! The daemon under test: a process, its log, its signals, its admin socket.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
@@ -43,17 +43,27 @@ struct Log {
 impl Daemon {
     /// Starts it and waits until it is ready.
     pub(crate) fn start(dir: &Path, config: ConfigText) -> Self {
-        Self::start_under(dir, config, &[])
+        Self::start_under::<&str>(dir, config, &[])
     }
 
     /// The same below another program, which must become the daemon without another process id (such as `strace -D`).
-    pub(crate) fn start_under(dir: &Path, config: ConfigText, wrapper: &[&str]) -> Self {
+    pub(crate) fn start_under<W: AsRef<OsStr>>(dir: &Path, config: ConfigText, wrapper: &[W]) -> Self {
+        let daemon = Self::launch(dir, config, wrapper);
+        daemon.wait_ready();
+        daemon
+    }
+
+    /// The same without waiting for anything.
+    pub(crate) fn launch<W: AsRef<OsStr>>(dir: &Path, config: ConfigText, wrapper: &[W]) -> Self {
         let wrapper: Vec<OsString> = wrapper.iter().map(OsString::from).collect();
         write_config(dir, &config);
         let process = Process::start(dir, &wrapper);
-        let daemon = Self { dir: dir.to_owned(), config, wrapper, process };
-        daemon.wait_log_from(0, ": ready version=");
-        daemon
+        Self { dir: dir.to_owned(), config, wrapper, process }
+    }
+
+    /// Waits until it is ready.
+    pub(crate) fn wait_ready(&self) {
+        self.wait_log_from(0, ": ready version=");
     }
 
     /// Where the first listener listens.
@@ -103,9 +113,27 @@ impl Daemon {
 
     /// Starts it again after [`Daemon::kill`] or [`Daemon::stop`], with the config as it is now.
     pub(crate) fn start_again(&mut self) {
+        self.launch_again();
+        self.wait_ready();
+    }
+
+    /// The same without waiting for anything.
+    pub(crate) fn launch_again(&mut self) {
         assert!(self.has_exited(), "still running");
         self.process = Process::start(&self.dir, &self.wrapper);
-        self.wait_log_from(0, ": ready version=");
+    }
+
+    /// Runs `queue recover` on the data of this daemon, which must not run; its exit code and answer.
+    pub(crate) fn recover(&self) -> (i32, Value) {
+        let output = Command::new(env!("CARGO_BIN_EXE_posthaste"))
+            .args(["queue", "recover", "--json", "--config"])
+            .arg(self.config_path())
+            .output()
+            .unwrap();
+        let answer = serde_json::from_slice(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let answer = answer.unwrap_or_else(|error| panic!("{error}: {}: {errors}", output.status));
+        (output.status.code().unwrap(), answer)
     }
 
     /// An orderly stop and a new start.

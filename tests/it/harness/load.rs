@@ -32,12 +32,17 @@ pub(crate) struct Load {
 impl Load {
     /// Each message goes to one recipient in each of `domains`.
     pub(crate) fn start(address: SocketAddr, clients: usize, domains: &[&str]) -> Self {
+        Self::start_sized(address, clients, domains, 0)
+    }
+
+    /// With bodies of about this many octets more.
+    pub(crate) fn start_sized(address: SocketAddr, clients: usize, domains: &[&str], body_bytes: usize) -> Self {
         let (sent, stops) = (Watched::new(Sent::default()), Arc::new(AtomicBool::new(false)));
         let domains: Vec<String> = domains.iter().map(|&domain| domain.to_owned()).collect();
         let one = |_| {
             let (sent, stops, domains) = (sent.clone(), Arc::clone(&stops), domains.clone());
             thread::spawn(move || {
-                if let Err(error) = send(address, &domains, &sent, &stops) {
+                if let Err(error) = send(address, &domains, body_bytes, &sent, &stops) {
                     sent.change(|sent| sent.errors.push(error.to_string()));
                 }
             })
@@ -72,14 +77,23 @@ impl Load {
     }
 }
 
-fn send(address: SocketAddr, domains: &[String], sent: &Watched<Sent>, stops: &AtomicBool) -> std::io::Result<()> {
+fn send(
+    address: SocketAddr,
+    domains: &[String],
+    body_bytes: usize,
+    sent: &Watched<Sent>,
+    stops: &AtomicBool,
+) -> std::io::Result<()> {
+    // Nothing that compresses well.
+    let line = |_| format!("{:076x}\r\n", rand::random::<u128>());
+    let body: String = (0..body_bytes / 78).map(line).collect();
     let mut client = Client::try_hello(address)?;
     while !stops.load(Ordering::Relaxed) {
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let subject = format!("load {number}");
         let to: Vec<String> = domains.iter().map(|domain| format!("user{number}@{domain}")).collect();
         let to: Vec<&str> = to.iter().map(String::as_str).collect();
-        let id = client.try_send("app@sender.example", &to, &simple(&subject))?;
+        let id = client.try_send("app@sender.example", &to, &(simple(&subject) + &body))?;
         sent.change(|sent| sent.accepted.insert(id, subject));
     }
     Ok(())

@@ -7,6 +7,7 @@
 //! | [`Dns`] | an authoritative server whose data and failures change while it runs |
 //! | [`Daemon`] | the process under test, its log, its signals, its admin socket |
 //! | [`Events`] | its event files, each line checked against docs/event.schema.json |
+//! | [`Shim`] | a library between the daemon and the kernel: faults, kills at named calls, lost pages |
 //! | [`Client`], [`Load`] | applications that hand in mail |
 //! | [`System`] | a machine in namespaces, with systemd and posthaste as its service |
 //!
@@ -29,6 +30,7 @@ mod events;
 mod lab;
 mod load;
 mod mx;
+mod shim;
 mod systemd;
 mod tls;
 mod watch;
@@ -41,6 +43,7 @@ pub(crate) use events::{Events, recipients};
 pub(crate) use lab::Lab;
 pub(crate) use load::{Load, Sent, assert_ids_have_no_gap, assert_nothing_lost_or_doubled};
 pub(crate) use mx::{Answer, Ask, Mx, MxOptions, MxTls, Stage, Transaction};
+pub(crate) use shim::{Shim, Unsynced};
 pub(crate) use systemd::{SMTP, System};
 pub(crate) use tls::Certificate;
 pub(crate) use watch::{Watched, now, poll};

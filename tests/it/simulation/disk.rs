@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use posthaste::queue::model::ModelStore;
-use posthaste::queue::store::{Change, Family, Record, Store, StoreError};
+use posthaste::queue::store::{Change, Family, Record, Store, StoreError, StoreErrorKind};
 use posthaste::types::{Clock, Timestamp};
 use tokio::sync::Notify;
 
@@ -54,7 +54,7 @@ impl Disk {
 
     fn check(&self) -> Result<(), StoreError> {
         if self.power.is_cut() {
-            return Err(StoreError("the power is off".to_owned()));
+            return Err(StoreError::new(StoreErrorKind::Failed, "the power is off"));
         }
         Ok(())
     }
@@ -64,7 +64,7 @@ impl Store for Disk {
     fn write(&self, changes: &[Change], sync: bool) -> Result<(), StoreError> {
         self.check()?;
         if self.is_out() {
-            return Err(StoreError("the disk does not write".to_owned()));
+            return Err(StoreError::new(StoreErrorKind::Full, "the disk is full"));
         }
         // One step before it, one between write and sync, one after it: each may be the last.
         if !self.power.step() {
@@ -100,5 +100,10 @@ impl Store for Disk {
     fn last(&self, family: Family) -> Result<Option<Record>, StoreError> {
         self.check()?;
         self.store.last(family)
+    }
+
+    fn set_aside(&self, name: &str, bytes: &[u8]) -> Result<String, StoreError> {
+        self.check()?;
+        self.store.set_aside(name, bytes)
     }
 }

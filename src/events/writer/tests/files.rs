@@ -7,7 +7,7 @@ use crate::events::{EventLine, OutboxEvent};
 
 fn line_text(id: u64, line: &EventLine) -> String {
     let mut text = Vec::new();
-    OutboxEvent { id: EventId::new(id), line: line.clone() }.write_line(&mut text);
+    OutboxEvent { id: EventId::new(id), line: Some(line.clone()) }.write_line(&mut text);
     String::from_utf8(text).unwrap()
 }
 
@@ -213,4 +213,25 @@ fn a_slow_reader_follows_through_rotated_files_and_can_resume_by_id() {
     }
     let mut late = EventTail::follow_in(storage, "events.jsonl").unwrap();
     assert_eq!(rest(&mut late), [19, 20, 21]);
+}
+
+#[test]
+fn an_event_whose_record_is_damaged_is_left_out_and_what_a_file_has_of_it_already_stays() {
+    let mut bench = Bench::new(vec![sink("events.jsonl", &[])]);
+    bench.push(3);
+    bench.outbox.damage(2);
+    bench.pass(Duration::from_secs(2));
+    assert_eq!(bench.ids("events.jsonl"), [1, 3]);
+    assert_eq!(bench.outbox.consumed_through(), 3);
+    bench.push(2);
+    bench.run();
+    assert_eq!(bench.ids("events.jsonl"), [1, 3, 4, 5]);
+    // Written, not consumed, and damaged after that: the line is the only copy.
+    bench.outbox.forget_consumed(3);
+    bench.outbox.damage(4);
+    bench.restart(Crash::Process);
+    bench.push(1);
+    bench.pass(Duration::from_secs(2));
+    assert_eq!(bench.ids("events.jsonl"), [1, 3, 4, 5, 6]);
+    assert_eq!(bench.names().len(), 1, "the file is ours, it was not set aside");
 }
