@@ -49,7 +49,7 @@ enum Kind {
 }
 
 /// Every metric: name, kind, unit, help. `docs/OPERATIONS.md` has the same table; a test holds both together.
-const METRICS: [(&str, Kind, Unit, &str); 25] = [
+const METRICS: [(&str, Kind, Unit, &str); 26] = [
     (metric::MESSAGES_ACCEPTED, Kind::Counter, Unit::Count, "Messages answered 250."),
     (metric::RECIPIENTS_ACCEPTED, Kind::Counter, Unit::Count, "Recipients of accepted messages."),
     (metric::REFUSALS, Kind::Counter, Unit::Count, "Refusals sent to clients, by reply code."),
@@ -66,6 +66,7 @@ const METRICS: [(&str, Kind, Unit, &str); 25] = [
     (metric::QUEUE_FREE_BYTES, Kind::Gauge, Unit::Bytes, "Free bytes of the queue's file system."),
     (metric::READY_DELIVERIES, Kind::Gauge, Unit::Count, "Deliveries due now, in memory."),
     (metric::SITES, Kind::Gauge, Unit::Count, "Sites known."),
+    (metric::SITES_BEHIND, Kind::Gauge, Unit::Count, "Sites with more due deliveries than their share of memory."),
     (metric::OUTBOUND_CONNECTIONS, Kind::Gauge, Unit::Count, "Open connections to MX hosts."),
     (metric::OUTBOUND_CONNECTIONS_TOTAL, Kind::Counter, Unit::Count, "Connection attempts to MX hosts, by outcome."),
     (metric::OUTCOMES, Kind::Counter, Unit::Count, "Recipients settled, by outcome."),
