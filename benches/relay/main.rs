@@ -10,6 +10,7 @@
 mod child;
 mod dns;
 mod failure;
+mod hostile;
 mod ledger;
 mod load;
 mod namespace;
@@ -115,7 +116,7 @@ async fn all(options: &Options, directory: &Path) -> Result<()> {
     report::head();
     let mut results: Vec<(Work, Server, Figures)> = Vec::new();
     for work in &options.work {
-        for server in &options.server {
+        for server in options.server.iter().filter(|server| work.is_for(**server)) {
             let rate = rate_of(*work, *server, options, &results)?;
             let figures = bench.run(*server, *work, rate).await?;
             report::row(*work, *server, &figures);

@@ -61,6 +61,10 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub(crate) slow_connections: u32,
 
+    /// Connections that clients hold in `hostile`.
+    #[arg(long, default_value_t = 8_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) hostile_connections: u32,
+
     /// A run ends with what it has after this many seconds.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=36_000))]
     pub(crate) seconds_max: u64,
@@ -116,6 +120,16 @@ pub(crate) enum Work {
     Half,
     /// To a destination whose MX cannot be reached: the accept rate at the start and at the end, and memory.
     Dead,
+    /// As `one`, three times: alone, while clients hold connections (`--hostile-connections`), and with a storm of TLS
+    /// handshakes besides. posthaste only.
+    Hostile,
+}
+
+impl Work {
+    /// Whether this server does it.
+    pub(crate) fn is_for(self, server: Server) -> bool {
+        self != Self::Hostile || server == Server::Posthaste
+    }
 }
 
 /// What is measured.

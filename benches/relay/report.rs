@@ -89,6 +89,17 @@ fn remarks(work: Work, figures: &Figures) -> Vec<String> {
     if let Some(restart) = figures.restart {
         remarks.push(format!("restart to first delivery {}", milliseconds(restart)));
     }
+    if let Some(beside) = &figures.beside_hostile {
+        remarks.push(format!(
+            "with {} held connections {:.0}/s ({} of alone); with {:.0} handshakes/s besides {:.0}/s ({} of alone)",
+            beside.held,
+            beside.held_rate,
+            ratio(beside.held_rate, figures.rate),
+            beside.handshakes_per_second,
+            beside.storm_rate,
+            ratio(beside.storm_rate, figures.rate),
+        ));
+    }
     remarks.push(format!("stopped in {}", milliseconds(figures.stop)));
     remarks
 }
@@ -129,6 +140,7 @@ fn name(work: Work) -> &'static str {
         Work::Idle => "idle",
         Work::Half => "half",
         Work::Dead => "dead",
+        Work::Hostile => "hostile",
     }
 }
 

@@ -17,6 +17,9 @@ use crate::sink;
 /// Where both take submissions.
 const SUBMISSION: ([u8; 4], u16) = ([127, 0, 0, 1], 2525);
 
+/// Where posthaste takes submissions with TLS from the first octet, in `hostile`.
+pub(crate) const IMPLICIT_TLS: ([u8; 4], u16) = ([127, 0, 0, 1], 2465);
+
 /// A running server.
 pub(crate) struct Running {
     child: Child,
@@ -47,11 +50,21 @@ impl Running {
     }
 }
 
-/// Starts posthaste from `binary`. `directory` may hold the queue of an earlier run.
-pub(crate) async fn posthaste(binary: &Path, directory: &Path, connections: Connections) -> Result<Running> {
+/// Starts posthaste from `binary`. `directory` may hold the queue of an earlier run. `hostile` connections are let in beside
+/// the load, and it listens with TLS, too.
+pub(crate) async fn posthaste(
+    binary: &Path,
+    directory: &Path,
+    connections: Connections,
+    hostile: Option<u32>,
+) -> Result<Running> {
     fs::create_dir_all(directory.join("events")).context(|| format!("{}", directory.display()))?;
     let config = directory.join("config.toml");
-    fs::write(&config, posthaste_config(directory, connections)).context(|| format!("{}", config.display()))?;
+    let mut text = posthaste_config(directory, connections);
+    if let Some(hostile) = hostile {
+        text.push_str(&hostile_config(directory, hostile)?);
+    }
+    fs::write(&config, text).context(|| format!("{}", config.display()))?;
     let arguments = ["run".to_owned(), "--config".to_owned(), config.display().to_string()];
     let child = Child::start(binary, &arguments, &directory.join("log"), "posthaste (cargo build --release)")?;
     let child = ready(child).await?;
@@ -70,6 +83,22 @@ fn posthaste_config(directory: &Path, connections: Connections) -> String {
          connections_max = {all}\nconnections_per_site_max = {site}\n\n[dns]\nservers = [\"{dns}:53\"]\n\n\
          [events]\ndirectory = \"{directory}/events\"\n\n[admin]\nsocket = \"{directory}/admin.sock\"\n"
     )
+}
+
+/// Room for hostile clients, and a listener with TLS and a new certificate (ECDSA P-256).
+fn hostile_config(directory: &Path, hostile: u32) -> Result<String> {
+    let made =
+        rcgen::generate_simple_self_signed(["mta.bench.test".to_owned()]).context(|| "certificate".to_owned())?;
+    let (certificate, key) = (directory.join("certificate.pem"), directory.join("key.pem"));
+    fs::write(&certificate, made.cert.pem()).context(|| format!("{}", certificate.display()))?;
+    fs::write(&key, made.signing_key.serialize_pem()).context(|| format!("{}", key.display()))?;
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).context(|| format!("{}", key.display()))?;
+    let places = hostile.saturating_add(2_000);
+    let (certificate, key, address) = (certificate.display(), key.display(), SocketAddr::from(IMPLICIT_TLS));
+    Ok(format!(
+        "\n[reception]\nconnections_max = {places}\nconnections_per_client_max = {places}\n\n[[listener]]\n\
+         name = \"tls\"\naddress = \"{address}\"\ntls = \"implicit\"\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n"
+    ))
 }
 
 /// Starts a Postfix of its own. `directory` may hold the queue of an earlier run.

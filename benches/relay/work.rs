@@ -8,11 +8,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::child::Child;
 use crate::dns;
 use crate::failure::{Context, Failure, Result};
+use crate::hostile::{Hostile, Targets};
 use crate::ledger::{Ledger, percentile};
 use crate::load::{self, Destinations, Plan};
 use crate::options::{Generator, Options, Server, Work};
@@ -56,6 +57,20 @@ pub(crate) struct Figures {
     pub(crate) stop: Duration,
     /// `dead` only: from the start of a server with that queue to the first delivery elsewhere.
     pub(crate) restart: Option<Duration>,
+    /// `hostile` only; the other figures are those of the run before the hostile clients came, memory aside.
+    pub(crate) beside_hostile: Option<BesideHostile>,
+}
+
+/// What the same work showed beside hostile clients.
+#[derive(Clone, Debug)]
+pub(crate) struct BesideHostile {
+    /// Connections that were still held at the end.
+    pub(crate) held: usize,
+    /// Messages a second beside them.
+    pub(crate) held_rate: f64,
+    /// Messages a second beside them and the storm.
+    pub(crate) storm_rate: f64,
+    pub(crate) handshakes_per_second: f64,
 }
 
 /// Makes runs.
@@ -99,9 +114,13 @@ impl Bench<'_> {
         let mut figures = figures(&ledger);
         figures.cpu_ours = for_1000(usage::cpu_seconds_own() - ours_before, messages);
         figures.cpu = for_1000(usage::cpu_seconds(root)? - cpu_before, messages);
+        drop(sink);
+        if work == Work::Hostile {
+            figures.beside_hostile = Some(self.beside_hostile(&running).await?);
+        }
         figures.memory_mib = memory.peak_mib();
         figures.processes = memory.processes();
-        drop((memory, sink));
+        drop(memory);
         if let Some(profile) = profile {
             let id = profile.id()?;
             profile.stop(id, Signal::INT).await?;
@@ -135,6 +154,28 @@ impl Bench<'_> {
         timeout(self.options.time_max(), submit).await.unwrap_or(Ok(()))
     }
 
+    /// The work twice more: while connections are held, and with a storm of handshakes besides.
+    async fn beside_hostile(&self, running: &Running) -> Result<BesideHostile> {
+        let targets = Targets { clear: running.address, implicit: server::IMPLICIT_TLS.into() };
+        let mut hostile = Hostile::hold(targets, self.options.hostile_connections).await?;
+        let held_rate = self.rate_now(running).await?;
+        let held = hostile.held();
+        hostile.storm()?;
+        let begin = Instant::now();
+        let storm_rate = self.rate_now(running).await?;
+        let handshakes = u32::try_from(hostile.handshakes()).unwrap_or(u32::MAX);
+        let handshakes_per_second = f64::from(handshakes) / begin.elapsed().as_secs_f64();
+        Ok(BesideHostile { held, held_rate, storm_rate, handshakes_per_second })
+    }
+
+    /// Messages a second of the work of `one`, through a server that runs.
+    async fn rate_now(&self, running: &Running) -> Result<f64> {
+        let ledger = Arc::new(Ledger::new(self.messages(Server::Posthaste, Work::One)));
+        let _sink = Sink::start(Arc::clone(&ledger), Duration::ZERO)?;
+        self.drive(running, Work::One, None, &ledger).await?;
+        Ok(figures(&ledger).rate)
+    }
+
     /// Starts a server on the queue of `dead` and waits for the delivery of a new message to a live destination.
     async fn restart(&self, server: Server, directory: &Path) -> Result<Duration> {
         let ledger = Arc::new(Ledger::new(1));
@@ -155,7 +196,10 @@ impl Bench<'_> {
         let connections = if work == Work::SlowMx { Connections { all: slow, site: slow } } else { CONNECTIONS };
         match server {
             Server::Postfix => server::postfix(directory, self.options.keep).await,
-            Server::Posthaste => server::posthaste(&self.binary, directory, connections).await,
+            Server::Posthaste => {
+                let hostile = (work == Work::Hostile).then_some(self.options.hostile_connections);
+                server::posthaste(&self.binary, directory, connections, hostile).await
+            }
         }
     }
 
@@ -185,7 +229,7 @@ impl Bench<'_> {
     fn plan(&self, work: Work, rate: Option<u32>) -> Plan {
         let options = self.options;
         let to = match work {
-            Work::One | Work::Large | Work::Idle => Destinations::One(dns::ONE),
+            Work::One | Work::Large | Work::Idle | Work::Hostile => Destinations::One(dns::ONE),
             Work::Dead => Destinations::One(dns::DEAD),
             Work::Many | Work::SlowMx | Work::Half => Destinations::Many(options.destinations),
         };
@@ -224,6 +268,7 @@ fn figures(ledger: &Ledger) -> Figures {
         p99: percentile(&latencies, 99),
         stop: Duration::ZERO,
         restart: None,
+        beside_hostile: None,
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::facts::Facts;
-use super::memory::{MemoryBudget, READ_BYTES_MAX, Reservation, SESSION_BYTES_MAX, SPOOL_SLACK_BYTES};
+use super::memory::{ClientMemory, READ_BYTES_MAX, Reservation, SESSION_BYTES_MAX, SPOOL_SLACK_BYTES};
 use super::stamp::{Stamp, StampedHeader};
 use crate::admission::Grant;
 use crate::events::EventLine;
@@ -55,9 +55,9 @@ impl Assembly {
     }
 
     /// Memory for the first octets, before the client sends them.
-    pub(super) async fn begin(&mut self, message: &mut Message, budget: &MemoryBudget, deadline: Instant) {
+    pub(super) async fn begin(&mut self, message: &mut Message, memory: &ClientMemory, deadline: Instant) {
         let bytes = Reservation::first_bytes(message.declared_bytes);
-        if !self.memory.grow(budget, bytes, deadline).await {
+        if !self.memory.grow(memory, bytes, deadline).await {
             message.content.fail(no_memory());
         }
     }
@@ -66,7 +66,7 @@ impl Assembly {
     pub(super) async fn make_room(
         &mut self,
         message: &mut Message,
-        budget: &MemoryBudget,
+        memory: &ClientMemory,
         deadline: Instant,
         stamp: Stamping<'_>,
     ) {
@@ -75,7 +75,7 @@ impl Assembly {
         }
         let kept = message.content.kept().len();
         if !self.memory.covers(kept) {
-            let granted = self.memory.grow(budget, SESSION_BYTES_MAX, deadline).await;
+            let granted = self.memory.grow(memory, SESSION_BYTES_MAX, deadline).await;
             if !granted {
                 return message.content.fail(no_memory());
             }

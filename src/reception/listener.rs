@@ -284,7 +284,8 @@ fn enter(shared: &Arc<Shared>, spec: &ListenerSpec, peer: SocketAddr) -> Result<
 fn spawn(shared: &Arc<Shared>, spec: Arc<ListenerSpec>, stream: BoxStream, peer: SocketAddr, ticket: Ticket) {
     let open = OpenGauge::new(&spec.open);
     let cut = shared.cut.child_token();
-    let session = Session::new(Arc::clone(shared), spec, stream, peer.ip().to_canonical());
+    let client = peer.ip().to_canonical();
+    let session = Session::new(Arc::clone(shared), spec, stream, client, ticket.memory.clone());
     shared.tasks.spawn(async move {
         let _places = (ticket, open);
         tokio::select! {

@@ -4,6 +4,8 @@
 //! a session ever holds ([`SESSION_BYTES_MAX`]). So sessions that hold everything they need always finish, and those
 //! that wait hold little; the budget cannot lock up while it is above `connections_max` times [`FIRST_BYTES`]. Where
 //! it does (a small budget, clients that declare less than they send), the data timeout ends the wait with a 452.
+//!
+//! One client has at most half of it: connections that begin messages and never end them leave the rest to others.
 
 use std::sync::Arc;
 
@@ -23,16 +25,28 @@ const FIRST_BYTES: usize = 64 * 1024;
 /// Header fields, line ends and dots that a declared size may not count.
 const DECLARED_SLACK_BYTES: usize = 4 * 1024;
 
-/// The budget of all sessions. Full: [`Reservation::grow`] waits.
+/// A client address may have the budget divided by this.
+const CLIENT_DIVISOR: usize = 2;
+
+/// The budget of all sessions, or of those of one client; shared by its clones. Full: [`Reservation::grow`] waits.
+#[derive(Clone, Debug)]
 pub(super) struct MemoryBudget {
     bytes: Arc<Semaphore>,
     total_bytes: usize,
 }
 
-/// What one message has of the budget; given back when dropped.
+/// What the sessions of one client draw from: their own budget, and that of all.
+#[derive(Clone, Debug)]
+pub(super) struct ClientMemory {
+    own: MemoryBudget,
+    all: MemoryBudget,
+}
+
+/// What one message has of both budgets; given back when dropped.
 #[derive(Default)]
 pub(super) struct Reservation {
-    permit: Option<OwnedSemaphorePermit>,
+    own: Option<OwnedSemaphorePermit>,
+    all: Option<OwnedSemaphorePermit>,
     bytes: usize,
 }
 
@@ -45,6 +59,36 @@ impl MemoryBudget {
     #[cfg(test)]
     pub(super) fn free_bytes(&self) -> usize {
         self.bytes.available_permits()
+    }
+
+    /// Brings what is held to `bytes`, or to the whole budget; waits until `deadline`. `false`: not granted.
+    async fn grow(&self, held: &mut Option<OwnedSemaphorePermit>, bytes: usize, deadline: Instant) -> bool {
+        let has = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let missing = bytes.min(self.total_bytes).saturating_sub(has);
+        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+        let more = match Arc::clone(&self.bytes).try_acquire_many_owned(missing) {
+            Ok(more) => more,
+            Err(TryAcquireError::Closed) => return false,
+            Err(TryAcquireError::NoPermits) => {
+                let wait = Arc::clone(&self.bytes).acquire_many_owned(missing);
+                let Ok(Ok(more)) = tokio::time::timeout_at(deadline, wait).await else {
+                    return false;
+                };
+                more
+            }
+        };
+        match held {
+            Some(permit) => permit.merge(more),
+            None => *held = Some(more),
+        }
+        true
+    }
+}
+
+impl ClientMemory {
+    /// For the sessions of one client.
+    pub(super) fn new(all: &MemoryBudget) -> Self {
+        Self { own: MemoryBudget::new(all.total_bytes / CLIENT_DIVISOR), all: all.clone() }
     }
 }
 
@@ -60,29 +104,16 @@ impl Reservation {
         self.bytes >= bytes.min(SESSION_BYTES_MAX)
     }
 
-    /// Grows to `bytes`; waits until `deadline` where the budget is used up. `false`: not granted.
-    pub(super) async fn grow(&mut self, budget: &MemoryBudget, bytes: usize, deadline: Instant) -> bool {
-        // A message larger than the whole budget may have the whole budget.
-        let held = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let missing = bytes.min(budget.total_bytes).saturating_sub(held);
-        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
-        let more = match Arc::clone(&budget.bytes).try_acquire_many_owned(missing) {
-            Ok(more) => more,
-            Err(TryAcquireError::Closed) => return false,
-            Err(TryAcquireError::NoPermits) => {
-                let wait = Arc::clone(&budget.bytes).acquire_many_owned(missing);
-                let Ok(Ok(more)) = tokio::time::timeout_at(deadline, wait).await else {
-                    return false;
-                };
-                more
-            }
-        };
-        match &mut self.permit {
-            Some(permit) => permit.merge(more),
-            None => self.permit = Some(more),
+    /// Grows to `bytes`; waits until `deadline` where a budget is used up. `false`: not granted.
+    pub(super) async fn grow(&mut self, memory: &ClientMemory, bytes: usize, deadline: Instant) -> bool {
+        // In this order, so that who waits for its own share holds nothing of the others'. A message larger than a whole
+        // budget may have the whole budget.
+        let granted = memory.own.grow(&mut self.own, bytes, deadline).await
+            && memory.all.grow(&mut self.all, bytes, deadline).await;
+        if granted {
+            self.bytes = self.bytes.max(bytes);
         }
-        self.bytes = self.bytes.max(bytes);
-        true
+        granted
     }
 }
 
@@ -99,11 +130,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_full_budget_waits_until_memory_comes_back() {
         let budget = MemoryBudget::new(100);
+        let (one, other) = (ClientMemory::new(&budget), ClientMemory::new(&budget));
         let (mut first, mut second) = (Reservation::default(), Reservation::default());
-        assert!(first.grow(&budget, 80, soon()).await);
+        assert!(first.grow(&one, 80, soon()).await);
         assert!(first.covers(80) && !first.covers(81));
-        assert!(!second.grow(&budget, 30, soon()).await);
-        let waits = async { second.grow(&budget, 30, soon()).await };
+        assert!(!second.grow(&other, 30, soon()).await);
+        let waits = async { second.grow(&other, 30, soon()).await };
         let frees = async { drop(first) };
         assert!(tokio::join!(waits, frees).0);
         drop(second);
@@ -113,10 +145,27 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_message_above_the_budget_gets_all_of_it() {
         let budget = MemoryBudget::new(100);
+        let client = ClientMemory::new(&budget);
         let mut only = Reservation::default();
-        assert!(only.grow(&budget, 60, soon()).await);
-        assert!(only.grow(&budget, 1_000, soon()).await);
+        assert!(only.grow(&client, 60, soon()).await);
+        assert!(only.grow(&client, 1_000, soon()).await);
         assert!(only.covers(1_000));
+        assert_eq!(budget.free_bytes(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_messages_of_one_client_leave_half_of_the_budget_to_others() {
+        let budget = MemoryBudget::new(100);
+        let (one, other) = (ClientMemory::new(&budget), ClientMemory::new(&budget));
+        let mut held = Vec::new();
+        for _ in 0..10 {
+            let mut message = Reservation::default();
+            message.grow(&one, 10, soon()).await;
+            held.push(message);
+        }
+        assert_eq!(held.iter().filter(|message| message.covers(10)).count(), 5);
+        assert_eq!(budget.free_bytes(), 50);
+        assert!(Reservation::default().grow(&other, 50, soon()).await);
     }
 
     #[test]

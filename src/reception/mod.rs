@@ -60,7 +60,6 @@ pub struct Ports {
 struct Shared {
     ports: Ports,
     connections: Arc<Connections>,
-    memory: MemoryBudget,
     metrics: Metrics,
     /// Sessions and accept loops.
     tasks: TaskTracker,
@@ -96,8 +95,7 @@ impl Reception {
         };
         let shared = Arc::new(Shared {
             ports,
-            connections: Arc::default(),
-            memory,
+            connections: Arc::new(Connections::new(memory)),
             metrics,
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),

@@ -11,6 +11,7 @@ use super::Shared;
 use super::assembly::{self, Assembly, Stamping};
 use super::facts::Facts;
 use super::listener::{ListenerSpec, TlsMode};
+use super::memory::ClientMemory;
 use super::settings::Settings;
 use super::wire::{Expect, Heard, Wire};
 use crate::admission::{Client, Grant};
@@ -25,6 +26,7 @@ pub(super) struct Session {
     machine: Machine,
     wire: Wire,
     facts: Facts,
+    memory: ClientMemory,
     /// From the last MAIL that was admitted.
     grant: Option<Grant>,
     /// While a message arrives.
@@ -44,7 +46,13 @@ enum Next {
 
 impl Session {
     /// A session with `client`, whose address is canonical (no IPv4-mapped IPv6).
-    pub(super) fn new(shared: Arc<Shared>, spec: Arc<ListenerSpec>, stream: BoxStream, client: IpAddr) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        spec: Arc<ListenerSpec>,
+        stream: BoxStream,
+        client: IpAddr,
+        memory: ClientMemory,
+    ) -> Self {
         let settings = shared.ports.settings.load_full();
         let tls = match spec.tls {
             TlsMode::None => TlsState::Unavailable,
@@ -55,7 +63,18 @@ impl Session {
         let wire = Wire::new(stream, &shared.draining);
         let ends_at = Instant::now() + settings.session_timeout;
         let facts = Facts::new(client, settings);
-        Self { shared, spec, machine, wire, facts, grant: None, assembly: None, owes_acceptance: false, ends_at }
+        Self {
+            shared,
+            spec,
+            machine,
+            wire,
+            facts,
+            memory,
+            grant: None,
+            assembly: None,
+            owes_acceptance: false,
+            ends_at,
+        }
     }
 
     /// Serves the client until either side ends the session. Dropped half-way: spooled parts are discarded, the client
@@ -157,7 +176,7 @@ impl Session {
         let deadline = self.deadline(self.facts.settings.data_timeout);
         let mut assembly = Assembly::new(Arc::clone(&self.shared.ports.intake));
         if let Some(message) = self.machine.message_mut() {
-            assembly.begin(message, &self.shared.memory, deadline).await;
+            assembly.begin(message, &self.memory, deadline).await;
         }
         self.assembly = Some(assembly);
         Next::GoOn
@@ -179,7 +198,7 @@ impl Session {
         }
         if let Some(message) = self.machine.message_mut() {
             let stamp = Stamping { stamp: &*self.shared.ports.stamp, facts: &self.facts };
-            assembly.make_room(message, &self.shared.memory, deadline, stamp).await;
+            assembly.make_room(message, &self.memory, deadline, stamp).await;
         }
     }
 

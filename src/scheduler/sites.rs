@@ -41,6 +41,8 @@ pub struct Site {
     /// It stands in the line for a connection.
     pub(super) in_line: bool,
     window: usize,
+    /// The last try of which anything is known came through.
+    proven: bool,
     ramping: bool,
     successes: u32,
     failures: u32,
@@ -59,6 +61,7 @@ impl Site {
             idle: Vec::new(),
             in_line: false,
             window: connections_max.max(1),
+            proven: false,
             ramping: false,
             successes: 0,
             failures: 0,
@@ -80,6 +83,11 @@ impl Site {
     /// Its last host-level trouble, until it is well again.
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
+    }
+
+    /// Whether it is known to work: mail went there, and since then it could be reached.
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven
     }
 
     /// Whether one more connection may be opened.
@@ -125,6 +133,7 @@ impl Site {
             }
             HostFeedback::Unreachable(reason) => {
                 self.reason = Some(reason);
+                self.proven = false;
                 self.ramping = true;
                 self.back_off(now)
             }
@@ -158,6 +167,7 @@ impl Site {
     }
 
     fn succeeded(&mut self, connections_max: usize) {
+        self.proven = true;
         self.failures = 0;
         self.suspended_until = None;
         if self.window >= connections_max {

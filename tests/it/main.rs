@@ -14,6 +14,8 @@ mod fuzz_seeds;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod peers;
 #[cfg(test)]
 mod reload;

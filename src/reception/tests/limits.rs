@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::rig::{FREE_BYTES, Rig, settings};
-use crate::reception::memory::Reservation;
+use crate::reception::memory::{ClientMemory, Reservation};
 use crate::reception::settings::Settings;
 
 #[tokio::test(start_paused = true)]
@@ -118,7 +118,7 @@ async fn readers_wait_for_memory() {
     first.say("x\r\n.", "250 2.0.0 Ok").await;
     second.expect("354").await;
     second.say("x\r\n.", "250 2.0.0 Ok").await;
-    assert_eq!(rig.reception.shared.memory.free_bytes(), 100 * 1024);
+    assert_eq!(rig.reception.shared.connections.memory().free_bytes(), 100 * 1024);
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,7 +127,8 @@ async fn without_memory_in_time_the_message_is_refused_for_now() {
         Rig::new(Settings { memory_bytes_max: 100 * 1024, data_timeout: Duration::from_secs(20), ..settings() }, &[]);
     let mut others = Reservation::default();
     let now = Instant::now();
-    assert!(others.grow(&rig.reception.shared.memory, 100 * 1024, now).await);
+    let memory = ClientMemory::new(rig.reception.shared.connections.memory());
+    assert!(others.grow(&memory, 100 * 1024, now).await);
     let mut client = rig.connect();
     client.open_data().await;
     assert_eq!(now.elapsed().as_secs(), 20);
@@ -136,4 +137,22 @@ async fn without_memory_in_time_the_message_is_refused_for_now() {
     client.start_transaction().await;
     client.say("DATA", "354").await;
     client.say("x\r\n.", "250 2.0.0 Ok").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_one_client_never_ends_leave_memory_to_others() {
+    let rig = Rig::new(Settings { memory_bytes_max: 1024 * 1024, ..settings() }, &[]);
+    let mut stalled = Vec::new();
+    for _ in 0..16 {
+        let mut client = rig.connect();
+        client.open_transaction().await;
+        client.send("DATA\r\n").await;
+        stalled.push(client);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Half of the budget, by 64 KiB each.
+    assert_eq!(rig.reception.shared.connections.memory().free_bytes(), 512 * 1024);
+    let mut other = rig.connect_from("192.0.2.9:1");
+    other.open_data().await;
+    other.say("x\r\n.", "250 2.0.0 Ok").await;
 }

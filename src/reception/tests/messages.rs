@@ -154,7 +154,7 @@ async fn three_mebibytes_are_spooled_in_parts_and_accepted() {
     let NewBody::Spooled { parts: count, bytes } = accepted[0].body else { panic!("not spooled") };
     assert_eq!((count, bytes), (4, u64::try_from(whole.len()).unwrap()));
     assert!(rig.queue.discarded.lock().unwrap().is_empty());
-    assert_eq!(rig.reception.shared.memory.free_bytes(), rig.settings.load().memory_bytes_max);
+    assert_eq!(rig.reception.shared.connections.memory().free_bytes(), rig.settings.load().memory_bytes_max);
 }
 
 #[tokio::test(start_paused = true)]
@@ -222,5 +222,5 @@ async fn parts_are_discarded_when_the_message_does_not_end_well() {
     let discarded = rig.queue.discarded.lock().unwrap().clone();
     assert_eq!(discarded.len(), 5, "{discarded:?}");
     assert!(rig.queue.accepted.lock().unwrap().is_empty());
-    assert_eq!(rig.reception.shared.memory.free_bytes(), rig.settings.load().memory_bytes_max);
+    assert_eq!(rig.reception.shared.connections.memory().free_bytes(), rig.settings.load().memory_bytes_max);
 }

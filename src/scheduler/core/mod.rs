@@ -8,6 +8,9 @@
 //!   └────────────────────────── due later than the window ◀────────────────────────────┘
 //! ```
 
+#[cfg(test)]
+mod fairness_tests;
+mod line;
 mod paging;
 mod serve;
 mod sweep;
@@ -16,9 +19,10 @@ mod tests;
 #[cfg(test)]
 mod world_tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use self::line::Line;
 use crate::queue::{DueJob, DueKey, Handoff, JobKey};
 use crate::scheduler::backlog::Backlog;
 use crate::scheduler::sites::Site;
@@ -108,8 +112,7 @@ pub struct Scheduler {
     sites: HashMap<SiteName, Site>,
     /// In order, so that which one is closed first depends on nothing but what happened.
     connections: BTreeMap<ConnectionId, Connection>,
-    /// Sites with ready jobs that could have another connection, if there were one.
-    line: VecDeque<SiteName>,
+    line: Line,
     /// Jobs that are due and must not be looked at before a time.
     postponed: BTreeSet<(Timestamp, JobKey)>,
     /// Ends of suspensions.
@@ -151,7 +154,7 @@ impl Scheduler {
             domains: HashMap::new(),
             sites: HashMap::new(),
             connections: BTreeMap::new(),
-            line: VecDeque::new(),
+            line: Line::default(),
             postponed: BTreeSet::new(),
             alarms: BTreeSet::new(),
             window: Window::new(),
@@ -296,6 +299,7 @@ impl Scheduler {
         self.learn(&name, feedback, now);
         if let Some(site) = self.sites.get_mut(&name) {
             site.connections -= 1;
+            self.line.unproven_connections -= usize::from(!site.is_proven());
             site.idle.retain(|idle| *idle != id);
         }
         // Its own site comes after those that wait for a connection: otherwise a long line would keep its place forever.

@@ -3,7 +3,7 @@
 use super::{Connection, Job, JobState, Scheduler};
 use crate::queue::{DueKey, JobKey};
 use crate::scheduler::sites::Site;
-use crate::scheduler::{Action, ConnectionId, HostFeedback, Lease, Payload, SiteName, Verdict};
+use crate::scheduler::{Action, ConnectionId, Lease, Payload, SiteName, Verdict};
 use crate::types::{Domain, Timestamp};
 
 impl Scheduler {
@@ -159,10 +159,9 @@ impl Scheduler {
             if site.ready.is_empty() || (idle.is_none() && !may_open) {
                 return;
             }
-            if idle.is_none() && self.connections.len() >= self.settings.connections_max {
-                if !std::mem::replace(&mut site.in_line, true) {
-                    self.line.push_back(name.clone());
-                }
+            let is_proven = site.is_proven();
+            if idle.is_none() && !self.may_connect(is_proven) {
+                self.stand_in_line(name);
                 return self.close_one_idle(actions);
             }
             let Some((domain, jobs)) = self.next_jobs(name, now, actions) else { continue };
@@ -272,7 +271,10 @@ impl Scheduler {
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
         self.connections.insert(id, Connection { site: name.clone(), idle: false, closing: false });
-        self.site_mut(name).connections += 1;
+        let site = self.site_mut(name);
+        site.connections += 1;
+        let is_proven = site.is_proven();
+        self.line.unproven_connections += usize::from(!is_proven);
         id
     }
 
@@ -284,53 +286,6 @@ impl Scheduler {
     pub(super) fn set_idle(&mut self, id: ConnectionId, idle: bool) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.idle = idle;
-        }
-    }
-
-    /// Serves the sites that wait for a connection; makes room by closing one idle connection of another site each.
-    pub(super) fn serve_line(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        for _ in 0..self.line.len() {
-            if self.connections.len() >= self.settings.connections_max {
-                self.close_one_idle(actions);
-                return;
-            }
-            let Some(name) = self.line.pop_front() else { return };
-            if let Some(site) = self.sites.get_mut(&name) {
-                site.in_line = false;
-            }
-            self.serve(&name, now, actions);
-        }
-    }
-
-    /// Makes room for the first site in line, unless a connection is closing for it already.
-    pub(super) fn close_one_idle(&mut self, actions: &mut Vec<Action>) {
-        if self.closing >= self.line.len() {
-            return;
-        }
-        let idle = self.connections.iter().find(|(_, connection)| connection.idle).map(|(id, _)| *id);
-        if let Some(id) = idle {
-            self.close(id, actions);
-        }
-    }
-
-    /// Tells a connection to close; it counts until it has.
-    pub(super) fn close(&mut self, id: ConnectionId, actions: &mut Vec<Action>) {
-        let Some(connection) = self.connections.get_mut(&id).filter(|connection| !connection.closing) else { return };
-        (connection.idle, connection.closing) = (false, true);
-        self.closing += 1;
-        let name = connection.site.clone();
-        self.site_mut(&name).idle.retain(|idle| *idle != id);
-        actions.push(Action::Close(id));
-    }
-
-    pub(super) fn learn(&mut self, name: &SiteName, feedback: HostFeedback, now: Timestamp) {
-        let connections_max = self.settings.connections_per_site_max;
-        let Some(site) = self.sites.get_mut(name) else { return };
-        let Some(until) = site.learn(feedback, connections_max, now) else { return };
-        self.alarms.insert((until, name.clone()));
-        for key in &site.ready {
-            let payload = self.jobs.get_mut(key).and_then(|job| job.payload.take());
-            self.payload_bytes -= payload.map_or(0, |payload| payload.bytes());
         }
     }
 
