@@ -164,6 +164,10 @@ fn part(content_type: &'static str, encoding: Option<&'static str>, octets: Vec<
         return MimePart { headers, contents: BodyPart::Binary(octets.into()) };
     }
     let text = String::from_utf8(octets).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+    if text.replace("\r\n", "").contains(['\r', '\n', '\0']) {
+        // No text encoding keeps these; base64 does.
+        return MimePart { headers, contents: BodyPart::Binary(text.into_bytes().into()) };
+    }
     MimePart { headers, contents: BodyPart::Text(text.into()) }
 }
 

@@ -200,6 +200,17 @@ fn many_recipients_have_a_group_each() {
     assert_eq!(parts(&built).2.matches("\r\n\r\nFinal-Recipient:").count(), 500);
 }
 
+#[test]
+fn a_header_with_a_bare_cr_is_returned_in_an_encoding_that_keeps_it() {
+    let (to, user) = (address("sender@b.test"), address("user@d.test"));
+    let recipients = [recipient(&user, Diagnostic::Local("why"))];
+    for header in [&b"\r"[..], b"Subject: a\rb\r\n", b"a\nb", b"a\0b"] {
+        let original = Original { header, full: None };
+        let built = build(&notification(Kind::Failed, &to, original, &recipients));
+        assert!(is_clean(&built.message), "{header:?}: {}", String::from_utf8_lossy(&built.message));
+    }
+}
+
 proptest! {
     #[test]
     fn whatever_peers_say_the_report_stays_whole(

@@ -25,26 +25,26 @@ impl Scheduler {
         self.next_sweep = now.plus(SWEEP_EVERY);
         self.room = true;
         if self.settling < SETTLING_MAX {
-            self.sweep_suspended(now, actions);
+            self.sweep_lines(now, actions);
         }
         self.begin_patrol(now);
         self.forget_names(now);
     }
 
-    /// Jobs of suspended sites that expired, or whose senders should hear of the delay.
-    fn sweep_suspended(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        let suspended = self.sites.iter().filter(|(_, site)| site.suspended_until(now).is_some());
+    /// Jobs in the lines of all sites that expired, and of suspended ones those whose senders should hear of the delay.
+    fn sweep_lines(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         // In order: what follows from it must not depend on a hash.
-        let mut suspended: Vec<_> = suspended.collect();
-        suspended.sort_unstable_by_key(|(name, _)| *name);
+        let mut sites: Vec<_> = self.sites.iter().filter(|(_, site)| !site.ready.is_empty()).collect();
+        sites.sort_unstable_by_key(|(name, _)| *name);
         let mut overdue = Vec::new();
-        for (_, site) in suspended {
+        for (_, site) in sites {
+            let is_suspended = site.suspended_until(now).is_some();
             for key in &site.ready {
                 let Some(job) = self.jobs.get_mut(key).filter(|job| job.state == JobState::Ready) else { continue };
                 let notices = notices_due(&self.settings.delay_notices, *key, now);
                 if now >= job.expires_at {
-                    overdue.push((*key, Verdict::Expired(Some(reason_of(site)))));
-                } else if notices > job.notices {
+                    overdue.push((*key, Verdict::Expired(site.reason().map(str::to_owned))));
+                } else if is_suspended && notices > job.notices {
                     job.notices = notices;
                     overdue.push((*key, Verdict::Notice(reason_of(site))));
                 }

@@ -52,8 +52,8 @@ impl Daemon {
         let clock: Arc<dyn Clock> = Arc::clone(&world.clock) as _;
         let store: Arc<dyn Store> = Arc::clone(&world.disk) as _;
         let seed = plan.seed.wrapping_mul(1_000).wrapping_add(run);
-        let opened = Queue::open_inline(store, &queue::Settings::default(), Arc::clone(&clock), seed)
-            .map_err(|error| error.to_string())?;
+        let limits = queue::Settings { free_space_reserve_bytes: 0, ..queue::Settings::default() };
+        let opened = Queue::open_inline(store, &limits, Arc::clone(&clock), seed).map_err(|error| error.to_string())?;
         world.ledger().started(world.now(), false);
         if let Ok(found) = invariants::violations(world.disk.store()) {
             for violation in found {
@@ -61,6 +61,8 @@ impl Daemon {
             }
         }
         let queue = opened.queue;
+        // Where there is room and the disk is full all the same, the daemon would end after a while and be started again.
+        queue.health().set_free_bytes(0);
         // What is accepted in the very millisecond of the open could not be told from what was due before it.
         tokio::time::sleep(Duration::from_millis(2)).await;
         tokio::spawn(opened.committer.run(plan.disk));
