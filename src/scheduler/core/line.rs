@@ -65,10 +65,12 @@ impl Scheduler {
 
     fn next_in_line(&mut self) -> Option<SiteName> {
         let unproven_first = self.line.unproven_next;
-        self.line.unproven_next = !unproven_first;
         [!unproven_first, unproven_first].into_iter().find_map(|proven| {
             let may_connect = self.may_connect(proven);
-            self.line.of(proven).pop_front_if(|_| may_connect)
+            let name = self.line.of(proven).pop_front_if(|_| may_connect)?;
+            // Only who was served loses the turn.
+            self.line.unproven_next = proven;
+            Some(name)
         })
     }
 
