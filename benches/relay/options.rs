@@ -58,7 +58,7 @@ pub(crate) struct Options {
     pub(crate) load: Generator,
 
     /// Open connections in all, and to one site, that posthaste may use in `slow-mx`.
-    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    #[arg(long, default_value_t = 9_000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub(crate) slow_connections: u32,
 
     /// Connections that clients hold in `hostile`.
