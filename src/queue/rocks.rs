@@ -6,7 +6,7 @@
 //!
 //! A torn WAL tail is normal after a power cut and is dropped: it was never synced. Corruption before the tail, a missing
 //! or damaged table file or manifest refuse to open; the error names file and offset and says what to do. Table files
-//! are read through at the start, up to [`VERIFY_BYTES_MAX`]; beyond, a damaged block is found when it is read.
+//! are read through at the start, up to `VERIFY_BYTES_MAX`; beyond, a damaged block is found when it is read.
 
 use std::path::{Path, PathBuf};
 
