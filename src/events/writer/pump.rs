@@ -139,7 +139,8 @@ impl Pump {
         let through = self.sinks.iter().map(Sink::synced_through).min().unwrap_or(self.skipped);
         if through > self.consumed {
             self.outbox.consumed(through)?;
-            self.consumed = through;
+            // The queue keeps them where its disk is full: then they are given back again at the next look.
+            self.consumed = self.outbox.oldest()?.previous().min(through);
         }
         Ok(())
     }
