@@ -62,7 +62,7 @@ pub(super) fn run(config: &Path, json: bool, out: &mut dyn Write) -> Result<(), 
     if json {
         print_json(&answer, out)?
     } else {
-        print(&answer, out)?
+        print(&answer, is_whole, out)?
     }
     if is_whole { Ok(()) } else { Err(Failure::Lost) }
 }
@@ -98,7 +98,7 @@ impl Answer {
     }
 }
 
-fn print(answer: &Answer, out: &mut dyn Write) -> std::io::Result<()> {
+fn print(answer: &Answer, is_whole: bool, out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(
         out,
         "{} queued again; the damaged queue is in {}",
@@ -129,8 +129,7 @@ fn print(answer: &Answer, out: &mut dyn Write) -> std::io::Result<()> {
     if answer.events_lost > 0 {
         writeln!(out, "lost: {} that no file holds yet", count(answer.events_lost, "event"))?;
     }
-    let is_whole = answer.damage.is_empty() && answer.lost.is_empty() && answer.held.is_empty();
-    if is_whole && answer.unnamed == 0 && answer.events_lost == 0 {
+    if is_whole {
         writeln!(out, "nothing is lost")?;
     }
     Ok(())

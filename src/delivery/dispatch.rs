@@ -166,21 +166,22 @@ impl Dispatcher {
     /// Applies a command; returns how many jobs took it. The others are in flight, or no longer as they were seen. Waits
     /// while many settlements are in line.
     pub async fn command(&self, jobs: Vec<DueJob>, command: Command) -> Result<usize, Ended> {
-        loop {
-            let (reply, answer) = oneshot::channel();
-            self.request(Request::Command { jobs: jobs.clone(), command: command.clone(), reply }).await?;
-            if let Some(took) = answer.await.map_err(|_| Ended)? {
-                return Ok(took);
-            }
-            tokio::time::sleep(LINE_PAUSE).await;
-        }
+        self.ask_for_settlements(|reply| Request::Command { jobs: jobs.clone(), command: command.clone(), reply }).await
     }
 
     /// Releases or cancels held jobs; returns how many. Waits while many settlements are in line.
     pub async fn settle_held(&self, jobs: Vec<HeldJob>, verdict: Verdict) -> Result<usize, Ended> {
+        self.ask_for_settlements(|reply| Request::Held { jobs: jobs.clone(), verdict: verdict.clone(), reply }).await
+    }
+
+    /// Asks again while the answer is that too many settlements wait.
+    async fn ask_for_settlements(
+        &self,
+        request: impl Fn(oneshot::Sender<Option<usize>>) -> Request,
+    ) -> Result<usize, Ended> {
         loop {
             let (reply, answer) = oneshot::channel();
-            self.request(Request::Held { jobs: jobs.clone(), verdict: verdict.clone(), reply }).await?;
+            self.request(request(reply)).await?;
             if let Some(took) = answer.await.map_err(|_| Ended)? {
                 return Ok(took);
             }

@@ -116,9 +116,9 @@ pub fn next_attempt(kind: RetryKind, attempt_number: u32, now: Timestamp, seed: 
 
 /// How many of the delay notices a message of this age should have had: the caller keeps the number it sent, and sends
 /// one (not several) where this is larger.
-pub fn notices_due(accepted_at: Timestamp, now: Timestamp, settings: &Settings) -> usize {
+pub fn notices_due(accepted_at: Timestamp, now: Timestamp, delay_notices: &[Duration]) -> usize {
     let age = now.since(accepted_at);
-    settings.delay_notices.iter().filter(|notice| **notice <= age).count()
+    delay_notices.iter().filter(|notice| **notice <= age).count()
 }
 
 /// The pause after this attempt, without jitter.
@@ -234,9 +234,9 @@ mod tests {
 
     #[test]
     fn delay_notices_come_at_their_ages() {
-        let due = |age| notices_due(NOW, NOW.plus(age), &Settings::default());
+        let due = |age| notices_due(NOW, NOW.plus(age), &Settings::default().delay_notices);
         assert_eq!([due(59 * MINUTE), due(HOUR), due(4 * HOUR), due(DAY), due(9 * DAY)], [0, 1, 2, 3, 3]);
-        assert_eq!(notices_due(NOW, NOW.minus(HOUR), &Settings::default()), 0, "a clock that went back");
+        assert_eq!(notices_due(NOW, NOW.minus(HOUR), &Settings::default().delay_notices), 0, "a clock that went back");
     }
 
     #[test]

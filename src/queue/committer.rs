@@ -293,8 +293,7 @@ impl Committer {
     }
 
     fn committed(&mut self, batch: Batch, started: Instant) {
-        self.health.store_works();
-        self.baseless_since = None;
+        self.works();
         self.size = batch.size;
         self.health.set_size(self.size);
         if let Some(last) = batch.events.last() {
@@ -335,19 +334,22 @@ impl Committer {
         };
         match &result {
             Ok(()) => {
-                self.health.store_works();
+                self.works();
                 self.unsynced_since = None;
                 self.outbox.synced();
             }
-            Err(error) => {
-                self.note(error);
-            }
+            Err(error) => self.note(error),
         }
         result.is_ok()
     }
 
+    /// A write or sync succeeded.
+    fn works(&mut self) {
+        self.health.store_works();
+        self.baseless_since = None;
+    }
+
     /// A write or sync failed.
-    #[allow(clippy::disallowed_methods, reason = "measures the disk")]
     fn note(&mut self, error: &StoreError) {
         metrics::counter!(metric::STORE_ERRORS).increment(1);
         self.health.store_failed(error);

@@ -1,4 +1,4 @@
-//! The queue without threads of its own: the committer as a task, reads on the caller's own.
+//! The committer as a task, without a thread of its own.
 //!
 //! For a simulation on one thread and a paused clock: there a thread that answers later would make two runs of one seed
 //! differ. It is the same committer, step by step; only the waiting is another. The daemon never uses this.
@@ -6,11 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinError;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::Queue;
 use super::committer::{After, Committer, RETRY_AFTER, Wake};
 
 /// A committer that a task runs.
@@ -56,30 +54,5 @@ impl InlineCommitter {
                 }
             }
         }
-    }
-}
-
-impl Queue {
-    /// Runs a read that blocks where it holds up nobody: on a thread for such, or inline in a simulation. An error means
-    /// that it panicked.
-    pub async fn reading<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Queue) -> T + Send + 'static,
-    ) -> Result<T, JoinError> {
-        let queue = self.clone();
-        if self.0.bell.is_none() {
-            return tokio::task::spawn_blocking(move || read(&queue)).await;
-        }
-        tokio::task::yield_now().await;
-        Ok(read(&queue))
-    }
-}
-
-/// Sends from a completion, which runs on the committer's thread or, in a simulation, on its task. Waits for room on the
-/// thread. An error means that the receiver has ended: nobody needs to know.
-pub fn tell<T>(sender: &mpsc::Sender<T>, value: T) {
-    if let Err(mpsc::error::TrySendError::Full(value)) = sender.try_send(value) {
-        // Panics on a task: no simulation is as large as these channels.
-        let _ = sender.blocking_send(value);
     }
 }

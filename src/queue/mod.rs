@@ -4,6 +4,7 @@
 //! write holds the whole message; every change of state is one atomic batch with its events; a restart brings all back.
 //! Does not: decide when or where a message goes.
 
+mod blocking;
 mod committer;
 pub mod health;
 mod inline;
@@ -40,8 +41,9 @@ use health::Health;
 use outbox::QueueOutbox;
 use store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 
+pub use blocking::tell;
 pub use committer::EndGroup;
-pub use inline::{InlineCommitter, tell};
+pub use inline::InlineCommitter;
 pub use intake::{AcceptError, Intake, NewBody, NewMessage};
 pub use open::{OpenError, Opened, random_seed};
 pub use salvage::{HeldGroup, LostMessage, Salvaged};

@@ -325,7 +325,7 @@ impl<'b> Draft<'_, 'b> {
     /// Tells of a delay where the message has become as old as one of the configured ages.
     fn delay_notice(&mut self, fate: &Fate, state: &mut RecipientState, ambiguous: bool) {
         let attempt = self.attempt;
-        let reached = retry::notices_due(attempt.message.accepted_at, attempt.now, &self.settings.retry);
+        let reached = retry::notices_due(attempt.message.accepted_at, attempt.now, &self.settings.retry.delay_notices);
         let reached = u8::try_from(reached).unwrap_or(u8::MAX);
         if reached <= state.delay_notices {
             return;

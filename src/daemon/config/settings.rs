@@ -24,7 +24,7 @@ pub struct QueueSettings {
     pub messages_max: u64,
     /// Deliveries kept in memory; more wait on disk and are paged in.
     pub ready_max: usize,
-    /// Bodies kept in memory between accept and first attempt. Full: read back from disk.
+    /// Octets of messages kept in memory between accept and first attempt. Full: read back from disk.
     pub body_cache_bytes: usize,
     /// RocksDB write buffer of bodies: at least twice the bytes in flight saves a second write of short-lived mail.
     pub memtable_bytes: usize,

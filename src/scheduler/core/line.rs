@@ -83,8 +83,7 @@ impl Scheduler {
         if self.closing >= self.line.proven.len() + unproven {
             return;
         }
-        let idle = self.connections.iter().find(|(_, connection)| connection.idle).map(|(id, _)| *id);
-        if let Some(id) = idle {
+        if let Some(id) = self.idle.first().copied() {
             self.close(id, actions);
         }
     }
@@ -92,10 +91,10 @@ impl Scheduler {
     /// Tells a connection to close; it counts until it has.
     pub(super) fn close(&mut self, id: ConnectionId, actions: &mut Vec<Action>) {
         let Some(connection) = self.connections.get_mut(&id).filter(|connection| !connection.closing) else { return };
-        (connection.idle, connection.closing) = (false, true);
+        connection.closing = true;
         self.closing += 1;
         let name = connection.site.clone();
-        self.site_mut(&name).idle.retain(|idle| *idle != id);
+        self.take_idle(id, &name);
         actions.push(Action::Close(id));
     }
 

@@ -19,7 +19,7 @@ mod tests;
 #[cfg(test)]
 mod world_tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use self::line::Line;
@@ -97,7 +97,6 @@ struct DomainState {
 #[derive(Debug)]
 struct Connection {
     site: SiteName,
-    idle: bool,
     closing: bool,
 }
 
@@ -110,8 +109,9 @@ pub struct Scheduler {
     waiting: BTreeSet<(Timestamp, JobKey)>,
     domains: HashMap<Domain, DomainState>,
     sites: HashMap<SiteName, Site>,
-    /// In order, so that which one is closed first depends on nothing but what happened.
-    connections: BTreeMap<ConnectionId, Connection>,
+    connections: HashMap<ConnectionId, Connection>,
+    /// Those that do nothing. In order, so that which one is closed first depends on nothing but what happened.
+    idle: BTreeSet<ConnectionId>,
     line: Line,
     /// Jobs that are due and must not be looked at before a time.
     postponed: BTreeSet<(Timestamp, JobKey)>,
@@ -153,7 +153,8 @@ impl Scheduler {
             waiting: BTreeSet::new(),
             domains: HashMap::new(),
             sites: HashMap::new(),
-            connections: BTreeMap::new(),
+            connections: HashMap::new(),
+            idle: BTreeSet::new(),
             line: Line::default(),
             postponed: BTreeSet::new(),
             alarms: BTreeSet::new(),
@@ -259,8 +260,7 @@ impl Scheduler {
         now: Timestamp,
         actions: &mut Vec<Action>,
     ) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.idle = true;
+        let Some(connection) = self.connections.get(&id) else { return };
         let name = connection.site.clone();
         self.learn(&name, feedback, now);
         let Some(site) = self.sites.get_mut(&name) else { return };
@@ -269,6 +269,7 @@ impl Scheduler {
             return;
         }
         site.idle.push(id);
+        self.idle.insert(id);
         self.serve(&name, now, actions);
         self.serve_line(now, actions);
     }
@@ -295,6 +296,7 @@ impl Scheduler {
         let Some(connection) = self.connections.remove(&id) else { return };
         let name = connection.site;
         self.closing -= usize::from(connection.closing);
+        self.idle.remove(&id);
         // What it learned is judged by the connections that there were.
         self.learn(&name, feedback, now);
         if let Some(site) = self.sites.get_mut(&name) {
@@ -483,13 +485,8 @@ impl Scheduler {
     /// No new work from now on; what is in flight goes on.
     pub fn drain(&mut self, actions: &mut Vec<Action>) {
         self.draining = true;
-        let idle: Vec<ConnectionId> =
-            self.connections.iter().filter(|(_, connection)| connection.idle).map(|(id, _)| *id).collect();
-        for id in idle {
+        for id in self.idle.clone() {
             self.close(id, actions);
-        }
-        for site in self.sites.values_mut() {
-            site.idle.clear();
         }
     }
 

@@ -1,4 +1,4 @@
-//! The inside of the scheduler: jobs into memory, to their sites, out on leases, and the sweep.
+//! The inside of the scheduler: jobs into memory, to their sites, out on leases.
 
 use super::{Connection, Job, JobState, Scheduler};
 use crate::queue::{DueKey, JobKey};
@@ -79,9 +79,9 @@ impl Scheduler {
     /// Into the line of its site; a job whose key still stands there keeps its place. Where the line is longer than its
     /// share of memory, the job is left on disk.
     pub(super) fn enqueue(&mut self, key: JobKey, name: &SiteName, now: Timestamp) {
-        let share = self.share();
-        self.site_mut(name);
-        let (Some(job), Some(site)) = (self.jobs.get_mut(&key), self.sites.get_mut(name)) else { return };
+        let (share, connections_max) = (self.share(), self.settings.connections_per_site_max);
+        let site = self.sites.entry(name.clone()).or_insert_with(|| Site::new(connections_max));
+        let Some(job) = self.jobs.get_mut(&key) else { return };
         let place = DueKey::of(job.due_at, key);
         if !job.is_early(now) && (site.ready_jobs >= share || site.backlog.covers(place)) {
             self.remove(key);
@@ -270,7 +270,7 @@ impl Scheduler {
     pub(super) fn open(&mut self, name: &SiteName) -> ConnectionId {
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
-        self.connections.insert(id, Connection { site: name.clone(), idle: false, closing: false });
+        self.connections.insert(id, Connection { site: name.clone(), closing: false });
         let site = self.site_mut(name);
         site.connections += 1;
         let is_proven = site.is_proven();
@@ -280,13 +280,7 @@ impl Scheduler {
 
     pub(super) fn take_idle(&mut self, id: ConnectionId, name: &SiteName) {
         self.site_mut(name).idle.retain(|idle| *idle != id);
-        self.set_idle(id, false);
-    }
-
-    pub(super) fn set_idle(&mut self, id: ConnectionId, idle: bool) {
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.idle = idle;
-        }
+        self.idle.remove(&id);
     }
 
     pub(super) fn unpark(&mut self, key: JobKey) {

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use super::paging::SETTLING_MAX;
 use super::{Job, JobState, Scheduler};
+use crate::policy::retry;
 use crate::queue::{DueKey, JobKey};
 use crate::scheduler::sites::Site;
 use crate::scheduler::{Action, Verdict};
 use crate::types::{Domain, Timestamp};
 
-/// How often jobs in memory that wait for suspended sites are looked at.
+/// How often jobs in memory that wait in the lines of their sites are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// How often the backlogs on disk are looked through, at most.
 const PATROL_EVERY: Duration = Duration::from_secs(300);
@@ -37,11 +38,11 @@ impl Scheduler {
         let mut sites: Vec<_> = self.sites.iter().filter(|(_, site)| !site.ready.is_empty()).collect();
         sites.sort_unstable_by_key(|(name, _)| *name);
         let mut overdue = Vec::new();
-        for (_, site) in sites {
+        'sites: for (_, site) in sites {
             let is_suspended = site.suspended_until(now).is_some();
             for key in &site.ready {
                 let Some(job) = self.jobs.get_mut(key).filter(|job| job.state == JobState::Ready) else { continue };
-                let notices = notices_due(&self.settings.delay_notices, *key, now);
+                let notices = notices_due(*key, now, &self.settings.delay_notices);
                 if now >= job.expires_at {
                     overdue.push((*key, Verdict::Expired(site.reason().map(str::to_owned))));
                 } else if is_suspended && notices > job.notices {
@@ -49,7 +50,7 @@ impl Scheduler {
                     overdue.push((*key, Verdict::Notice(reason_of(site))));
                 }
                 if overdue.len() >= SETTLING_MAX {
-                    break;
+                    break 'sites;
                 }
             }
         }
@@ -78,8 +79,8 @@ impl Scheduler {
         let Some(reason) = self.suspension_of(&job.domain, place, now) else {
             return self.insert(key, job, false, now, actions);
         };
-        let notices = notices_due(&self.settings.delay_notices, key, now);
-        let told = notices_due(&self.settings.delay_notices, key, self.patrolled);
+        let notices = notices_due(key, now, &self.settings.delay_notices);
+        let told = notices_due(key, self.patrolled, &self.settings.delay_notices);
         let verdict = if now >= job.expires_at {
             Verdict::Expired(Some(reason))
         } else if notices > told && self.jobs.len() < self.settings.jobs_max {
@@ -115,8 +116,7 @@ fn reason_of(site: &Site) -> String {
     site.reason().unwrap_or("it was unreachable").to_owned()
 }
 
-/// How many delay notices a message should have had at `now`.
-fn notices_due(notices: &[Duration], key: JobKey, now: Timestamp) -> u8 {
-    let age = now.since(key.id.accepted_at());
-    u8::try_from(notices.iter().filter(|notice| age >= **notice).count()).unwrap_or(u8::MAX)
+/// How many delay notices the message of a job should have had at `now`.
+fn notices_due(key: JobKey, now: Timestamp, delay_notices: &[Duration]) -> u8 {
+    u8::try_from(retry::notices_due(key.id.accepted_at(), now, delay_notices)).unwrap_or(u8::MAX)
 }
