@@ -392,6 +392,28 @@ fn a_dead_disk_refuses_mail_keeps_outcomes_and_recovers() {
     });
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_that_was_over_does_not_count_against_the_next_one() {
+    let store = Arc::new(ModelStore::new());
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
+    let opened = Queue::open_inline(store.clone(), &Settings::default(), clock, 1).unwrap();
+    let queue = opened.queue;
+    tokio::spawn(opened.committer.run(Duration::ZERO));
+    let refuse = async || {
+        store.set_failing(true);
+        queue.write_and_wait(Vec::new(), true).await.expect_err("the disk is full");
+    };
+    refuse().await;
+    store.set_failing(false);
+    // Nothing is written but by the committer itself, which finds out that it works again.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(queue.health().failure(), None);
+    refuse().await;
+    assert_eq!(queue.health().lost(), None, "there is room, and it was full for a moment only");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(queue.health().lost().is_some(), "with room it should work again: a new start is needed");
+}
+
 #[test]
 fn limits_refuse_before_anything_is_written() {
     block_on(async {

@@ -68,9 +68,7 @@ const POINTS: &[(&str, &str, When)] = &[
 fn killed_at_each_named_point_nothing_is_lost_and_doubles_are_marked() {
     let rounds = std::env::var("POSTHASTE_CRASH_POINT_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
     let lab = Lab::new();
-    let hosts = [lab.mx(2), lab.mx(3)];
-    lab.domain("one.test", &[2]);
-    lab.domain("two.test", &[3]);
+    let hosts = lab.one_and_two();
     let shim = Shim::new(lab.dir());
     // So few that each rotation deletes one.
     let files =
@@ -116,10 +114,7 @@ fn killed_at_each_named_point_nothing_is_lost_and_doubles_are_marked() {
         accepted.extend(load.join().accepted);
         daemon.start_again();
     }
-    daemon.wait_empty();
-    daemon.stop();
-    let events = Events::read_all(&daemon.events_path());
-    assert_nothing_lost_or_doubled(&accepted, &events, &[&hosts[0], &hosts[1]]);
+    assert_all_ends_well(&daemon, &accepted, &hosts);
 }
 
 /// Power cuts, unless POSTHASTE_POWER_CUT_ROUNDS says otherwise.
@@ -129,13 +124,7 @@ const POWER_CUTS: u64 = 4;
 fn after_a_power_cut_everything_answered_250_is_there_and_ends_once() {
     let rounds = std::env::var("POSTHASTE_POWER_CUT_ROUNDS").map_or(POWER_CUTS, |rounds| rounds.parse().unwrap());
     let lab = Lab::new();
-    let greylist = |ask: &Ask<'_>| {
-        let defers = ask.stage == Stage::Rcpt && ask.asked == 1 && ask.recipient.contains("7@");
-        if defers { Answer::say("450 4.2.0 Not now") } else { Answer::Usual }
-    };
-    let hosts = [lab.mx_scripted(2, greylist), lab.mx(3)];
-    lab.domain("one.test", &[2]);
-    lab.domain("two.test", &[3]);
+    let hosts = lab.one_and_two_greylisting();
     let mut accepted = BTreeMap::new();
     let place = |round: u64| lab.dir().join(format!("disk{round}"));
     std::fs::create_dir(place(0)).unwrap();
@@ -156,8 +145,5 @@ fn after_a_power_cut_everything_answered_250_is_there_and_ends_once() {
     }
     let dir = place(rounds);
     let daemon = Daemon::start(&dir, ConfigText::for_lab(&dir, lab.dns.address(), lab.port()));
-    daemon.wait_empty();
-    daemon.stop();
-    let events = Events::read_all(&daemon.events_path());
-    assert_nothing_lost_or_doubled(&accepted, &events, &[&hosts[0], &hosts[1]]);
+    assert_all_ends_well(&daemon, &accepted, &hosts);
 }

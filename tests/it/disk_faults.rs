@@ -19,12 +19,18 @@ const DEADLY: &[(&str, &str, usize)] = &[
     ("the manifest cannot be synced", "manifest fsync 1 eio", 100 << 10),
 ];
 
+/// A daemon under the shim, whose only destination is `one.test`.
+fn start_for_one(lab: &Lab) -> (Shim, Daemon) {
+    lab.domain("one.test", &[2]);
+    let shim = Shim::new(lab.dir());
+    let daemon = Daemon::start_under(lab.dir(), lab.config(), &shim.wrapper());
+    (shim, daemon)
+}
+
 #[test]
 fn after_a_failed_write_or_sync_of_the_store_the_daemon_ends_and_the_next_start_loses_nothing() {
     let lab = Lab::new();
-    let hosts = [lab.mx(2), lab.mx(3)];
-    lab.domain("one.test", &[2]);
-    lab.domain("two.test", &[3]);
+    let hosts = lab.one_and_two();
     let shim = Shim::new(lab.dir());
     let mut daemon = Daemon::start_under(lab.dir(), lab.config(), &shim.wrapper());
     let mut accepted = BTreeMap::new();
@@ -43,19 +49,14 @@ fn after_a_failed_write_or_sync_of_the_store_the_daemon_ends_and_the_next_start_
         shim.clear();
         daemon.start_again();
     }
-    daemon.wait_empty();
-    daemon.stop();
-    let events = Events::read_all(&daemon.events_path());
-    assert_nothing_lost_or_doubled(&accepted, &events, &[&hosts[0], &hosts[1]]);
+    assert_all_ends_well(&daemon, &accepted, &hosts);
 }
 
 #[test]
 fn a_message_whose_sync_fails_is_answered_451() {
     let lab = Lab::new();
     let mx = lab.mx(2);
-    lab.domain("one.test", &[2]);
-    let shim = Shim::new(lab.dir());
-    let mut daemon = Daemon::start_under(lab.dir(), lab.config(), &shim.wrapper());
+    let (shim, mut daemon) = start_for_one(&lab);
     let mut client = lab.client(&daemon);
     client.send_simple("app@sender.example", &["you@one.test"], "before");
     daemon.wait_empty();
@@ -76,9 +77,7 @@ fn a_message_whose_sync_fails_is_answered_451() {
 #[test]
 fn a_full_disk_under_the_store_refuses_mail_and_goes_on_by_itself_when_there_is_room() {
     let lab = Lab::new();
-    let hosts = [lab.mx(2), lab.mx(3)];
-    lab.domain("one.test", &[2]);
-    lab.domain("two.test", &[3]);
+    let hosts = lab.one_and_two();
     let shim = Shim::new(lab.dir());
     let daemon = Daemon::start_under(lab.dir(), lab.config(), &shim.wrapper());
     let mut accepted = BTreeMap::new();
@@ -94,23 +93,16 @@ fn a_full_disk_under_the_store_refuses_mail_and_goes_on_by_itself_when_there_is_
         shim.clear();
         daemon.wait_log_from(mark, "the queue can be written again");
         assert!(!daemon.has_exited());
-        let load = Load::start(daemon.smtp_addr(), 2, &["one.test", "two.test"]);
-        load.wait_accepted(10);
-        accepted.extend(load.stop().accepted);
+        accepted.extend(Load::some(daemon.smtp_addr(), &["one.test", "two.test"], 10));
     }
-    daemon.wait_empty();
-    daemon.stop();
-    let events = Events::read_all(&daemon.events_path());
-    assert_nothing_lost_or_doubled(&accepted, &events, &[&hosts[0], &hosts[1]]);
+    assert_all_ends_well(&daemon, &accepted, &hosts);
 }
 
 #[test]
 fn where_the_store_stays_full_though_there_is_room_the_daemon_ends_and_starts_anew() {
     let lab = Lab::new();
     let mx = lab.mx(2);
-    lab.domain("one.test", &[2]);
-    let shim = Shim::new(lab.dir());
-    let mut daemon = Daemon::start_under(lab.dir(), lab.config(), &shim.wrapper());
+    let (shim, mut daemon) = start_for_one(&lab);
     // RocksDB sees room, tries to go on at once, meets this, and gives up for good.
     shim.set("store * 0 enospc");
     let load = Load::start(daemon.smtp_addr(), 2, &["one.test"]);
@@ -119,43 +111,29 @@ fn where_the_store_stays_full_though_there_is_room_the_daemon_ends_and_starts_an
     assert_eq!(daemon.wait_exit(PATIENCE).code(), Some(1));
     let mut accepted = load.join().accepted;
     daemon.start_again();
-    let load = Load::start(daemon.smtp_addr(), 2, &["one.test"]);
-    load.wait_accepted(10);
-    accepted.extend(load.stop().accepted);
-    daemon.wait_empty();
-    daemon.stop();
-    assert_nothing_lost_or_doubled(&accepted, &Events::read_all(&daemon.events_path()), &[&mx]);
+    accepted.extend(Load::some(daemon.smtp_addr(), &["one.test"], 10));
+    assert_all_ends_well(&daemon, &accepted, [&mx]);
 }
 
 #[test]
 fn short_writes_change_nothing() {
     let lab = Lab::new();
     let mx = lab.mx(2);
-    lab.domain("one.test", &[2]);
-    let shim = Shim::new(lab.dir());
-    let mut daemon = Daemon::start_under(lab.dir(), lab.config(), &shim.wrapper());
+    let (shim, mut daemon) = start_for_one(&lab);
     shim.set("store write 0 short\nevents write 0 short");
-    let load = Load::start(daemon.smtp_addr(), 2, &["one.test"]);
-    load.wait_accepted(30);
-    let mut accepted = load.stop().accepted;
+    let mut accepted = Load::some(daemon.smtp_addr(), &["one.test"], 30);
     daemon.kill();
     daemon.start_again();
-    let load = Load::start(daemon.smtp_addr(), 2, &["one.test"]);
-    load.wait_accepted(10);
-    accepted.extend(load.stop().accepted);
-    daemon.wait_empty();
-    daemon.stop();
+    accepted.extend(Load::some(daemon.smtp_addr(), &["one.test"], 10));
+    assert_all_ends_well(&daemon, &accepted, [&mx]);
     assert!(shim.fired().contains("short"));
-    assert_nothing_lost_or_doubled(&accepted, &Events::read_all(&daemon.events_path()), &[&mx]);
 }
 
 #[test]
 fn event_files_that_cannot_be_written_hold_up_nothing_and_lose_no_line() {
     let lab = Lab::new();
     let mx = lab.mx(2);
-    lab.domain("one.test", &[2]);
-    let shim = Shim::new(lab.dir());
-    let daemon = Daemon::start_under(lab.dir(), lab.config(), &shim.wrapper());
+    let (shim, daemon) = start_for_one(&lab);
     let mut accepted = BTreeMap::new();
     for (fault, rotates) in [
         ("events write 0 full", false),

@@ -61,17 +61,20 @@ fn every_constant_of_the_architecture_exists() {
     assert!(gone.is_empty(), "{gone:?}: docs/ARCHITECTURE.md names what is no longer there");
 }
 
+/// The names in the `nth` table of invariants.
+fn invariants_of(page: &str, nth: usize) -> BTreeSet<&str> {
+    let table = page.split("## Invariants").nth(nth).unwrap();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+    rows.filter(|name| is_constant(name)).collect()
+}
+
 #[test]
 fn the_invariants_of_the_queue_are_those_of_its_page() {
     let code = read("src/queue/invariants.rs");
     let checked: BTreeSet<&str> =
         code.split('"').skip(1).step_by(2).filter_map(|text| text.split_once(": ")).map(|(name, _)| name).collect();
     let checked: BTreeSet<&str> = checked.into_iter().filter(|name| is_constant(name)).collect();
-    let page = read("docs/QUEUE.md");
-    let table = page.split("## Invariants").nth(1).unwrap();
-    let rows = table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
-    let listed: BTreeSet<&str> = rows.filter(|name| is_constant(name)).collect();
-    assert_eq!(checked, listed);
+    assert_eq!(checked, invariants_of(&read("docs/QUEUE.md"), 1));
 }
 
 #[test]
@@ -81,11 +84,7 @@ fn the_invariants_of_the_simulation_are_those_of_the_page() {
     let code: String = files.collect();
     let texts = code.split('"').filter_map(|text| text.split_once(": ")).map(|(name, _)| name);
     let checked: BTreeSet<&str> = texts.filter(|name| is_constant(name)).collect();
-    let page = read("docs/QUEUE.md");
-    let table = page.split("## Invariants").nth(2).unwrap();
-    let rows = table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
-    let listed: BTreeSet<&str> = rows.filter(|name| is_constant(name)).collect();
-    assert_eq!(checked, listed);
+    assert_eq!(checked, invariants_of(&read("docs/QUEUE.md"), 2));
 }
 
 #[test]

@@ -12,14 +12,7 @@ const CRASH_ROUNDS: u64 = 5;
 fn killed_at_random_points_under_load_nothing_accepted_is_lost_and_doubles_are_marked() {
     let rounds = std::env::var("POSTHASTE_CRASH_ROUNDS").map_or(CRASH_ROUNDS, |rounds| rounds.parse().unwrap());
     let lab = Lab::new();
-    // A tenth of the recipients is deferred once, so that kills meet mail in every state.
-    let greylist = |ask: &Ask<'_>| {
-        let defers = ask.stage == Stage::Rcpt && ask.asked == 1 && ask.recipient.contains("7@");
-        if defers { Answer::say("450 4.2.0 Not now") } else { Answer::Usual }
-    };
-    let hosts = [lab.mx_scripted(2, greylist), lab.mx(3)];
-    lab.domain("one.test", &[2]);
-    lab.domain("two.test", &[3]);
+    let hosts = lab.one_and_two_greylisting();
     let mut daemon = lab.daemon();
     let mut accepted = BTreeMap::new();
     for round in 0..rounds {
@@ -29,10 +22,7 @@ fn killed_at_random_points_under_load_nothing_accepted_is_lost_and_doubles_are_m
         accepted.extend(load.join().accepted);
         daemon.start_again();
     }
-    daemon.wait_empty();
-    daemon.stop();
-    let events = Events::read_all(&daemon.events_path());
-    assert_nothing_lost_or_doubled(&accepted, &events, &[&hosts[0], &hosts[1]]);
+    assert_all_ends_well(&daemon, &accepted, &hosts);
 }
 
 /// From 10 to 200 messages, another number each round and each run.

@@ -62,9 +62,7 @@ fn deferred_mail_keeps_its_due_time_and_its_count_of_attempts_across_a_restart()
 #[test]
 fn sigterm_under_load_exits_with_0_and_loses_and_doubles_nothing() {
     let lab = Lab::new();
-    let hosts = [lab.mx(2), lab.mx(3)];
-    lab.domain("one.test", &[2]);
-    lab.domain("two.test", &[3]);
+    let hosts = lab.one_and_two();
     let mut daemon = lab.daemon();
     let mut accepted = std::collections::BTreeMap::new();
     for _ in 0..2 {
@@ -88,12 +86,7 @@ fn sigterm_under_load_exits_with_0_and_loses_and_doubles_nothing() {
 #[test]
 fn a_delivery_under_way_comes_to_its_end_before_the_stop() {
     let lab = Lab::new();
-    let gate = Watched::new(false);
-    let shut = gate.clone();
-    let mx = lab.mx_scripted(2, move |ask| {
-        let holds = ask.stage == Stage::Dot;
-        if holds { Answer::Hold(shut.clone(), Box::new(Answer::Usual)) } else { Answer::Usual }
-    });
+    let (mx, gate) = lab.mx_holding_dots(2);
     lab.domain("example.test", &[2]);
     let daemon = lab.daemon();
     let id = lab.client(&daemon).send_simple("app@sender.example", &["you@example.test"], "slow");

@@ -158,12 +158,7 @@ fn a_stop_lets_the_delivery_under_way_come_to_its_end() {
     let system = System::boot();
     system.inside(|smtp| {
         let lab = Lab::new();
-        let gate = Watched::new(false);
-        let shut = gate.clone();
-        let mx = lab.mx_scripted(2, move |ask| {
-            let holds = ask.stage == Stage::Dot;
-            if holds { Answer::Hold(shut.clone(), Box::new(Answer::Usual)) } else { Answer::Usual }
-        });
+        let (mx, gate) = lab.mx_holding_dots(2);
         lab.domain("example.test", &[2]);
         system.write_config(&System::installed(lab.config()));
         system.must(&["systemctl", "start", "posthaste"]);

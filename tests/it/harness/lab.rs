@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use tempfile::TempDir;
 
-use super::{Answer, Ask, Client, ConfigText, Daemon, Dns, Mx, MxOptions};
+use super::{Answer, Ask, Client, ConfigText, Daemon, Dns, Mx, MxOptions, Stage, Watched};
 
 /// Numbers the networks within one process.
 static NETWORKS: AtomicU8 = AtomicU8::new(0);
@@ -63,6 +63,17 @@ impl Lab {
         Mx::start(SocketAddr::new(IpAddr::V4(self.ip(host)), self.port), options, script)
     }
 
+    /// A mail host that answers no final dot until the gate opens.
+    pub(crate) fn mx_holding_dots(&self, host: u8) -> (Mx, Watched<bool>) {
+        let gate = Watched::new(false);
+        let shut = gate.clone();
+        let mx = self.mx_scripted(host, move |ask| {
+            let holds = ask.stage == Stage::Dot;
+            if holds { Answer::Hold(shut.clone(), Box::new(Answer::Usual)) } else { Answer::Usual }
+        });
+        (mx, gate)
+    }
+
     /// Gives `domain` MX records for the hosts, in order of preference, named `mx<host>.<domain>`.
     pub(crate) fn domain(&self, domain: &str, hosts: &[u8]) {
         let mut records = Vec::new();
@@ -72,6 +83,29 @@ impl Lab {
             records.push((rank * 10, name));
         }
         self.dns.mx(domain, &records.iter().map(|(rank, name)| (*rank, name.as_str())).collect::<Vec<_>>());
+    }
+
+    /// Mail hosts for `one.test` and `two.test`, which take everything.
+    pub(crate) fn one_and_two(&self) -> [Mx; 2] {
+        let hosts = [self.mx(2), self.mx(3)];
+        self.name_one_and_two();
+        hosts
+    }
+
+    /// The same; the first defers a tenth of the recipients once, so that a fault meets mail in every state.
+    pub(crate) fn one_and_two_greylisting(&self) -> [Mx; 2] {
+        let greylist = |ask: &Ask<'_>| {
+            let defers = ask.stage == Stage::Rcpt && ask.asked == 1 && ask.recipient.contains("7@");
+            if defers { Answer::say("450 4.2.0 Not now") } else { Answer::Usual }
+        };
+        let hosts = [self.mx_scripted(2, greylist), self.mx(3)];
+        self.name_one_and_two();
+        hosts
+    }
+
+    fn name_one_and_two(&self) {
+        self.domain("one.test", &[2]);
+        self.domain("two.test", &[3]);
     }
 
     /// A config for this lab: quick retries, small memory, all files in the lab's directory.

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use serde_json::Value;
 
-use super::{Client, Mx, PATIENCE, Watched, recipients, simple};
+use super::{Client, Daemon, Events, Mx, PATIENCE, Watched, recipients, simple};
 
 /// Numbers messages of this process, so that each subject is unique.
 static NUMBERS: AtomicU64 = AtomicU64::new(0);
@@ -49,6 +49,13 @@ impl Load {
         };
         let threads = (0..clients).map(one).collect();
         Self { sent, stops, threads }
+    }
+
+    /// Two clients, until so many messages were accepted: these, each to one recipient in each of `domains`.
+    pub(crate) fn some(address: SocketAddr, domains: &[&str], count: usize) -> BTreeMap<String, String> {
+        let load = Self::start(address, 2, domains);
+        load.wait_accepted(count);
+        load.stop().accepted
     }
 
     /// Waits until this many messages were accepted.
@@ -97,6 +104,18 @@ fn send(
         sent.change(|sent| sent.accepted.insert(id, subject));
     }
     Ok(())
+}
+
+/// Waits until everything is delivered or given up, stops the daemon, and checks the whole story of the run.
+pub(crate) fn assert_all_ends_well<'a>(
+    daemon: &Daemon,
+    accepted: &BTreeMap<String, String>,
+    hosts: impl IntoIterator<Item = &'a Mx>,
+) {
+    daemon.wait_empty();
+    daemon.stop();
+    let hosts: Vec<&Mx> = hosts.into_iter().collect();
+    assert_nothing_lost_or_doubled(accepted, &Events::read_all(&daemon.events_path()), &hosts);
 }
 
 /// Checks the whole story of a run that has come to its end (nothing is queued): ids without a gap; one final event for

@@ -41,7 +41,7 @@ pub(crate) use daemon::{Daemon, Signal};
 pub(crate) use dns::{Dns, DnsMode};
 pub(crate) use events::{Events, recipients};
 pub(crate) use lab::Lab;
-pub(crate) use load::{Load, Sent, assert_ids_have_no_gap, assert_nothing_lost_or_doubled};
+pub(crate) use load::{Load, Sent, assert_all_ends_well, assert_ids_have_no_gap, assert_nothing_lost_or_doubled};
 pub(crate) use mx::{Answer, Ask, Mx, MxOptions, MxTls, Stage, Transaction};
 pub(crate) use shim::{Shim, Unsynced};
 pub(crate) use systemd::{SMTP, System};
