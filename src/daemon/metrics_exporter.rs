@@ -49,12 +49,18 @@ enum Kind {
 }
 
 /// Every metric: name, kind, unit, help. `docs/OPERATIONS.md` has the same table; a test holds both together.
-const METRICS: [(&str, Kind, Unit, &str); 26] = [
+const METRICS: [(&str, Kind, Unit, &str); 27] = [
     (metric::MESSAGES_ACCEPTED, Kind::Counter, Unit::Count, "Messages answered 250."),
     (metric::RECIPIENTS_ACCEPTED, Kind::Counter, Unit::Count, "Recipients of accepted messages."),
     (metric::REFUSALS, Kind::Counter, Unit::Count, "Refusals sent to clients, by reply code."),
     (metric::CLIENT_CONNECTIONS, Kind::Gauge, Unit::Count, "Open client connections, by listener."),
     (metric::CLIENT_CONNECTIONS_TOTAL, Kind::Counter, Unit::Count, "Client connections, by listener and outcome."),
+    (
+        metric::TLS_HANDSHAKES_HELD_UP,
+        Kind::Counter,
+        Unit::Count,
+        "TLS handshakes of clients whose handshakes lead to nothing: waited or refused.",
+    ),
     (metric::ACCEPT_SECONDS, Kind::Histogram, Unit::Seconds, "From the final dot of a client to the durable commit."),
     (metric::COMMIT_OPERATIONS, Kind::Histogram, Unit::Count, "Operations in one commit batch."),
     (metric::COMMIT_SECONDS, Kind::Histogram, Unit::Seconds, "One store write, synced or not."),

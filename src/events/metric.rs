@@ -11,6 +11,8 @@ pub const REFUSALS: &str = "posthaste_smtp_refusals_total";
 pub const CLIENT_CONNECTIONS: &str = "posthaste_client_connections";
 /// Counter, labels `listener`, `outcome` (accepted, refused): client connections.
 pub const CLIENT_CONNECTIONS_TOTAL: &str = "posthaste_client_connections_total";
+/// Counter, label `outcome` (waited, refused): TLS handshakes of clients whose handshakes lead to nothing.
+pub const TLS_HANDSHAKES_HELD_UP: &str = "posthaste_tls_handshakes_held_up_total";
 /// Histogram, seconds: from the final dot to the durable commit.
 pub const ACCEPT_SECONDS: &str = "posthaste_accept_seconds";
 /// Histogram: operations in one commit batch.

@@ -5,8 +5,10 @@
 
 pub mod classify;
 pub mod fault;
+pub mod handshakes;
 mod hint;
 mod phrase;
+pub mod rate;
 mod replies;
 pub mod retry;
 pub mod routing;

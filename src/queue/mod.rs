@@ -7,6 +7,7 @@
 mod blocking;
 mod committer;
 pub mod health;
+mod ids;
 mod inline;
 pub mod intake;
 pub mod invariants;
@@ -30,7 +31,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use crossbeam::channel::{Sender, TrySendError};
 use queue_format as format;
-use rand::{RngExt, rngs::SmallRng};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use crate::events::metric;
@@ -38,6 +38,7 @@ use crate::net::BoxFuture;
 use crate::types::{Clock, MessageId, Timestamp};
 use committer::{Completion, Transaction};
 use health::Health;
+use ids::Ids;
 use outbox::QueueOutbox;
 use store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 
@@ -111,7 +112,7 @@ struct Inner {
     outbox: Arc<QueueOutbox>,
     health: Arc<Health>,
     clock: Arc<dyn Clock>,
-    ids: Mutex<SmallRng>,
+    ids: Mutex<Ids>,
     transactions: Sender<Transaction>,
     /// Only in a simulation: rung for a committer that is a task.
     bell: Option<Arc<Notify>>,
@@ -394,8 +395,9 @@ pub struct DamagedDue {
 
 impl Intake for Queue {
     fn new_id(&self) -> MessageId {
-        let random = self.0.ids.lock().unwrap_or_else(PoisonError::into_inner).random();
-        MessageId::new(self.0.clock.now(), random)
+        // The clock is read under the lock: ids rise with it.
+        let mut ids = self.0.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.next(self.0.clock.now())
     }
 
     fn check(&self, bytes: u64) -> Result<(), AcceptError> {

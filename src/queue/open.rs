@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use queue_format as format;
-use rand::rngs::SmallRng;
-use rand::{RngExt, SeedableRng};
+use rand::RngExt;
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::committer::{Committer, Size, meta_put};
 use super::health::Health;
+use super::ids::Ids;
 use super::inline::InlineCommitter;
 use super::outbox::QueueOutbox;
 use super::store::{Change, Family, Key, Store, StoreError};
@@ -134,7 +134,7 @@ fn prepare(
         outbox,
         health,
         clock,
-        ids: Mutex::new(SmallRng::seed_from_u64(seed)),
+        ids: Mutex::new(Ids::new(seed)),
         transactions,
         bell,
         room: Semaphore::new(TRANSACTIONS_MAX),

@@ -97,7 +97,7 @@ impl Drop for Ticket {
 }
 
 /// An IPv4 address, or the /64 of an IPv6 one: that is what one customer has.
-fn client_of(address: IpAddr) -> IpAddr {
+pub(super) fn client_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
         v4 @ IpAddr::V4(_) => v4,

@@ -13,6 +13,7 @@
 mod assembly;
 mod connections;
 mod facts;
+mod handshakes;
 mod listener;
 mod memory;
 mod session;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::connections::Connections;
+use self::handshakes::HandshakeGate;
 use self::listener::{Listener, ListenerSpec};
 use self::memory::MemoryBudget;
 use self::settings::{ListenerSettings, Settings};
@@ -60,6 +62,7 @@ pub struct Ports {
 struct Shared {
     ports: Ports,
     connections: Arc<Connections>,
+    handshakes: Arc<HandshakeGate>,
     metrics: Metrics,
     /// Sessions and accept loops.
     tasks: TaskTracker,
@@ -96,6 +99,7 @@ impl Reception {
         let shared = Arc::new(Shared {
             ports,
             connections: Arc::new(Connections::new(memory)),
+            handshakes: HandshakeGate::new(),
             metrics,
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),

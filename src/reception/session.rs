@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::Shared;
 use super::assembly::{self, Assembly, Stamping};
 use super::facts::Facts;
+use super::handshakes::Begun;
 use super::listener::{ListenerSpec, TlsMode};
 use super::memory::ClientMemory;
 use super::settings::Settings;
@@ -27,6 +28,8 @@ pub(super) struct Session {
     wire: Wire,
     facts: Facts,
     memory: ClientMemory,
+    /// The TLS handshake, until a message came of it.
+    handshake: Option<Begun>,
     /// From the last MAIL that was admitted.
     grant: Option<Grant>,
     /// While a message arrives.
@@ -70,6 +73,7 @@ impl Session {
             wire,
             facts,
             memory,
+            handshake: None,
             grant: None,
             assembly: None,
             owes_acceptance: false,
@@ -220,6 +224,9 @@ impl Session {
             Ok(id) => {
                 self.machine.accepted(&id);
                 self.owes_acceptance = true;
+                if let Some(begun) = self.handshake.take() {
+                    self.shared.handshakes.in_earnest(begun, &self.facts.settings);
+                }
                 let metrics = &self.shared.metrics;
                 metrics.messages.increment(1);
                 metrics.recipients.increment(recipients);
@@ -244,7 +251,12 @@ impl Session {
 
     async fn handshake(&mut self, config: Arc<rustls::ServerConfig>) -> Next {
         let deadline = self.deadline(self.facts.settings.command_timeout);
-        match self.wire.start_tls(config, deadline).await {
+        let Self { shared, facts, handshake, wire, .. } = self;
+        let turn = async {
+            *handshake = Some(shared.handshakes.pass(facts.client, &facts.settings, deadline).await?);
+            Ok(())
+        };
+        match wire.start_tls(config, deadline, turn).await {
             Ok(info) => {
                 self.facts.tls = Some(info);
                 Next::GoOn

@@ -48,6 +48,10 @@ pub struct Settings {
     pub connections_max: usize,
     /// Open connections of one client address (IPv6: its /64). Above: 421 4.7.0.
     pub connections_per_client_max: usize,
+    /// TLS handshakes a second of one client that lead to no message; five seconds' worth at once. More wait.
+    pub handshakes_per_client_rate_max: u32,
+    /// The same of all clients from which no message came lately.
+    pub handshakes_rate_max: u32,
     /// Transactions (MAIL) in one connection. Above: 421 4.7.0.
     pub transactions_max: u32,
     /// Refused or unknown commands in one connection. Above: 421 4.7.0.
@@ -86,6 +90,8 @@ impl Default for Settings {
             hostname: "localhost".to_owned(),
             connections_max: 2_000,
             connections_per_client_max: 500,
+            handshakes_per_client_rate_max: 20,
+            handshakes_rate_max: 100,
             transactions_max: 10_000,
             errors_max: 20,
             idle_commands_max: 100,

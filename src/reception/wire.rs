@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::memory::READ_BYTES_MAX;
@@ -127,11 +128,21 @@ impl Wire {
         }
     }
 
-    /// TLS from here on. Octets that came in clear are dropped by the caller's refusal before; none are passed on.
-    pub(super) async fn start_tls(&mut self, config: Arc<ServerConfig>, deadline: Instant) -> io::Result<TlsInfo> {
+    /// TLS from here on. Octets that came in clear are dropped by the caller's refusal before; none are passed on. What a
+    /// handshake costs begins when the client's first message is there, and its `turn` has come; an error of it ends all.
+    pub(super) async fn start_tls(
+        &mut self,
+        config: Arc<ServerConfig>,
+        deadline: Instant,
+        turn: impl Future<Output = io::Result<()>>,
+    ) -> io::Result<TlsInfo> {
         self.input = BytesMut::new();
         let stream = std::mem::replace(&mut self.stream, Box::new(tokio::io::empty()));
-        let accept = TlsAcceptor::from(config).accept(stream);
+        let accept = async {
+            let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+            turn.await?;
+            hello.into_stream(config).await
+        };
         let stream = tokio::time::timeout_at(deadline, accept).await??;
         let (_, connection) = stream.get_ref();
         let info = TlsInfo {

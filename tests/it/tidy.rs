@@ -27,7 +27,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("admission", &["types", "message", "policy", "events", "queue"]),
     ("scheduler", &["types", "message", "policy", "events", "queue"]),
     ("feedback", &["types", "message", "policy", "events", "queue"]),
-    ("reception", &["types", "smtp", "message", "events", "queue", "net", "admission", "feedback"]),
+    ("reception", &["types", "smtp", "message", "policy", "events", "queue", "net", "admission", "feedback"]),
     ("delivery", &["types", "smtp", "policy", "events", "queue", "net", "scheduler"]),
     ("simulator", &["types", "smtp", "message", "net"]),
     ("daemon", EVERY_MODULE),

@@ -188,6 +188,12 @@ pub(super) fn reception(mut section: Section<'_>, hostname: &Domain) -> Settings
             default.connections_per_client_max,
             1..=1_000_000,
         ),
+        handshakes_per_client_rate_max: section.count(
+            "handshakes_per_client_rate_max",
+            default.handshakes_per_client_rate_max,
+            1..=100_000,
+        ),
+        handshakes_rate_max: section.count("handshakes_rate_max", default.handshakes_rate_max, 1..=100_000),
         transactions_max: section.count("transactions_max", default.transactions_max, 1..=u32::MAX),
         errors_max: section.count("errors_max", default.errors_max, 1..=10_000),
         idle_commands_max: section.count("idle_commands_max", default.idle_commands_max, 1..=1_000_000),

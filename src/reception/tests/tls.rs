@@ -2,16 +2,18 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::rig::{Client, Rig, settings};
 use crate::net::BoxStream;
-use crate::reception::settings::{CertificateFiles, ListenerSettings, ListenerTls};
+use crate::reception::settings::{CertificateFiles, ListenerSettings, ListenerTls, Settings};
 
 /// Writes a fresh certificate for mx.test to `dir`.
 fn write_certificate(dir: &Path) -> (CertificateFiles, CertificateDer<'static>) {
@@ -83,6 +85,51 @@ async fn implicit_tls_greets_after_the_handshake() {
     client.expect("220 mx.test").await;
     send_message(&mut client).await;
     assert!(rig.queue.bodies()[0].contains("with ESMTPS (TLSv1.3)"));
+}
+
+/// A second's handshake of one client that leads to nothing, five at once, and a second's patience.
+fn impatient() -> Settings {
+    Settings { handshakes_per_client_rate_max: 1, command_timeout: Duration::from_secs(1), ..settings() }
+}
+
+#[tokio::test]
+async fn handshakes_that_lead_to_nothing_are_held_up_and_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, certificate) = write_certificate(dir.path());
+    let rig = Arc::new(Rig::new(impatient(), &[listener(ListenerTls::Implicit(files))]));
+    let mut dials = JoinSet::new();
+    for _ in 0..30 {
+        let (rig, certificate) = (Arc::clone(&rig), certificate.clone());
+        dials.spawn(async move { handshake(Box::new(rig.dial(0).await), &certificate).await.is_ok() });
+    }
+    let made = dials.join_all().await.into_iter().filter(|made| *made).count();
+    assert!((5..30).contains(&made), "{made} of 30 handshakes");
+}
+
+#[tokio::test]
+async fn handshakes_of_a_client_that_sends_messages_are_not_held_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, certificate) = write_certificate(dir.path());
+    let rig = Rig::new(impatient(), &[listener(ListenerTls::StartTls(files))]);
+    for round in 0..30 {
+        let mut client = offer(rig.dial(0).await).await;
+        client.say("STARTTLS", "220 2.0.0").await;
+        let stream = handshake(client.stream, &certificate).await;
+        let mut client = Client::new(Box::new(stream.unwrap_or_else(|error| panic!("round {round}: {error}"))));
+        send_message(&mut client).await;
+    }
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_take_no_ones_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, certificate) = write_certificate(dir.path());
+    let rig = Rig::new(impatient(), &[listener(ListenerTls::Implicit(files))]);
+    let mut silent = Vec::new();
+    for _ in 0..30 {
+        silent.push(rig.dial(0).await);
+    }
+    assert!(handshake(Box::new(rig.dial(0).await), &certificate).await.is_ok());
 }
 
 #[tokio::test]
