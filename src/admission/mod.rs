@@ -1,6 +1,9 @@
 //! May this client send this, and as what? Today: relay for configured networks. Credentials, identities, configuration
 //! sets, suppression and quotas come behind the same function.
 
+pub mod directory;
+pub mod identity;
+
 use std::net::IpAddr;
 use std::time::Duration;
 

@@ -1,0 +1,251 @@
+//! Who is who: tenants, credentials, identities and configuration sets, as the config describes them.
+//!
+//! A directory does not change; a reload puts a new one in its place. Promises: what refers to something (a credential to its
+//! tenant, an identity to its configuration set) finds it: the config reader has looked. Lookups cost a hash or two,
+//! however many entries there are.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::identity::{Identity, IdentityName};
+
+/// Octets of the name of a tenant or a configuration set, as SES limits the latter.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// The name of a tenant or a configuration set: 1 to 64 of `A-Za-z0-9_-`. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// `None` where the text is not such a name.
+    pub fn parse(text: &str) -> Option<Self> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        let fits = (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed);
+        fits.then(|| Self(text.into()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Limits of sending, in envelope recipients. `None`: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// In any 24 hours.
+    pub per_day: Option<u64>,
+    /// In a second.
+    pub per_second: Option<u32>,
+}
+
+/// On which entries of a suppression list mail is held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SuppressionReasons {
+    /// Addresses that bounced for good.
+    pub bounce: bool,
+    /// Addresses whose owner complained.
+    pub complaint: bool,
+}
+
+impl Default for SuppressionReasons {
+    fn default() -> Self {
+        Self { bounce: true, complaint: true }
+    }
+}
+
+/// Which addresses a tenant may send as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Senders {
+    /// Those of its identities.
+    Identities,
+    /// All: for applications that are trusted as such.
+    Any,
+}
+
+/// One customer, department or application with its own rights, limits and lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    /// Its name.
+    pub name: Name,
+    /// Which addresses it may send as.
+    pub senders: Senders,
+    /// Whether it may send at all.
+    pub sending: bool,
+    /// Its limits.
+    pub quota: Quota,
+    /// Only to these (and 200 in 24 hours, 1 a second, unless `quota` says less): SES's sandbox.
+    pub sandbox: Option<Vec<IdentityName>>,
+    /// What of the suppression lists holds for it, where a configuration set does not say otherwise.
+    pub suppression: SuppressionReasons,
+}
+
+/// A user name that may submit mail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// The user name.
+    pub user: Arc<str>,
+    /// Hashes of the secrets that are accepted, in PHC form: one, or two while one takes the other's place.
+    pub secrets: Vec<Arc<str>>,
+    /// Whose it is.
+    pub tenant: Arc<Tenant>,
+    /// Where it may be used; empty: anywhere.
+    pub networks: Vec<IpNet>,
+    /// What it may send as, within the tenant's identities; `None`: all of these.
+    pub identities: Option<Vec<IdentityName>>,
+    /// For messages that name none.
+    pub configuration_set: Option<Name>,
+    /// Its limits.
+    pub quota: Quota,
+}
+
+/// How messages of one kind are sent, counted and told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigurationSet {
+    /// Its name.
+    pub name: Name,
+    /// Who may use it; empty: all tenants.
+    pub tenants: Vec<Name>,
+    /// Whether it sends.
+    pub sending: bool,
+    /// Whether delivery needs TLS to a host that proves its name.
+    pub tls_required: bool,
+    /// How long delivery may take, where it is not the queue's lifetime.
+    pub lifetime: Option<Duration>,
+    /// What of the suppression lists holds, in place of the tenant's setting.
+    pub suppression: Option<SuppressionReasons>,
+    /// Tags of each message that does not set them itself.
+    pub tags: Vec<(String, String)>,
+    /// Its limits.
+    pub quota: Quota,
+}
+
+/// Clients that need no credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relay {
+    /// Where they are.
+    pub networks: Vec<IpNet>,
+    /// As whom they send.
+    pub tenant: Arc<Tenant>,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    /// Clients without credentials.
+    pub relay: Relay,
+    /// Limits of all together.
+    pub quota: Quota,
+    /// Whether anything is sent at all.
+    pub sending: bool,
+    /// For messages for which nothing else chose one.
+    pub configuration_set: Option<Name>,
+    /// How long a message may be retried before it bounces.
+    pub lifetime: Duration,
+    tenants: HashMap<Name, Arc<Tenant>>,
+    credentials: HashMap<Arc<str>, Arc<Credential>>,
+    identities: HashMap<IdentityName, Arc<Identity>>,
+    sets: HashMap<Name, Arc<ConfigurationSet>>,
+}
+
+impl Directory {
+    /// A directory of nobody but the relay clients.
+    pub fn new(relay: Relay, lifetime: Duration) -> Self {
+        let tenants = HashMap::from([(relay.tenant.name.clone(), Arc::clone(&relay.tenant))]);
+        Self {
+            relay,
+            quota: Quota::default(),
+            sending: true,
+            configuration_set: None,
+            lifetime,
+            tenants,
+            credentials: HashMap::new(),
+            identities: HashMap::new(),
+            sets: HashMap::new(),
+        }
+    }
+
+    /// Adds a tenant; one of the same name goes.
+    pub fn add_tenant(&mut self, tenant: Arc<Tenant>) {
+        self.tenants.insert(tenant.name.clone(), tenant);
+    }
+
+    /// Adds a credential; one of the same user goes.
+    pub fn add_credential(&mut self, credential: Credential) {
+        self.credentials.insert(Arc::clone(&credential.user), Arc::new(credential));
+    }
+
+    /// Adds an identity; one of the same name goes.
+    pub fn add_identity(&mut self, identity: Identity) {
+        self.identities.insert(identity.name.clone(), Arc::new(identity));
+    }
+
+    /// Adds a configuration set; one of the same name goes.
+    pub fn add_set(&mut self, set: ConfigurationSet) {
+        self.sets.insert(set.name.clone(), Arc::new(set));
+    }
+
+    /// The tenant of that name.
+    pub fn tenant(&self, name: &str) -> Option<&Arc<Tenant>> {
+        Name::parse(name).and_then(|name| self.tenants.get(&name))
+    }
+
+    /// The credential of that user name, to the letter.
+    pub fn credential(&self, user: &str) -> Option<&Arc<Credential>> {
+        self.credentials.get(user)
+    }
+
+    /// The identity of exactly that name.
+    pub fn identity(&self, name: &IdentityName) -> Option<&Arc<Identity>> {
+        self.identities.get(name)
+    }
+
+    /// The configuration set of that name.
+    pub fn set(&self, name: &str) -> Option<&Arc<ConfigurationSet>> {
+        Name::parse(name).and_then(|name| self.sets.get(&name))
+    }
+
+    /// Whether there is any configuration set. Without one their names are tags and nothing more.
+    pub fn has_sets(&self) -> bool {
+        !self.sets.is_empty()
+    }
+
+    /// Whether anybody can log in.
+    pub fn has_credentials(&self) -> bool {
+        !self.credentials.is_empty()
+    }
+
+    /// All tenants, in no order.
+    pub fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
+        self.tenants.values()
+    }
+
+    /// Whether a client at this address needs no credential.
+    pub fn is_relay_client(&self, address: IpAddr) -> bool {
+        self.relay.networks.iter().any(|network| network.contains(&address))
+    }
+}
+
+impl Credential {
+    /// Whether it may be used from this address.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        self.networks.is_empty() || self.networks.iter().any(|network| network.contains(&address))
+    }
+}
+
+impl ConfigurationSet {
+    /// Whether this tenant may use it.
+    pub fn is_for(&self, tenant: &Name) -> bool {
+        self.tenants.is_empty() || self.tenants.contains(tenant)
+    }
+}

@@ -1,0 +1,152 @@
+//! Identities: the domains and addresses that a tenant may send as.
+//!
+//! A domain covers all its addresses and those of its subdomains; of several that cover an address, the most specific one
+//! counts: the address itself, then its domain, then the parents from below. Local parts are compared without regard to
+//! ASCII case: the owner of a domain knows no two of its addresses that differ in case only.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::directory::Name;
+use crate::types::{Domain, EmailAddress};
+
+/// A domain, or one address.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum IdentityName {
+    /// All addresses of this domain and its subdomains.
+    Domain(Domain),
+    /// This address; the local part in lower case.
+    Address(Arc<str>, Domain),
+}
+
+impl IdentityName {
+    /// A domain or an address; `None` where the text is neither.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.contains('@') {
+            EmailAddress::parse(text, true).ok().map(|address| Self::of(&address))
+        } else {
+            Domain::parse(text).ok().map(Self::Domain)
+        }
+    }
+
+    /// The name of exactly this address.
+    pub fn of(address: &EmailAddress) -> Self {
+        Self::Address(address.local_part().to_ascii_lowercase().into(), address.domain().clone())
+    }
+
+    /// Whether it covers `address`.
+    pub fn covers(&self, address: &EmailAddress) -> bool {
+        names_of(address).any(|name| name == *self)
+    }
+
+    /// Whether all that `other` covers is covered by this one.
+    pub fn includes(&self, other: &IdentityName) -> bool {
+        match (self, other) {
+            (IdentityName::Address(..), _) => self == other,
+            (IdentityName::Domain(own), IdentityName::Domain(domain) | IdentityName::Address(_, domain)) => {
+                parents(domain).any(|parent| parent == *own)
+            }
+        }
+    }
+}
+
+impl fmt::Display for IdentityName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            IdentityName::Domain(domain) => f.write_str(domain.as_str()),
+            IdentityName::Address(local, domain) => write!(f, "{local}@{domain}"),
+        }
+    }
+}
+
+impl fmt::Debug for IdentityName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// An identity and what goes with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The domain or address.
+    pub name: IdentityName,
+    /// Whose it is.
+    pub tenant: Name,
+    /// For messages from it that name none.
+    pub configuration_set: Option<Name>,
+    /// User names that may send as it besides the tenant's own, where they name it (`X-SES-SOURCE-ARN` and its like).
+    pub delegates: Vec<Arc<str>>,
+}
+
+/// Names that cover an address, most specific first.
+pub fn names_of(address: &EmailAddress) -> impl Iterator<Item = IdentityName> + '_ {
+    std::iter::once(IdentityName::of(address)).chain(parents(address.domain()).map(IdentityName::Domain))
+}
+
+/// A domain and all above it, itself first. A top-level domain is its own last parent: an identity may well be one of a lab.
+fn parents(domain: &Domain) -> impl Iterator<Item = Domain> + '_ {
+    std::iter::successors(Some(domain.as_str()), |name| name.split_once('.').map(|(_, parent)| parent))
+        .filter_map(|name| Domain::parse(name).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn address(text: &str) -> EmailAddress {
+        EmailAddress::parse(text, true).unwrap()
+    }
+
+    fn name(text: &str) -> IdentityName {
+        IdentityName::parse(text).unwrap()
+    }
+
+    #[test]
+    fn names_come_from_the_most_specific_to_the_least() {
+        let names: Vec<String> = names_of(&address("News@a.b.Test")).map(|name| name.to_string()).collect();
+        assert_eq!(names, ["news@a.b.test", "a.b.test", "b.test", "test"]);
+    }
+
+    #[test]
+    fn a_domain_covers_its_addresses_and_subdomains_and_nothing_that_only_ends_like_it() {
+        for (identity, sender, covered) in [
+            ("shop.test", "a@shop.test", true),
+            ("Shop.TEST", "a@news.shop.test", true),
+            ("shop.test", "a@workshop.test", false),
+            ("shop.test", "a@shop.test.evil.test", false),
+            ("shop.test", "a@test", false),
+            ("news.shop.test", "a@shop.test", false),
+            ("a@shop.test", "A@SHOP.test", true),
+            ("a@shop.test", "a@news.shop.test", false),
+            ("a@shop.test", "a+x@shop.test", false),
+            ("b\u{fc}cher.test", "a@xn--bcher-kva.test", true),
+        ] {
+            assert_eq!(name(identity).covers(&address(sender)), covered, "{identity} {sender}");
+        }
+    }
+
+    #[test]
+    fn what_is_neither_a_domain_nor_an_address_is_no_identity() {
+        for text in ["", "@shop.test", "a@", "shop test", "*.shop.test", "a@b@", "[192.0.2.1]"] {
+            assert_eq!(IdentityName::parse(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_identity_covers_what_it_includes_and_only_that(
+            labels in prop::collection::vec("[a-c]{1,2}", 1..5), own in 0_usize..5, local in "[a-z]{1,3}", other in "[a-c]{1,2}(\\.[a-c]{1,2}){0,3}"
+        ) {
+            let domain = labels.join(".");
+            let parent = labels[own.min(labels.len() - 1)..].join(".");
+            let sender = address(&format!("{local}@{domain}"));
+            prop_assert!(name(&parent).covers(&sender));
+            prop_assert!(name(&parent).includes(&name(&domain)));
+            let is_parent = domain == other || domain.ends_with(&format!(".{other}"));
+            prop_assert_eq!(name(&other).covers(&sender), is_parent);
+            prop_assert_eq!(name(&other).includes(&IdentityName::of(&sender)), is_parent);
+        }
+    }
+}
