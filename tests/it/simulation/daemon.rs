@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use posthaste::admission::Directory;
 use posthaste::daemon::stamp::Stamper;
 use posthaste::delivery::dispatch::{Dispatcher, Request};
 use posthaste::delivery::route::Router;
@@ -19,9 +20,9 @@ use posthaste::queue::store::Store;
 use posthaste::queue::{self, Queue, invariants};
 use posthaste::reception::settings::Settings as ReceptionSettings;
 use posthaste::reception::{self, Reception};
+use posthaste::scheduler;
 use posthaste::scheduler::settlement::SettlementSettings;
 use posthaste::types::Clock;
-use posthaste::{admission, scheduler};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -78,10 +79,10 @@ impl Daemon {
                 hostname: HOSTNAME.to_owned(),
                 ..ReceptionSettings::default()
             })),
-            admission: Arc::new(ArcSwap::from_pointee(admission::Settings {
-                networks: vec!["192.0.2.0/24".parse().unwrap()],
-                lifetime: plan.lifetime,
-            })),
+            admission: Arc::new(ArcSwap::from_pointee(Directory::relay_only(
+                vec!["192.0.2.0/24".parse().unwrap()],
+                plan.lifetime,
+            ))),
             intake: Arc::new(queue.clone()),
             stamp: Arc::new(Stamper),
         };
