@@ -37,6 +37,8 @@ mod simulation;
 #[cfg(test)]
 mod smuggling;
 #[cfg(test)]
+mod submission;
+#[cfg(test)]
 mod systemd;
 #[cfg(test)]
 mod tidy;
