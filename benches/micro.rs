@@ -16,8 +16,8 @@ use posthaste::policy::{self, classify};
 use posthaste::queue::rocks::{RocksSettings, RocksStore};
 use posthaste::queue::store::{Change, Family, Key, Store};
 use posthaste::queue::{
-    DueKey, EndGroup, Handoff, Intake, JobKey, NewBody, NewMessage, Next, Opened, Queue, Settings as QueueSettings,
-    Settlement, StoredBody, StoredMessage,
+    Charges, DueKey, EndGroup, Handoff, Intake, JobKey, NewBody, NewMessage, Next, Opened, Queue,
+    Settings as QueueSettings, Settlement, StoredBody, StoredMessage,
 };
 use posthaste::scheduler::core::Scheduler;
 use posthaste::scheduler::{Action, ConnectionId, HostFeedback, Lease, Settings, Settled, SiteName};
@@ -333,6 +333,7 @@ fn new_message(queue: &Queue, octets: &Bytes) -> NewMessage {
         mail_json,
         caller: "network".into(),
         lifetime: Duration::from_secs(86_400),
+        charges: Charges::default(),
     }
 }
 

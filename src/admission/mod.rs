@@ -3,6 +3,7 @@
 
 pub mod directory;
 pub mod identity;
+pub mod quota;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -34,6 +35,13 @@ pub struct Grant {
     pub caller: String,
     /// How long its messages live.
     pub lifetime: Duration,
+}
+
+impl Grant {
+    /// What its messages are charged to.
+    pub fn scopes(&self) -> Vec<quota::ScopeLimit> {
+        vec![quota::ScopeLimit { scope: quota::Scope::Server, quota: directory::Quota::default() }]
+    }
 }
 
 /// Why a client may not relay; reply 530 5.7.0 or 554 5.7.1.

@@ -12,11 +12,15 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::admin::AdminServer;
+use super::admin::model::QuotaReport;
 use super::assembly;
 use super::backend::Control;
 use super::config::Config;
 use super::monitor;
+use super::quotas;
 use super::stamp::Stamper;
+use crate::admission::directory::Directory;
+use crate::admission::quota::Quotas;
 use crate::delivery::dispatch::{Dispatcher, Request};
 use crate::delivery::shared::{Counts, Reloadable, Shared};
 use crate::events::writer::{EventWriter, WriterHandle};
@@ -49,6 +53,7 @@ pub struct Instance {
     reception: Reception,
     reception_settings: Arc<ArcSwap<ReceptionSettings>>,
     admission: Arc<ArcSwap<admission::Settings>>,
+    quotas: Arc<Quotas>,
     reloadable: Arc<ArcSwap<Reloadable>>,
     resolver: Arc<HickoryResolver>,
     dispatcher: Dispatcher,
@@ -75,6 +80,7 @@ impl Instance {
         }
         let messages = queue.health().messages();
         tracing::info!(messages, data_dir = %config.queue.data_dir.display(), "queue is open");
+        let quotas = quotas::open(&queue, &clock)?;
         let events = EventWriter::start(queue.outbox(), assembly::event_settings(&config), Arc::clone(&clock))
             .map_err(|error| error.to_string())?;
         let events = Arc::new(events);
@@ -86,6 +92,7 @@ impl Instance {
         let ports = Ports {
             settings: Arc::clone(&reception_settings),
             admission: Arc::clone(&admission),
+            quotas: Arc::clone(&quotas),
             intake: Arc::new(queue.clone()),
             stamp: Arc::new(Stamper),
         };
@@ -104,6 +111,7 @@ impl Instance {
             reception,
             reception_settings,
             admission,
+            quotas,
             reloadable,
             resolver,
             dispatcher,
@@ -124,6 +132,7 @@ impl Instance {
             queue: self.queue.clone(),
             dispatcher: self.dispatcher.clone(),
             clock: Arc::clone(&self.clock),
+            quotas: Arc::clone(&self.quotas),
             data_dir,
             stop: self.background.clone(),
         };
@@ -160,6 +169,24 @@ impl Instance {
     /// The queue.
     pub fn queue(&self) -> &Queue {
         &self.queue
+    }
+
+    /// What senders used of their limits.
+    pub fn quota_report(&self) -> QuotaReport {
+        QuotaReport { scopes: quotas::usage(&self.quotas, &self.directory()) }
+    }
+
+    fn directory(&self) -> Arc<Directory> {
+        let tenant = Arc::new(admission::directory::Tenant {
+            name: admission::directory::Name::parse("relay").expect("six letters"),
+            senders: admission::directory::Senders::Any,
+            sending: true,
+            quota: admission::directory::Quota::default(),
+            sandbox: None,
+            suppression: admission::directory::SuppressionReasons::default(),
+        });
+        let relay = admission::directory::Relay { networks: Vec::new(), tenant };
+        Arc::new(Directory::new(relay, self.admission.load().lifetime))
     }
 
     /// The config in force.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::quota::Quotas;
 use crate::delivery::dispatch::Dispatcher;
 use crate::events::metric;
 use crate::queue::Queue;
@@ -21,6 +22,7 @@ pub(super) struct Watch {
     pub(super) queue: Queue,
     pub(super) dispatcher: Dispatcher,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) quotas: Arc<Quotas>,
     pub(super) data_dir: PathBuf,
     pub(super) stop: CancellationToken,
 }

@@ -9,15 +9,17 @@ use super::facts::Facts;
 use super::memory::{ClientMemory, READ_BYTES_MAX, Reservation, SESSION_BYTES_MAX, SPOOL_SLACK_BYTES};
 use super::stamp::{Stamp, StampedHeader};
 use crate::admission::Grant;
-use crate::events::EventLine;
+use crate::admission::quota::{Exceeded, Quotas, ScopeLimit};
+use crate::events::{EventLine, metric};
 use crate::queue::intake::SPOOL_PART_BYTES;
-use crate::queue::{AcceptError, Intake, NewBody, NewMessage};
+use crate::queue::{AcceptError, Charges, Intake, NewBody, NewMessage};
 use crate::smtp::server::{Content, Message};
 use crate::types::{BodyKind, EnhancedStatus, Envelope, MessageId, Reply, ReplyCode};
 
 /// What goes with the message that a session receives.
 pub(super) struct Assembly {
     intake: Arc<dyn Intake>,
+    quotas: Arc<Quotas>,
     memory: Reservation,
     /// Once the message is too large for memory.
     spool: Option<Spool>,
@@ -50,8 +52,8 @@ pub(super) struct Stamping<'a> {
 }
 
 impl Assembly {
-    pub(super) fn new(intake: Arc<dyn Intake>) -> Self {
-        Self { intake, memory: Reservation::default(), spool: None }
+    pub(super) fn new(intake: Arc<dyn Intake>, quotas: Arc<Quotas>) -> Self {
+        Self { intake, quotas, memory: Reservation::default(), spool: None }
     }
 
     /// Memory for the first octets, before the client sends them.
@@ -108,12 +110,13 @@ impl Assembly {
         if message.content.has_eight_bit_body() {
             message.envelope.body = BodyKind::EightBitMime;
         }
+        let scopes = grant.scopes();
         if self.spool.is_none() {
             let id = self.intake.new_id();
             if message.content.kept().len() <= SPOOL_PART_BYTES
                 && let Some(new) = self.inline(id, &mut message, &grant, stamp)?
             {
-                return self.accept(new).await;
+                return self.accept(new, &scopes).await;
             }
             if self.spool.is_none() {
                 self.stamp(id, &mut message, stamp)?;
@@ -134,8 +137,9 @@ impl Assembly {
             send_event: spool.header.send_event.clone(),
             caller: grant.caller.into(),
             lifetime: grant.lifetime,
+            charges: Charges::default(),
         };
-        self.accept(new).await
+        self.accept(new, &scopes).await
     }
 
     /// The message in one piece; `None` where it has become too large for that by stamping, which is then spooled.
@@ -166,6 +170,7 @@ impl Assembly {
             send_event: stamped.send_event,
             caller: grant.caller.as_str().into(),
             lifetime: grant.lifetime,
+            charges: Charges::default(),
         }))
     }
 
@@ -208,9 +213,13 @@ impl Assembly {
         Ok(())
     }
 
-    /// Once the queue is asked, it may finish without us (this future may be dropped): then nothing is discarded here.
-    async fn accept(mut self, new: NewMessage) -> Result<MessageId, Reply> {
+    /// Charges the message to its scopes and hands it over. Once the queue is asked, it may finish without us (this future
+    /// may be dropped): then nothing is discarded here, and the charges are the queue's to keep or to drop.
+    async fn accept(mut self, mut new: NewMessage, scopes: &[ScopeLimit]) -> Result<MessageId, Reply> {
         let id = new.id;
+        let recipients = u32::try_from(new.envelope.recipients.len()).unwrap_or(u32::MAX);
+        let reservation = self.quotas.reserve(scopes, recipients).map_err(|exceeded| throttled(&exceeded))?;
+        new.charges = reservation.into_charges();
         if let Some(spool) = &mut self.spool {
             spool.handed_over = true;
         }
@@ -241,6 +250,14 @@ pub(super) fn reply_to(error: &AcceptError) -> Reply {
         AcceptError::NotDurable(_) => reply(451, (4, 3, 0), "Temporary service failure"),
         AcceptError::Closed => reply(421, (4, 3, 2), "Server is shutting down"),
     }
+}
+
+/// A quota has no room.
+pub(super) fn throttled(exceeded: &Exceeded) -> Reply {
+    tracing::debug!(%exceeded, "message not taken");
+    let (scope, limit) = (exceeded.scope().kind(), exceeded.kind());
+    metrics::counter!(metric::QUOTA_REFUSALS, "scope" => scope, "limit" => limit).increment(1);
+    reply(454, (4, 7, 0), exceeded.text())
 }
 
 fn no_memory() -> Reply {

@@ -166,6 +166,10 @@ impl Session {
                 return Next::GoOn;
             }
         };
+        if let Err(exceeded) = self.shared.ports.quotas.check(&grant.scopes()) {
+            self.machine.refuse(&assembly::throttled(&exceeded));
+            return Next::GoOn;
+        }
         if let Err(error) = self.shared.ports.intake.check(declared_bytes) {
             self.machine.refuse(&assembly::reply_to(&error));
             return Next::GoOn;
@@ -178,7 +182,8 @@ impl Session {
     /// DATA or the first BDAT: memory first, since the client sends as soon as it may.
     async fn begin(&mut self) -> Next {
         let deadline = self.deadline(self.facts.settings.data_timeout);
-        let mut assembly = Assembly::new(Arc::clone(&self.shared.ports.intake));
+        let ports = &self.shared.ports;
+        let mut assembly = Assembly::new(Arc::clone(&ports.intake), Arc::clone(&ports.quotas));
         if let Some(message) = self.machine.message_mut() {
             assembly.begin(message, &self.memory, deadline).await;
         }

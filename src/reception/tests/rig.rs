@@ -10,13 +10,13 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
-use crate::admission;
+use crate::admission::{self, quota::Quotas};
 use crate::events::{EventKind, EventLine};
 use crate::net::{BoxFuture, BoxStream};
 use crate::queue::{AcceptError, Intake, NewMessage};
 use crate::reception::settings::{ListenerSettings, Settings};
 use crate::reception::{Ports, Reception, Stamp, StampContext, StampedHeader};
-use crate::types::{EnhancedStatus, MessageId, Reply, ReplyCode, Timestamp};
+use crate::types::{EnhancedStatus, MessageId, Reply, ReplyCode, SystemClock, Timestamp};
 
 /// The disk of the fake queue.
 pub(super) const FREE_BYTES: u64 = 1_000_000_000_000;
@@ -78,6 +78,9 @@ impl Intake for FakeQueue {
         Box::pin(async move {
             self.commits.acquire().await.unwrap().forget();
             fail(&self.accept_error)?;
+            if let Some(claim) = &message.charges.claim {
+                claim.keep();
+            }
             self.accepted.lock().unwrap().push(message);
             Ok(())
         })
@@ -143,6 +146,7 @@ impl Rig {
                 networks,
                 lifetime: Duration::from_secs(60),
             })),
+            quotas: Arc::new(Quotas::new(Arc::new(SystemClock), Box::new(|_| ()))),
             intake: Arc::clone(&queue) as Arc<dyn Intake>,
             stamp: Arc::new(FakeStamp),
         };
