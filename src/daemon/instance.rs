@@ -19,8 +19,9 @@ use super::config::Config;
 use super::monitor;
 use super::quotas;
 use super::stamp::Stamper;
-use crate::admission::directory::Directory;
+use crate::admission::Directory;
 use crate::admission::quota::Quotas;
+use crate::delivery;
 use crate::delivery::dispatch::{Dispatcher, Request};
 use crate::delivery::shared::{Counts, Reloadable, Shared};
 use crate::events::writer::{EventWriter, WriterHandle};
@@ -32,7 +33,6 @@ use crate::reception::settings::Settings as ReceptionSettings;
 use crate::reception::{Ports, Reception};
 use crate::scheduler::settlement::Tally;
 use crate::types::{Clock, SystemClock};
-use crate::{admission, delivery};
 
 /// Of the drain deadline, what is left for the last writes.
 const LAST_WRITES: Duration = Duration::from_secs(3);
@@ -52,7 +52,7 @@ pub struct Instance {
     committer: thread::JoinHandle<()>,
     reception: Reception,
     reception_settings: Arc<ArcSwap<ReceptionSettings>>,
-    admission: Arc<ArcSwap<admission::Settings>>,
+    admission: Arc<ArcSwap<Directory>>,
     quotas: Arc<Quotas>,
     reloadable: Arc<ArcSwap<Reloadable>>,
     resolver: Arc<HickoryResolver>,
@@ -133,6 +133,7 @@ impl Instance {
             dispatcher: self.dispatcher.clone(),
             clock: Arc::clone(&self.clock),
             quotas: Arc::clone(&self.quotas),
+            admission: Arc::clone(&self.admission),
             data_dir,
             stop: self.background.clone(),
         };
@@ -173,20 +174,7 @@ impl Instance {
 
     /// What senders used of their limits.
     pub fn quota_report(&self) -> QuotaReport {
-        QuotaReport { scopes: quotas::usage(&self.quotas, &self.directory()) }
-    }
-
-    fn directory(&self) -> Arc<Directory> {
-        let tenant = Arc::new(admission::directory::Tenant {
-            name: admission::directory::Name::parse("relay").expect("six letters"),
-            senders: admission::directory::Senders::Any,
-            sending: true,
-            quota: admission::directory::Quota::default(),
-            sandbox: None,
-            suppression: admission::directory::SuppressionReasons::default(),
-        });
-        let relay = admission::directory::Relay { networks: Vec::new(), tenant };
-        Arc::new(Directory::new(relay, self.admission.load().lifetime))
+        QuotaReport { scopes: quotas::usage(&self.quotas, &self.admission.load()) }
     }
 
     /// The config in force.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::intake::{Charges, NewBody, NewMessage};
+use super::intake::{Charges, NewBody, NewMessage, Origin};
 use crate::events::{EventKind, EventLine};
 use crate::types::{BodyKind, EmailAddress, Envelope, MessageId, Recipient, ReversePath};
 
@@ -35,7 +35,7 @@ pub(crate) fn new_message(id: MessageId, domains: u8, body: NewBody) -> NewMessa
         header_bytes: 0,
         mail_json: Bytes::from_static(b"{}"),
         send_event: line(EventKind::Send),
-        caller: "network".into(),
+        origin: Origin { caller: "network".into(), tenant: "shop".into(), ..Origin::default() },
         lifetime: Duration::from_secs(86_400),
         charges: Charges::default(),
     }

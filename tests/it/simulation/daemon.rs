@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use posthaste::admission::Directory;
+use posthaste::admission::quota::{Quotas, Scope};
 use posthaste::daemon::stamp::Stamper;
 use posthaste::delivery::dispatch::{Dispatcher, Request};
 use posthaste::delivery::route::Router;
@@ -14,14 +16,15 @@ use posthaste::delivery::shared::{Reloadable, Shared};
 use posthaste::events::writer::{Pump, Step};
 use posthaste::events::{self, EventKind, SinkSettings};
 use posthaste::net::tls_client::TlsClient;
+use posthaste::policy::quota::{Minute, WINDOW_MINUTES};
 use posthaste::policy::retry;
 use posthaste::queue::store::Store;
 use posthaste::queue::{self, Queue, invariants};
 use posthaste::reception::settings::Settings as ReceptionSettings;
 use posthaste::reception::{self, Reception};
+use posthaste::scheduler;
 use posthaste::scheduler::settlement::SettlementSettings;
 use posthaste::types::Clock;
-use posthaste::{admission, scheduler};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -73,15 +76,17 @@ impl Daemon {
         let events_task = tokio::spawn(write_events(Arc::clone(world), pump, stopped));
         let ports = Arc::new(network::Ports(Arc::clone(world)));
         let reloadable = Arc::new(ArcSwap::from_pointee(reloadable(plan, &ports, &clock, seed)));
+        let quotas = load_quotas(world, &queue, &clock)?;
         let reception_ports = reception::Ports {
             settings: Arc::new(ArcSwap::from_pointee(ReceptionSettings {
                 hostname: HOSTNAME.to_owned(),
                 ..ReceptionSettings::default()
             })),
-            admission: Arc::new(ArcSwap::from_pointee(admission::Settings {
-                networks: vec!["192.0.2.0/24".parse().unwrap()],
-                lifetime: plan.lifetime,
-            })),
+            admission: Arc::new(ArcSwap::from_pointee(Directory::relay_only(
+                vec!["192.0.2.0/24".parse().unwrap()],
+                plan.lifetime,
+            ))),
+            quotas,
             intake: Arc::new(queue.clone()),
             stamp: Arc::new(Stamper),
         };
@@ -111,6 +116,18 @@ impl Daemon {
     pub(super) fn has_failed(&self) -> bool {
         self.dispatcher_task.is_finished() || self.events_task.is_finished()
     }
+}
+
+/// CHARGED: a start finds what was charged before, to the last recipient.
+fn load_quotas(world: &World, queue: &Queue, clock: &Arc<dyn Clock>) -> Result<Arc<Quotas>, String> {
+    let quotas = Quotas::new(Arc::clone(clock), Box::new(|_| ()));
+    quotas.load(queue).map_err(|error| error.to_string())?;
+    let first = Minute::of(world.now()).number() - u64::from(WINDOW_MINUTES);
+    let (found, charged) = (quotas.used(&Scope::Server), world.ledger().charged_since(first));
+    if found != charged {
+        world.ledger().violation(format!("CHARGED: the start finds {found} recipients of {charged} that were charged"));
+    }
+    Ok(Arc::new(quotas))
 }
 
 /// The event writer's loop, on the pump that its thread has.
