@@ -29,8 +29,6 @@ use crate::types::{Clock, Timestamp};
 pub const SCOPES_MAX: usize = 100_000;
 /// Minutes between two looks for scopes that are forgotten.
 const SWEEP_EVERY: u64 = 60;
-/// What a tenant in the sandbox may send at most, as SES has it.
-const SANDBOX: Quota = Quota { per_day: Some(200), per_second: Some(1) };
 
 /// What has a quota. The order is the order in which they are locked: those that all share come last.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -106,25 +104,15 @@ pub fn scopes(
     scopes
         .extend(credential.map(|credential| limit(Scope::Credential(Arc::clone(&credential.user)), credential.quota)));
     scopes.extend(set.map(|set| limit(Scope::ConfigurationSet(set.name.clone()), set.quota)));
-    scopes.push(of_tenant(tenant));
+    scopes.push(limit(Scope::Tenant(tenant.name.clone()), tenant.quota));
     scopes.push(limit(Scope::Server, directory.quota));
     scopes
-}
-
-/// A tenant, with what its sandbox allows.
-pub fn of_tenant(tenant: &Tenant) -> ScopeLimit {
-    let mut quota = tenant.quota;
-    if tenant.sandbox.is_some() {
-        quota.per_day = quota.per_day.min(SANDBOX.per_day).or(SANDBOX.per_day);
-        quota.per_second = quota.per_second.min(SANDBOX.per_second).or(SANDBOX.per_second);
-    }
-    limit(Scope::Tenant(tenant.name.clone()), quota)
 }
 
 /// All scopes that the config knows.
 pub fn limits(directory: &Directory) -> Vec<ScopeLimit> {
     let mut limits = vec![limit(Scope::Server, directory.quota)];
-    limits.extend(directory.tenants().map(|tenant| of_tenant(tenant)));
+    limits.extend(directory.tenants().map(|tenant| limit(Scope::Tenant(tenant.name.clone()), tenant.quota)));
     let credentials = directory.credentials();
     limits.extend(credentials.map(|one| limit(Scope::Credential(Arc::clone(&one.user)), one.quota)));
     limits.extend(directory.sets().map(|set| limit(Scope::ConfigurationSet(set.name.clone()), set.quota)));
