@@ -287,7 +287,11 @@ async fn a_message_whose_client_went_away_while_it_was_committed_is_charged() {
     assert_eq!(daemon.quotas.used(&Scope::Server), 3);
     daemon.close();
     let daemon = Daemon::open(&store, &clock);
-    assert_eq!(daemon.quotas.used(&Scope::Server), 3);
+    // To the minute.
+    for (pause, used) in [(Duration::ZERO, 3), (DAY, 3), (Duration::from_secs(60), 0)] {
+        clock.advance(pause);
+        assert_eq!(daemon.quotas.used(&Scope::Server), used);
+    }
     daemon.close();
 }
 

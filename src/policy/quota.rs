@@ -247,6 +247,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_counted_in_a_minute_of_long_ago_counts_only_there() {
+        let hours_ago = |hours: u64| minute(NOON_MS - hours * 3_600_000);
+        let mut window = Window::default();
+        window.add(hours_ago(26), 5);
+        window.add(minute(NOON_MS), 1);
+        assert_eq!(window.used(minute(NOON_MS)), 1);
+        for hours in [27, 26, 25] {
+            window.add(hours_ago(hours), 7);
+            assert_eq!(window.used(minute(NOON_MS)), 1, "{hours}");
+        }
+        window.give_back(hours_ago(27), 7);
+        window.give_back(hours_ago(26), 2);
+        assert_eq!(window.used(minute(NOON_MS)), 1);
+        assert_eq!(window.used(hours_ago(3)), 18, "should the clock be set back");
+    }
+
+    #[test]
     fn what_is_given_back_is_free_and_leaves_no_bucket_behind() {
         let mut window = Window::default();
         window.add(minute(NOON_MS), 5);
