@@ -1,3 +1,5 @@
+//! Reservations under limits, threads, failing disks, crashes and clocks that are set.
+
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;

@@ -153,7 +153,7 @@ fn warnings_are_logged_once_at_80_and_100_percent_and_not_again_after_a_restart(
     let mut daemon = lab.daemon_with(lab.config().set("sending.quota_per_day", "20"));
     let warnings = |daemon: &Daemon| {
         let lines = daemon.log_from(0).into_iter().filter(|line| line.contains("a daily quota is"));
-        lines.map(|line| line.split("percent=").nth(1).unwrap()[..3].trim().to_owned()).collect::<Vec<_>>()
+        lines.map(|line| line.split("percent=").nth(1).unwrap().trim().to_owned()).collect::<Vec<_>>()
     };
     let mut client = lab.client(&daemon);
     for _ in 0..17 {
