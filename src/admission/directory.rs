@@ -247,6 +247,16 @@ impl Directory {
         self.tenants.values()
     }
 
+    /// All credentials, in no order.
+    pub fn credentials(&self) -> impl Iterator<Item = &Arc<Credential>> {
+        self.credentials.values()
+    }
+
+    /// All configuration sets, in no order.
+    pub fn sets(&self) -> impl Iterator<Item = &Arc<ConfigurationSet>> {
+        self.sets.values()
+    }
+
     /// Whether a client at this address needs no credential.
     pub fn is_relay_client(&self, address: IpAddr) -> bool {
         self.relay.networks.iter().any(|network| network.contains(&address))

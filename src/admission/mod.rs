@@ -8,6 +8,7 @@
 mod authorize;
 pub mod directory;
 pub mod identity;
+pub mod quota;
 
 use std::net::IpAddr;
 use std::sync::Arc;

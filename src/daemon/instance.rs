@@ -12,12 +12,15 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::admin::AdminServer;
+use super::admin::model::QuotaReport;
 use super::assembly;
 use super::backend::Control;
 use super::config::Config;
 use super::monitor;
+use super::quotas;
 use super::stamp::Stamper;
 use crate::admission::Directory;
+use crate::admission::quota::Quotas;
 use crate::delivery;
 use crate::delivery::dispatch::{Dispatcher, Request};
 use crate::delivery::shared::{Counts, Reloadable, Shared};
@@ -50,6 +53,7 @@ pub struct Instance {
     reception: Reception,
     reception_settings: Arc<ArcSwap<ReceptionSettings>>,
     admission: Arc<ArcSwap<Directory>>,
+    quotas: Arc<Quotas>,
     reloadable: Arc<ArcSwap<Reloadable>>,
     resolver: Arc<HickoryResolver>,
     dispatcher: Dispatcher,
@@ -76,6 +80,7 @@ impl Instance {
         }
         let messages = queue.health().messages();
         tracing::info!(messages, data_dir = %config.queue.data_dir.display(), "queue is open");
+        let quotas = quotas::open(&queue, &clock)?;
         let events = EventWriter::start(queue.outbox(), assembly::event_settings(&config), Arc::clone(&clock))
             .map_err(|error| error.to_string())?;
         let events = Arc::new(events);
@@ -87,6 +92,7 @@ impl Instance {
         let ports = Ports {
             settings: Arc::clone(&reception_settings),
             admission: Arc::clone(&admission),
+            quotas: Arc::clone(&quotas),
             intake: Arc::new(queue.clone()),
             stamp: Arc::new(Stamper),
         };
@@ -105,6 +111,7 @@ impl Instance {
             reception,
             reception_settings,
             admission,
+            quotas,
             reloadable,
             resolver,
             dispatcher,
@@ -125,6 +132,8 @@ impl Instance {
             queue: self.queue.clone(),
             dispatcher: self.dispatcher.clone(),
             clock: Arc::clone(&self.clock),
+            quotas: Arc::clone(&self.quotas),
+            admission: Arc::clone(&self.admission),
             data_dir,
             stop: self.background.clone(),
         };
@@ -161,6 +170,11 @@ impl Instance {
     /// The queue.
     pub fn queue(&self) -> &Queue {
         &self.queue
+    }
+
+    /// What senders used of their limits.
+    pub fn quota_report(&self) -> QuotaReport {
+        QuotaReport { scopes: quotas::usage(&self.quotas, &self.admission.load()) }
     }
 
     /// The config in force.

@@ -8,6 +8,7 @@ pub mod fault;
 pub mod handshakes;
 mod hint;
 mod phrase;
+pub mod quota;
 pub mod rate;
 mod replies;
 pub mod retry;

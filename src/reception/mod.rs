@@ -38,6 +38,7 @@ use self::listener::{Listener, ListenerSpec};
 use self::memory::MemoryBudget;
 use self::settings::{ListenerSettings, Settings};
 use crate::admission::Directory;
+use crate::admission::quota::Quotas;
 use crate::events::metric;
 use crate::net::BoxStream;
 use crate::queue::Intake;
@@ -52,6 +53,8 @@ pub struct Ports {
     pub settings: Arc<ArcSwap<Settings>>,
     /// Who may send, as whom.
     pub admission: Arc<ArcSwap<Directory>>,
+    /// What senders used of their limits.
+    pub quotas: Arc<Quotas>,
     /// Takes the messages.
     pub intake: Arc<dyn Intake>,
     /// Completes their header blocks.

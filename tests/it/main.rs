@@ -25,6 +25,8 @@ mod hostile;
 #[cfg(test)]
 mod peers;
 #[cfg(test)]
+mod quotas;
+#[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod replies;

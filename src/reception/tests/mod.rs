@@ -3,5 +3,6 @@
 mod lifecycle;
 mod limits;
 mod messages;
+mod quotas;
 mod rig;
 mod tls;

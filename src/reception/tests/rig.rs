@@ -10,13 +10,14 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
+use crate::admission::quota::Quotas;
 use crate::admission::{self, Directory};
 use crate::events::{EventKind, EventLine};
 use crate::net::{BoxFuture, BoxStream};
 use crate::queue::{AcceptError, Intake, NewMessage};
 use crate::reception::settings::{ListenerSettings, Settings};
 use crate::reception::{Ports, Reception, Stamp, StampContext, StampedHeader};
-use crate::types::{EnhancedStatus, MessageId, Reply, ReplyCode, Timestamp};
+use crate::types::{EnhancedStatus, ManualClock, MessageId, Reply, ReplyCode, Timestamp};
 
 /// The disk of the fake queue.
 pub(super) const FREE_BYTES: u64 = 1_000_000_000_000;
@@ -78,6 +79,9 @@ impl Intake for FakeQueue {
         Box::pin(async move {
             self.commits.acquire().await.unwrap().forget();
             fail(&self.accept_error)?;
+            if let Some(claim) = &message.charges.claim {
+                claim.keep();
+            }
             self.accepted.lock().unwrap().push(message);
             Ok(())
         })
@@ -118,6 +122,8 @@ pub(super) struct Rig {
     pub(super) reception: Arc<Reception>,
     pub(super) queue: Arc<FakeQueue>,
     pub(super) settings: Arc<ArcSwap<Settings>>,
+    pub(super) admission: Arc<ArcSwap<Directory>>,
+    pub(super) quotas: Arc<Quotas>,
 }
 
 pub(super) fn settings() -> Settings {
@@ -138,14 +144,17 @@ impl Rig {
         });
         let settings = Arc::new(ArcSwap::from_pointee(settings));
         let networks = vec!["127.0.0.0/8".parse().unwrap(), "192.0.2.0/24".parse().unwrap()];
+        let admission = Arc::new(ArcSwap::from_pointee(Directory::relay_only(networks, Duration::from_secs(60))));
+        let quotas = Arc::new(Quotas::new(Arc::new(ManualClock::default()), Box::new(|_| ())));
         let ports = Ports {
             settings: Arc::clone(&settings),
-            admission: Arc::new(ArcSwap::from_pointee(Directory::relay_only(networks, Duration::from_secs(60)))),
+            admission: Arc::clone(&admission),
+            quotas: Arc::clone(&quotas),
             intake: Arc::clone(&queue) as Arc<dyn Intake>,
             stamp: Arc::new(FakeStamp),
         };
         let reception = Arc::new(Reception::start(listeners, ports).unwrap());
-        Self { reception, queue, settings }
+        Self { reception, queue, settings, admission, quotas }
     }
 
     /// A client at 192.0.2.1, over memory.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use posthaste::admission::Directory;
+use posthaste::admission::quota::{Quotas, Scope};
 use posthaste::daemon::stamp::Stamper;
 use posthaste::delivery::dispatch::{Dispatcher, Request};
 use posthaste::delivery::route::Router;
@@ -15,6 +16,7 @@ use posthaste::delivery::shared::{Reloadable, Shared};
 use posthaste::events::writer::{Pump, Step};
 use posthaste::events::{self, EventKind, SinkSettings};
 use posthaste::net::tls_client::TlsClient;
+use posthaste::policy::quota::{Minute, WINDOW_MINUTES};
 use posthaste::policy::retry;
 use posthaste::queue::store::Store;
 use posthaste::queue::{self, Queue, invariants};
@@ -74,6 +76,7 @@ impl Daemon {
         let events_task = tokio::spawn(write_events(Arc::clone(world), pump, stopped));
         let ports = Arc::new(network::Ports(Arc::clone(world)));
         let reloadable = Arc::new(ArcSwap::from_pointee(reloadable(plan, &ports, &clock, seed)));
+        let quotas = load_quotas(world, &queue, &clock)?;
         let reception_ports = reception::Ports {
             settings: Arc::new(ArcSwap::from_pointee(ReceptionSettings {
                 hostname: HOSTNAME.to_owned(),
@@ -83,6 +86,7 @@ impl Daemon {
                 vec!["192.0.2.0/24".parse().unwrap()],
                 plan.lifetime,
             ))),
+            quotas,
             intake: Arc::new(queue.clone()),
             stamp: Arc::new(Stamper),
         };
@@ -112,6 +116,18 @@ impl Daemon {
     pub(super) fn has_failed(&self) -> bool {
         self.dispatcher_task.is_finished() || self.events_task.is_finished()
     }
+}
+
+/// CHARGED: a start finds what was charged before, to the last recipient.
+fn load_quotas(world: &World, queue: &Queue, clock: &Arc<dyn Clock>) -> Result<Arc<Quotas>, String> {
+    let quotas = Quotas::new(Arc::clone(clock), Box::new(|_| ()));
+    quotas.load(queue).map_err(|error| error.to_string())?;
+    let first = Minute::of(world.now()).number() - u64::from(WINDOW_MINUTES);
+    let (found, charged) = (quotas.used(&Scope::Server), world.ledger().charged_since(first));
+    if found != charged {
+        world.ledger().violation(format!("CHARGED: the start finds {found} recipients of {charged} that were charged"));
+    }
+    Ok(Arc::new(quotas))
 }
 
 /// The event writer's loop, on the pump that its thread has.
