@@ -53,5 +53,9 @@ pub const EVENTS_WRITTEN: &str = "posthaste_events_written_total";
 pub const EVENTS_PENDING: &str = "posthaste_events_pending";
 /// Counter: failed writes to event files.
 pub const EVENT_WRITE_ERRORS: &str = "posthaste_event_write_errors_total";
+/// Counter, labels `tier` (global, tenant, configuration_set), `reason` (bounce, complaint): recipients held back.
+pub const SUPPRESSED_RECIPIENTS: &str = "posthaste_suppressed_recipients_total";
+/// Gauge, label `tier`: entries of suppression lists.
+pub const SUPPRESSION_ENTRIES: &str = "posthaste_suppression_entries";
 /// Gauge: 1 while the daemon is healthy.
 pub const HEALTHY: &str = "posthaste_healthy";

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::health::Health;
 use super::outbox::QueueOutbox;
+use super::suppression::{ListBatch, ListChanges, ListCounts};
 use super::store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 use crate::events::{EventId, EventLine, OutboxEvent, metric};
 use crate::types::MessageId;
@@ -49,10 +50,14 @@ pub(super) struct Transaction {
     pub(super) events: Vec<EventLine>,
     /// New messages in it: one for an acceptance, DSNs beside an outcome.
     pub(super) accepts: u32,
+    /// How many of them are kept: not those that end with their acceptance.
+    pub(super) kept: u32,
     /// Jobs of those messages.
     pub(super) new_jobs: u32,
     /// The destination that has no pending recipient any more.
     pub(super) ends: Option<EndGroup>,
+    /// Changes of suppression lists.
+    pub(super) lists: Option<ListChanges>,
     /// The caller's promise depends on the disk: accept.
     pub(super) sync: bool,
     /// Where the disk fails, the caller hears of it and tells a client; otherwise the transaction is tried again.
@@ -82,6 +87,7 @@ pub(super) struct Committer {
     store: Arc<dyn Store>,
     outbox: Arc<QueueOutbox>,
     health: Arc<Health>,
+    lists: Arc<ListCounts>,
     inbox: Receiver<Transaction>,
     next_event: EventId,
     size: Size,
@@ -108,6 +114,7 @@ struct Batch {
     bytes: usize,
     sync: bool,
     size: Size,
+    lists: ListBatch,
 }
 
 impl Committer {
@@ -115,13 +122,14 @@ impl Committer {
         store: Arc<dyn Store>,
         outbox: Arc<QueueOutbox>,
         health: Arc<Health>,
+        lists: Arc<ListCounts>,
         inbox: Receiver<Transaction>,
         next_event: EventId,
         size: Size,
     ) -> Self {
         let (ended, backlog) = (HashMap::new(), Vec::new());
         let (unsynced_since, baseless_since) = (None, None);
-        Self { store, outbox, health, inbox, next_event, size, ended, backlog, unsynced_since, baseless_since }
+        Self { store, outbox, health, lists, inbox, next_event, size, ended, backlog, unsynced_since, baseless_since }
     }
 
     /// Commits until all senders are gone and everything is written and synced. Blocks: for a thread of its own.
@@ -247,13 +255,17 @@ impl Committer {
                 batch.events.push(OutboxEvent { id: next_event, line: Some(line.clone()) });
                 next_event = next_event.next();
             }
-            batch.size.messages += u64::from(transaction.accepts);
+            batch.size.messages += u64::from(transaction.kept);
             batch.size.jobs += u64::from(transaction.new_jobs);
+            if let Some(lists) = &transaction.lists {
+                batch.lists.add(lists, &self.lists, &*self.store, &mut batch.changes)?;
+            }
             if let Some(end) = transaction.ends {
                 batch.size.jobs = batch.size.jobs.saturating_sub(1);
                 self.end_group(end, &mut batch)?;
             }
         }
+        batch.lists.finish(&mut batch.changes);
         if batch.size.messages != self.size.messages {
             batch.changes.push(meta_put(super::meta::MESSAGES, batch.size.messages));
         }
@@ -296,6 +308,7 @@ impl Committer {
         self.works();
         self.size = batch.size;
         self.health.set_size(self.size);
+        batch.lists.committed(&self.lists);
         if let Some(last) = batch.events.last() {
             self.next_event = last.id.next();
             self.outbox.committed(batch.events);
@@ -399,8 +412,10 @@ impl Transaction {
             changes: Vec::new(),
             events: Vec::new(),
             accepts: 0,
+            kept: 0,
             new_jobs: 0,
             ends: None,
+            lists: None,
             sync: false,
             may_fail: false,
             done,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::stored::RecipientState;
 use crate::events::EventLine;
 use crate::net::BoxFuture;
 use crate::types::{Envelope, MessageId};
@@ -30,6 +31,20 @@ pub struct NewMessage {
     pub caller: Box<str>,
     /// How long it may be retried.
     pub lifetime: Duration,
+    /// Recipients that end with the acceptance itself.
+    pub ended: Ended,
+}
+
+/// Recipients that no attempt is made for, since they are suppressed, and what that causes: committed with the message,
+/// which is not kept where it has no others.
+#[derive(Clone, Debug, Default)]
+pub struct Ended {
+    /// Their final states, by recipient index.
+    pub states: Vec<(u32, RecipientState)>,
+    /// The events that tell of it; they follow the `Send` event.
+    pub events: Vec<EventLine>,
+    /// Messages that it causes.
+    pub notifications: Vec<NewMessage>,
 }
 
 /// Where the octets of a new message are.

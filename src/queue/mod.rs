@@ -20,6 +20,7 @@ pub mod rocks;
 mod salvage;
 pub mod store;
 pub mod stored;
+pub mod suppression;
 #[cfg(test)]
 mod tests;
 mod transition;
@@ -45,7 +46,7 @@ use store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 pub use blocking::tell;
 pub use committer::EndGroup;
 pub use inline::InlineCommitter;
-pub use intake::{AcceptError, Intake, NewBody, NewMessage};
+pub use intake::{AcceptError, Ended, Intake, NewBody, NewMessage};
 pub use open::{OpenError, Opened, random_seed};
 pub use salvage::{HeldGroup, LostMessage, Salvaged};
 pub use stored::{DueEntry, DueJob, JobKey, RecipientOutcome, RecipientState, StoredBody, StoredMessage};
@@ -116,6 +117,7 @@ struct Inner {
     transactions: Sender<Transaction>,
     /// Only in a simulation: rung for a committer that is a task.
     bell: Option<Arc<Notify>>,
+    lists: Arc<suppression::ListCounts>,
     room: Semaphore,
     handoffs: mpsc::Sender<Handoff>,
     messages_max: AtomicU64,
@@ -435,13 +437,13 @@ impl Intake for Queue {
                 NewBody::Spooled { .. } => 0,
             };
             self.room_for(bytes)?;
-            let (mut transaction, handoff) = transition::accept(message);
+            let (mut transaction, handoffs) = transition::accept(message);
             let (reply, answer) = oneshot::channel();
             let queue = self.clone();
             transaction.done = Box::new(move |result| match result {
                 Ok(()) => {
                     let _ = reply.send(Ok(()));
-                    queue.hand_off(handoff);
+                    handoffs.into_iter().for_each(|handoff| queue.hand_off(handoff));
                 }
                 Err(error) => {
                     let _ = reply.send(Err(AcceptError::NotDurable(error.to_string())));

@@ -22,13 +22,15 @@ pub enum Family {
     Hold,
     /// Event id to event.
     Outbox,
+    /// List and hash of an address to why mail to it is held back; list alone to the number of its entries.
+    Suppression,
     /// Names to counters and positions.
     Meta,
 }
 
 impl Family {
     /// All families.
-    pub const ALL: [Family; 8] = [
+    pub const ALL: [Family; 9] = [
         Family::Message,
         Family::Body,
         Family::BodyPart,
@@ -36,6 +38,7 @@ impl Family {
         Family::Due,
         Family::Hold,
         Family::Outbox,
+        Family::Suppression,
         Family::Meta,
     ];
 
@@ -49,6 +52,7 @@ impl Family {
             Family::Due => "due",
             Family::Hold => "hold",
             Family::Outbox => "outbox",
+            Family::Suppression => "suppression",
             Family::Meta => "meta",
         }
     }
@@ -164,6 +168,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// The value under `key`.
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// Whether `key` may be there, told from memory alone: `false` is certain, `true` must be asked.
+    fn may_contain(&self, _family: Family, _key: &[u8]) -> bool {
+        true
+    }
 
     /// Records with `from <= key < to`, in order, at most `limit`.
     fn scan(&self, family: Family, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Record>, StoreError>;

@@ -11,7 +11,7 @@ use super::stamp::{Stamp, StampedHeader};
 use crate::admission::Grant;
 use crate::events::EventLine;
 use crate::queue::intake::SPOOL_PART_BYTES;
-use crate::queue::{AcceptError, Intake, NewBody, NewMessage};
+use crate::queue::{AcceptError, Ended, Intake, NewBody, NewMessage};
 use crate::smtp::server::{Content, Message};
 use crate::types::{BodyKind, EnhancedStatus, Envelope, MessageId, Reply, ReplyCode};
 
@@ -134,6 +134,7 @@ impl Assembly {
             send_event: spool.header.send_event.clone(),
             caller: grant.caller.into(),
             lifetime: grant.lifetime,
+            ended: Ended::default(),
         };
         self.accept(new).await
     }
@@ -166,6 +167,7 @@ impl Assembly {
             send_event: stamped.send_event,
             caller: grant.caller.as_str().into(),
             lifetime: grant.lifetime,
+            ended: Ended::default(),
         }))
     }
 

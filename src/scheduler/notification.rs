@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::settlement::{Attempt, Fate, SettlementSettings, Words};
 use crate::events::schema::{self, CommonHeaders, Extras, Mail, MailObject};
 use crate::message::dsn::{self, Diagnostic, Kind, Notification, Original, RecipientStatus};
-use crate::queue::{NewBody, NewMessage};
+use crate::queue::{Ended, NewBody, NewMessage};
 use crate::types::{Envelope, MessageId, Notify, Recipient, ReversePath, Timestamp};
 
 /// A failed message up to this size is returned in full where RET=FULL asks for it.
@@ -86,6 +86,7 @@ fn status<'a>(attempt: &'a Attempt<'_>, kind: Kind, fate: &'a Fate) -> Option<Re
         diagnostic: match &fate.words {
             Words::Reply(reply) => Diagnostic::Smtp(reply),
             Words::Local(text) => Diagnostic::Local(text),
+            Words::Suppressed(_) => Diagnostic::Local(schema::SUPPRESSED_TEXT),
         },
         remote_mta: fate.way.host.as_deref(),
         last_attempt_at: Some(attempt.now),
@@ -121,5 +122,6 @@ fn new_message(id: MessageId, envelope: Envelope, built: dsn::Built, settings: &
         send_event,
         caller: CALLER.into(),
         lifetime: settings.notification_lifetime,
+        ended: Ended::default(),
     }
 }

@@ -16,8 +16,8 @@ use std::path::PathBuf;
 
 use queue_format::{
     DueEntry, DueEntryRef, FORMAT_VERSION, FormatError, HoldEntry, MessageRecord, OutboxRecord, OutboxRecordRef,
-    RecipientEntry, RecipientOutcome, RecipientState, Ret, decode_body, decode_meta_number, decode_meta_text,
-    encode_body, encode_meta_number, encode_meta_text,
+    RecipientEntry, RecipientOutcome, RecipientState, Ret, SuppressionRecord, decode_body, decode_meta_number,
+    decode_meta_text, encode_body, encode_meta_number, encode_meta_text,
 };
 
 fn directory(version: u32) -> PathBuf {
@@ -171,6 +171,18 @@ fn due_and_hold_entries_keep_their_bytes() {
 fn outbox_records_keep_their_bytes() {
     let record = OutboxRecord { kind: 2, id_at: 11, json: br#"{"eventId":}"#.to_vec() };
     check("outbox", &record, OutboxRecord::encode, OutboxRecord::decode);
+}
+
+#[test]
+fn suppression_records_keep_their_bytes() {
+    let record = SuppressionRecord {
+        reason: 2,
+        updated_at_ms: 1_795_302_000_123,
+        scope: "shop".into(),
+        address: "User@mx.example".into(),
+        origin: "import".into(),
+    };
+    check("suppression", &record, SuppressionRecord::encode, SuppressionRecord::decode);
 }
 
 #[test]
