@@ -333,6 +333,7 @@ fn new_message(queue: &Queue, octets: &Bytes) -> NewMessage {
         mail_json,
         caller: "network".into(),
         lifetime: Duration::from_secs(86_400),
+        ended: Ended::default(),
     }
 }
 

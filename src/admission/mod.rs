@@ -3,6 +3,7 @@
 
 pub mod directory;
 pub mod identity;
+pub mod suppression;
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -17,12 +17,16 @@ use super::backend::Control;
 use super::config::Config;
 use super::monitor;
 use super::stamp::Stamper;
+use super::suppressing::SuppressingIntake;
+use crate::admission::directory::{Directory, Name, Quota, Relay, Senders, SuppressionReasons, Tenant};
+use crate::admission::suppression::Lists;
 use crate::delivery::dispatch::{Dispatcher, Request};
 use crate::delivery::shared::{Counts, Reloadable, Shared};
 use crate::events::writer::{EventWriter, WriterHandle};
 use crate::net::dial::TcpDialer;
 use crate::net::dns::HickoryResolver;
 use crate::queue::rocks::RocksStore;
+use crate::queue::suppression::SuppressionCheck;
 use crate::queue::{self, Queue};
 use crate::reception::settings::Settings as ReceptionSettings;
 use crate::reception::{Ports, Reception};
@@ -83,14 +87,27 @@ impl Instance {
         let reloadable = Arc::new(ArcSwap::from_pointee(build_reloadable(&config, &resolver, &clock)?));
         let reception_settings = Arc::new(ArcSwap::from_pointee(config.reception.clone()));
         let admission = Arc::new(ArcSwap::from_pointee(config.admission.clone()));
+        let suppression: Arc<dyn SuppressionCheck> = Arc::new(Lists::new(queue.clone(), directory(&config)));
+        let shared = Shared::new(
+            queue.clone(),
+            Arc::clone(&clock),
+            Arc::new(TcpDialer),
+            Arc::clone(&suppression),
+            Arc::clone(&reloadable),
+        );
+        let counts = Arc::clone(&shared.counts);
+        let intake = SuppressingIntake {
+            queue: queue.clone(),
+            suppression,
+            reloadable: Arc::clone(&reloadable),
+            counts: Arc::clone(&counts),
+        };
         let ports = Ports {
             settings: Arc::clone(&reception_settings),
             admission: Arc::clone(&admission),
-            intake: Arc::new(queue.clone()),
+            intake: Arc::new(intake),
             stamp: Arc::new(Stamper),
         };
-        let shared = Shared::new(queue.clone(), Arc::clone(&clock), Arc::new(TcpDialer), Arc::clone(&reloadable));
-        let counts = Arc::clone(&shared.counts);
         let reception = Reception::start(&config.listeners, ports).map_err(|error| error.to_string())?;
         // From here on, what is due may be in flight.
         queue.mark_running().map_err(|error| error.to_string())?;
@@ -288,6 +305,20 @@ fn open_queue(config: &Config, clock: &Arc<dyn Clock>) -> Result<queue::Opened, 
     let store = RocksStore::open(&directory, &assembly::rocks_settings(config)).map_err(|error| error.to_string())?;
     let settings = assembly::queue_settings(config);
     Queue::open(Arc::new(store), &settings, Arc::clone(clock), queue::random_seed()).map_err(|error| error.to_string())
+}
+
+/// Until the config describes tenants: one, of whom all relay clients are.
+fn directory(config: &Config) -> Arc<ArcSwap<Directory>> {
+    let tenant = Tenant {
+        name: Name::parse("local").expect("a valid name"),
+        senders: Senders::Any,
+        sending: true,
+        quota: Quota::default(),
+        sandbox: None,
+        suppression: SuppressionReasons::default(),
+    };
+    let relay = Relay { networks: Vec::new(), tenant: Arc::new(tenant) };
+    Arc::new(ArcSwap::from_pointee(Directory::new(relay, config.admission.lifetime)))
 }
 
 /// Mail is private: the data directory is for its owner alone.

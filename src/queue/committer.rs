@@ -21,8 +21,8 @@ use tokio::time::Instant;
 
 use super::health::Health;
 use super::outbox::QueueOutbox;
-use super::suppression::{ListBatch, ListChanges, ListCounts};
 use super::store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
+use super::suppression::{ListBatch, ListChanges, ListCounts};
 use crate::events::{EventId, EventLine, OutboxEvent, metric};
 use crate::types::MessageId;
 

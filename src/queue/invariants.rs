@@ -46,6 +46,7 @@ pub fn violations(store: &dyn Store) -> Result<Vec<String>, StoreError> {
     let jobs = places.values().flat_map(BTreeMap::values).sum::<usize>() as u64;
     check_counter(store, meta::JOBS, jobs, &mut found)?;
     check_outbox(store, &mut found)?;
+    super::suppression::violations(store, &mut found)?;
     Ok(found)
 }
 

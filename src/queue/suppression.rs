@@ -29,8 +29,10 @@ const BATCH_ENTRIES_MAX: usize = 512;
 /// Octets of [`SuppressionEntry::origin`]; what is longer is cut.
 const ORIGIN_BYTES_MAX: usize = 200;
 /// As the records have them.
-const REASON_CODES: [(u8, SuppressionReason); 2] =
-    [(1, SuppressionReason::Bounce), (2, SuppressionReason::Complaint)];
+const REASON_CODES: [(u8, SuppressionReason); 2] = [(1, SuppressionReason::Bounce), (2, SuppressionReason::Complaint)];
+
+/// Entries read at once where they are counted.
+const PAGE: usize = 4_096;
 
 type ListKey = [u8; format::SUPPRESSION_LIST_BYTES];
 type EntryKey = [u8; format::SUPPRESSION_KEY_BYTES];
@@ -140,24 +142,20 @@ impl ListCounts {
     /// Reads the numbers that the batches keep, one step for each list.
     pub(super) fn read(store: &dyn Store) -> Result<Self, StoreError> {
         let counts = Self::default();
-        let mut from = Vec::new();
-        while let Some((key, value)) =
-            store.scan(Family::Suppression, &from, &[0xff; format::SUPPRESSION_KEY_BYTES + 1], 1)?.into_iter().next()
-        {
-            let Some(list) = key.first_chunk::<{ format::SUPPRESSION_LIST_BYTES }>().copied() else {
-                tracing::error!(?key, "a suppression key is malformed; the entry is left alone");
-                from = key;
-                from.push(0);
-                continue;
-            };
-            let count = if key.len() == list.len() { format::decode_meta_number(&value).ok() } else { None };
+        let mut found = HashMap::new();
+        each_list(store, |list, kept| {
+            let count = kept.and_then(|value| format::decode_meta_number(value).ok());
             let count = match count {
                 Some(count) => count,
-                None => recount(store, &list)?,
+                None => {
+                    damaged("the number of its entries; they are counted");
+                    count_entries(store, &list)?
+                }
             };
-            counts.apply(&HashMap::from([(list, count)]));
-            from = format::suppression_range(&list).1.to_vec();
-        }
+            found.insert(list, count);
+            Ok(())
+        })?;
+        counts.apply(&found);
         Ok(counts)
     }
 
@@ -199,12 +197,66 @@ fn sums(rows: &HashMap<ListKey, u64>) -> [u64; 3] {
         .map(|tier| rows.iter().filter(|(list, _)| list.first() == Some(&(tier as u8))).map(|(_, count)| count).sum())
 }
 
-/// For a list whose number is damaged.
-pub(super) fn recount(store: &dyn Store, list: &[u8; 9]) -> Result<u64, StoreError> {
+/// Steps from list to list; with each, the number of its entries as it is kept.
+fn each_list(
+    store: &dyn Store,
+    mut show: impl FnMut(ListKey, Option<&Bytes>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let end = [0xff; format::SUPPRESSION_KEY_BYTES + 1];
+    let mut from = Vec::new();
+    while let Some((key, value)) = store.scan(Family::Suppression, &from, &end, 1)?.into_iter().next() {
+        match key.first_chunk().copied() {
+            Some(list) => {
+                show(list, (key.len() == list.len()).then_some(&value))?;
+                from = format::suppression_range(&list).1.to_vec();
+            }
+            None => {
+                tracing::error!(?key, "a suppression key is malformed; the entry is left alone");
+                from = key;
+                from.push(0);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The lists of a store and their true numbers of entries, and the sum of these.
+pub(super) fn lists(store: &dyn Store) -> Result<(Vec<(ListKey, u64)>, u64), StoreError> {
+    let (mut lists, mut sum) = (Vec::new(), 0);
+    each_list(store, |list, _| {
+        let count = count_entries(store, &list)?;
+        lists.push((list, count));
+        sum += count;
+        Ok(())
+    })?;
+    Ok((lists, sum))
+}
+
+/// What is wrong with the lists of a store at rest.
+pub(super) fn violations(store: &dyn Store, found: &mut Vec<String>) -> Result<(), StoreError> {
+    each_list(store, |list, kept| {
+        let real = count_entries(store, &list)?;
+        let kept = kept.map(|value| format::decode_meta_number(value));
+        if kept != Some(Ok(real)) {
+            found.push(format!("SUPPRESSION: list {list:02x?} has {real} entries, the counter says {kept:?}"));
+        }
+        let (from, to) = format::suppression_range(&list);
+        for (key, value) in store.scan(Family::Suppression, &from, &to, usize::MAX)? {
+            match decode(&value) {
+                Ok(entry) if key.ends_with(&address_hash(&entry.address)) => {}
+                Ok(entry) => found.push(format!("SUPPRESSION: {} stands under a wrong key", entry.address)),
+                Err(error) => found.push(format!("SUPPRESSION: {error}")),
+            }
+        }
+        Ok(())
+    })
+}
+
+fn count_entries(store: &dyn Store, list: &ListKey) -> Result<u64, StoreError> {
     let (from, to) = format::suppression_range(list);
     let (mut from, mut count) = (from.to_vec(), 0);
     loop {
-        let page = store.scan(Family::Suppression, &from, &to, 4_096)?;
+        let page = store.scan(Family::Suppression, &from, &to, PAGE)?;
         let Some((last, _)) = page.last() else { return Ok(count) };
         from.clone_from(last);
         from.push(0);
@@ -282,7 +334,7 @@ impl ListBatch {
 }
 
 /// The number of entries of a list, as it is kept.
-pub(super) fn count_change(list: &[u8; 9], count: u64) -> Change {
+pub(super) fn count_change(list: &ListKey, count: u64) -> Change {
     let key = Key::new(list);
     if count == 0 {
         return Change::Delete { family: Family::Suppression, key };
@@ -496,11 +548,8 @@ impl Queue {
         if self.0.lists.is_empty() {
             return Vec::new();
         }
-        let owners = [
-            (SuppressionTier::Global, Some("")),
-            (SuppressionTier::Tenant, Some(tenant)),
-            (SuppressionTier::Set, set),
-        ];
+        let owners =
+            [(SuppressionTier::Global, Some("")), (SuppressionTier::Tenant, Some(tenant)), (SuppressionTier::Set, set)];
         let lists = owners.into_iter().filter_map(|(tier, owner)| Some((tier, list_key(tier, owner?))));
         let lists: Vec<_> = lists.filter(|(_, list)| self.0.lists.of(list) > 0).collect();
         let mut candidates = Vec::new();

@@ -78,6 +78,7 @@ fn new_message(id: MessageId, domains: u8, body: NewBody) -> NewMessage {
         send_event: line(EventKind::Send),
         caller: "network".into(),
         lifetime: Duration::from_secs(86_400),
+        ended: Ended::default(),
     }
 }
 

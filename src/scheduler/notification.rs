@@ -86,7 +86,7 @@ fn status<'a>(attempt: &'a Attempt<'_>, kind: Kind, fate: &'a Fate) -> Option<Re
         diagnostic: match &fate.words {
             Words::Reply(reply) => Diagnostic::Smtp(reply),
             Words::Local(text) => Diagnostic::Local(text),
-            Words::Suppressed(_) => Diagnostic::Local(schema::SUPPRESSED_TEXT),
+            Words::Suppressed(suppressed) => Diagnostic::Local(suppressed.text()),
         },
         remote_mta: fate.way.host.as_deref(),
         last_attempt_at: Some(attempt.now),

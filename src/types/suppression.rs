@@ -78,13 +78,31 @@ pub struct Suppressed {
     pub reason: SuppressionReason,
 }
 
-impl fmt::Display for Suppressed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = match self.tier {
-            SuppressionTier::Global => "the global suppression list",
-            SuppressionTier::Tenant => "the tenant's suppression list",
-            SuppressionTier::Set => "the configuration set's suppression list",
-        };
-        write!(f, "not sent: the address is on {list} ({})", self.reason)
+impl Suppressed {
+    /// Our own words for it.
+    pub const fn text(self) -> &'static str {
+        use SuppressionReason::{Bounce, Complaint};
+        match (self.tier, self.reason) {
+            (SuppressionTier::Global, Bounce) => "not sent: the address is on the global suppression list (BOUNCE)",
+            (SuppressionTier::Global, Complaint) => {
+                "not sent: the address is on the global suppression list (COMPLAINT)"
+            }
+            (SuppressionTier::Tenant, Bounce) => "not sent: the address is on the tenant's suppression list (BOUNCE)",
+            (SuppressionTier::Tenant, Complaint) => {
+                "not sent: the address is on the tenant's suppression list (COMPLAINT)"
+            }
+            (SuppressionTier::Set, Bounce) => {
+                "not sent: the address is on the configuration set's suppression list (BOUNCE)"
+            }
+            (SuppressionTier::Set, Complaint) => {
+                "not sent: the address is on the configuration set's suppression list (COMPLAINT)"
+            }
+        }
+    }
+
+    /// It is told of as a complaint: the owner of the address complained to this tenant. An entry of the global list is
+    /// always told of as a bounce.
+    pub fn is_complaint(self) -> bool {
+        self.tier != SuppressionTier::Global && self.reason == SuppressionReason::Complaint
     }
 }

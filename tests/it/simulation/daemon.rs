@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use posthaste::admission::directory::{Directory, Name, Quota, Relay, Senders, SuppressionReasons, Tenant};
+use posthaste::admission::suppression::Lists;
 use posthaste::daemon::stamp::Stamper;
 use posthaste::delivery::dispatch::{Dispatcher, Request};
 use posthaste::delivery::route::Router;
@@ -16,6 +18,7 @@ use posthaste::events::{self, EventKind, SinkSettings};
 use posthaste::net::tls_client::TlsClient;
 use posthaste::policy::retry;
 use posthaste::queue::store::Store;
+use posthaste::queue::suppression::SuppressionCheck;
 use posthaste::queue::{self, Queue, invariants};
 use posthaste::reception::settings::Settings as ReceptionSettings;
 use posthaste::reception::{self, Reception};
@@ -28,6 +31,19 @@ use tokio::task::JoinHandle;
 use super::network;
 use super::plan::Plan;
 use super::world::World;
+
+fn directory(plan: &Plan) -> Arc<ArcSwap<Directory>> {
+    let tenant = Tenant {
+        name: Name::parse("local").unwrap(),
+        senders: Senders::Any,
+        sending: true,
+        quota: Quota::default(),
+        sandbox: None,
+        suppression: SuppressionReasons::default(),
+    };
+    let relay = Relay { networks: Vec::new(), tenant: Arc::new(tenant) };
+    Arc::new(ArcSwap::from_pointee(Directory::new(relay, plan.lifetime)))
+}
 
 const HOSTNAME: &str = "mta.posthaste.test";
 /// As `[shutdown] deadline`.
@@ -73,6 +89,7 @@ impl Daemon {
         let events_task = tokio::spawn(write_events(Arc::clone(world), pump, stopped));
         let ports = Arc::new(network::Ports(Arc::clone(world)));
         let reloadable = Arc::new(ArcSwap::from_pointee(reloadable(plan, &ports, &clock, seed)));
+        let suppression: Arc<dyn SuppressionCheck> = Arc::new(Lists::new(queue.clone(), directory(plan)));
         let reception_ports = reception::Ports {
             settings: Arc::new(ArcSwap::from_pointee(ReceptionSettings {
                 hostname: HOSTNAME.to_owned(),
@@ -86,7 +103,7 @@ impl Daemon {
             stamp: Arc::new(Stamper),
         };
         let reception = Arc::new(Reception::start(&[], reception_ports).map_err(|error| error.to_string())?);
-        let shared = Shared::new(queue.clone(), clock, ports, reloadable);
+        let shared = Shared::new(queue.clone(), clock, ports, suppression, reloadable);
         queue.mark_running().map_err(|error| error.to_string())?;
         world.ledger().started(opened.unclean_since.unwrap_or(world.now()), true);
         let (dispatcher, dispatcher_task) =
