@@ -18,8 +18,9 @@ use super::config::Config;
 use super::monitor;
 use super::stamp::Stamper;
 use super::suppressing::SuppressingIntake;
-use crate::admission::directory::{Directory, Name, Quota, Relay, Senders, SuppressionReasons, Tenant};
+use crate::admission::Directory;
 use crate::admission::suppression::Lists;
+use crate::delivery;
 use crate::delivery::dispatch::{Dispatcher, Request};
 use crate::delivery::shared::{Counts, Reloadable, Shared};
 use crate::events::writer::{EventWriter, WriterHandle};
@@ -32,7 +33,6 @@ use crate::reception::settings::Settings as ReceptionSettings;
 use crate::reception::{Ports, Reception};
 use crate::scheduler::settlement::Tally;
 use crate::types::{Clock, SystemClock};
-use crate::{admission, delivery};
 
 /// Of the drain deadline, what is left for the last writes.
 const LAST_WRITES: Duration = Duration::from_secs(3);
@@ -52,7 +52,7 @@ pub struct Instance {
     committer: thread::JoinHandle<()>,
     reception: Reception,
     reception_settings: Arc<ArcSwap<ReceptionSettings>>,
-    admission: Arc<ArcSwap<admission::Settings>>,
+    admission: Arc<ArcSwap<Directory>>,
     reloadable: Arc<ArcSwap<Reloadable>>,
     resolver: Arc<HickoryResolver>,
     dispatcher: Dispatcher,
@@ -87,7 +87,7 @@ impl Instance {
         let reloadable = Arc::new(ArcSwap::from_pointee(build_reloadable(&config, &resolver, &clock)?));
         let reception_settings = Arc::new(ArcSwap::from_pointee(config.reception.clone()));
         let admission = Arc::new(ArcSwap::from_pointee(config.admission.clone()));
-        let suppression: Arc<dyn SuppressionCheck> = Arc::new(Lists::new(queue.clone(), directory(&config)));
+        let suppression: Arc<dyn SuppressionCheck> = Arc::new(Lists::new(queue.clone(), Arc::clone(&admission)));
         let shared = Shared::new(
             queue.clone(),
             Arc::clone(&clock),
@@ -305,20 +305,6 @@ fn open_queue(config: &Config, clock: &Arc<dyn Clock>) -> Result<queue::Opened, 
     let store = RocksStore::open(&directory, &assembly::rocks_settings(config)).map_err(|error| error.to_string())?;
     let settings = assembly::queue_settings(config);
     Queue::open(Arc::new(store), &settings, Arc::clone(clock), queue::random_seed()).map_err(|error| error.to_string())
-}
-
-/// Until the config describes tenants: one, of whom all relay clients are.
-fn directory(config: &Config) -> Arc<ArcSwap<Directory>> {
-    let tenant = Tenant {
-        name: Name::parse("local").expect("a valid name"),
-        senders: Senders::Any,
-        sending: true,
-        quota: Quota::default(),
-        sandbox: None,
-        suppression: SuppressionReasons::default(),
-    };
-    let relay = Relay { networks: Vec::new(), tenant: Arc::new(tenant) };
-    Arc::new(ArcSwap::from_pointee(Directory::new(relay, config.admission.lifetime)))
 }
 
 /// Mail is private: the data directory is for its owner alone.

@@ -21,7 +21,7 @@ pub const COMMIT_OPERATIONS: &str = "posthaste_commit_batch_operations";
 pub const COMMIT_SECONDS: &str = "posthaste_commit_seconds";
 /// Counter: store errors.
 pub const STORE_ERRORS: &str = "posthaste_store_errors_total";
-/// Counter, label `record` (message, due, hold, outbox): records that could not be read and were worked around.
+/// Counter, label `record` (message, due, hold, outbox, suppression): records that could not be read and were worked around.
 pub const DAMAGED_RECORDS: &str = "posthaste_damaged_records_total";
 /// Gauge: messages in the queue.
 pub const QUEUE_MESSAGES: &str = "posthaste_queue_messages";

@@ -22,6 +22,8 @@ pub mod store;
 pub mod stored;
 pub mod suppression;
 #[cfg(test)]
+mod suppression_tests;
+#[cfg(test)]
 mod tests;
 mod transition;
 mod wal;
@@ -46,7 +48,7 @@ use store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 pub use blocking::tell;
 pub use committer::EndGroup;
 pub use inline::InlineCommitter;
-pub use intake::{AcceptError, Ended, Intake, NewBody, NewMessage};
+pub use intake::{AcceptError, Ended, Intake, NewBody, NewMessage, Origin};
 pub use open::{OpenError, Opened, random_seed};
 pub use salvage::{HeldGroup, LostMessage, Salvaged};
 pub use stored::{DueEntry, DueJob, JobKey, RecipientOutcome, RecipientState, StoredBody, StoredMessage};

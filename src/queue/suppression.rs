@@ -8,7 +8,7 @@
 //! the batches that change it. Where all lists are empty, a lookup costs one read of memory. Does not: decide which
 //! entries hold mail back (`admission::suppression`).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -142,7 +142,7 @@ impl ListCounts {
     /// Reads the numbers that the batches keep, one step for each list.
     pub(super) fn read(store: &dyn Store) -> Result<Self, StoreError> {
         let counts = Self::default();
-        let mut found = HashMap::new();
+        let mut found = BTreeMap::new();
         each_list(store, |list, kept| {
             let count = kept.and_then(|value| format::decode_meta_number(value).ok());
             let count = match count {
@@ -159,7 +159,7 @@ impl ListCounts {
         Ok(counts)
     }
 
-    fn apply(&self, changed: &HashMap<ListKey, u64>) {
+    fn apply(&self, changed: &BTreeMap<ListKey, u64>) {
         if changed.is_empty() {
             return;
         }
@@ -275,7 +275,7 @@ pub(super) struct ListChanges {
 #[derive(Default)]
 pub(super) struct ListBatch {
     seen: HashMap<EntryKey, Option<Bytes>>,
-    counts: HashMap<ListKey, u64>,
+    counts: BTreeMap<ListKey, u64>,
 }
 
 impl ListBatch {

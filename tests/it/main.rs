@@ -37,6 +37,8 @@ mod simulation;
 #[cfg(test)]
 mod smuggling;
 #[cfg(test)]
+mod suppression;
+#[cfg(test)]
 mod systemd;
 #[cfg(test)]
 mod tidy;

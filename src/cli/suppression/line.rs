@@ -133,3 +133,86 @@ fn write_field(text: &str, out: &mut impl Write) -> io::Result<()> {
     }
     out.write_all(text.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(format: Format, line: &[u8]) -> Result<Option<SuppressionItem>, String> {
+        LineReader::new(format).read(line)
+    }
+
+    fn item(address: &str, reason: &str, time: Option<&str>) -> SuppressionItem {
+        SuppressionItem {
+            email_address: address.to_owned(),
+            reason: reason.to_owned(),
+            last_update_time: time.map(Into::into),
+            origin: None,
+        }
+    }
+
+    #[test]
+    fn lines_of_both_formats_give_the_same_entries() {
+        let expected = item("a@b.test", "BOUNCE", Some("2026-01-02T03:04:05.000Z"));
+        let check = |format: Format, line: &str| {
+            assert_eq!(read(format, line.as_bytes()), Ok(Some(expected.clone())), "{line}");
+        };
+        check(Format::Csv, "a@b.test,bounce,2026-01-02T03:04:05Z");
+        check(Format::Csv, " a@b.test , BOUNCE ,2026-01-02T04:04:05+01:00,more\r");
+        check(Format::Csv, "\"a@b.test\",\"BOUNCE\",\"1767323045\"");
+        check(Format::Jsonl, r#"{"Reason":"BOUNCE","EmailAddress":"a@b.test","LastUpdateTime":1767323045.0,"x":[]}"#);
+        check(Format::Jsonl, r#"{"EmailAddress":"a@b.test","Reason":"Bounce","LastUpdateTime":"2026-01-02T03:04:05Z"}"#);
+    }
+
+    #[test]
+    fn only_the_first_line_may_be_a_header() {
+        let mut reader = LineReader::new(Format::Csv);
+        assert_eq!(reader.read(b"EmailAddress,Reason,LastUpdateTime"), Ok(None));
+        assert!(reader.read(b"EmailAddress,Reason,LastUpdateTime").is_err());
+        assert_eq!(reader.read(b"a@b.test,COMPLAINT"), Ok(Some(item("a@b.test", "COMPLAINT", None))));
+    }
+
+    #[test]
+    fn a_quote_that_is_never_closed_spoils_one_line() {
+        let mut reader = LineReader::new(Format::Csv);
+        assert!(reader.read(b"a@b.test,\"BOUNCE").is_err());
+        assert!(reader.read(b"c@b.test,BOUNCE").is_ok());
+    }
+
+    fn address() -> impl Strategy<Value = String> {
+        let local = prop_oneof!["[a-zA-Z0-9._+-]{1,20}", "\"[ !#-\\[\\]-~,]{1,20}\"", "[a-zü]{1,10}"];
+        (local, "[a-z]{1,8}\\.(test|ünde)").prop_map(|(local, domain)| format!("{local}@{domain}"))
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_comes_back(address in address(), complaint: bool, millis in 0..4_000_000_000_000_u64) {
+            let time = crate::types::Timestamp::from_millis(millis).to_iso8601();
+            let entry = item(&address, if complaint { "COMPLAINT" } else { "BOUNCE" }, Some(&time));
+            for format in [Format::Csv, Format::Jsonl] {
+                let mut line = Vec::new();
+                write(&entry, format, &mut line).unwrap();
+                prop_assert_eq!(line.pop(), Some(b'\n'));
+                prop_assert_eq!(read(format, &line), Ok(Some(entry.clone())));
+            }
+        }
+
+        #[test]
+        fn any_line_is_an_entry_or_has_a_reason_not_to_be(
+            line in prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..200),
+                "[\",@a.BOUNCE{}:0-9\\[\\]]{0,80}".prop_map(String::into_bytes),
+            ],
+        ) {
+            for format in [Format::Csv, Format::Jsonl] {
+                match read(format, &line) {
+                    Ok(Some(entry)) => prop_assert!(entry.check().is_ok()),
+                    Ok(None) => {}
+                    Err(problem) => prop_assert!(!problem.is_empty() && problem.len() < 1_000),
+                }
+            }
+        }
+    }
+}

@@ -36,11 +36,12 @@ pub use settings::{
     LogSettings, MetricsSettings, QueueSettings, RetrySettings, ShutdownSettings,
 };
 
+use crate::admission::Directory;
 use crate::events::EventKind;
 use crate::net::settings::DnsSettings;
 use crate::reception::settings::ListenerSettings;
 use crate::types::Domain;
-use crate::{admission, delivery, reception};
+use crate::{delivery, reception};
 use findings::{Findings, Problem};
 use section::Section;
 
@@ -59,8 +60,8 @@ pub struct Config {
     pub listeners: Vec<ListenerSettings>,
     /// `[reception]`.
     pub reception: reception::settings::Settings,
-    /// `[relay]`, and the lifetime of `[queue]`.
-    pub admission: admission::Settings,
+    /// `[relay]`, `[sending]`, `[[tenant]]`, `[[credential]]`, `[[identity]]`, `[[configuration_set]]`, and the lifetime of `[queue]`.
+    pub admission: Directory,
     /// `data_dir` and `[queue]`.
     pub queue: QueueSettings,
     /// `[retry]`.
@@ -170,7 +171,7 @@ fn read_root(mut root: Section<'_>) -> Config {
     let config = Config {
         listeners,
         reception,
-        admission: admission::Settings { networks, lifetime: queue.lifetime },
+        admission: Directory::relay_only(networks, queue.lifetime),
         queue,
         retry,
         delivery,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
-use crate::admission;
+use crate::admission::{self, Directory};
 use crate::events::{EventKind, EventLine};
 use crate::net::{BoxFuture, BoxStream};
 use crate::queue::{AcceptError, Intake, NewMessage};
@@ -97,7 +97,7 @@ impl Stamp for FakeStamp {
         let tls = context.tls.map_or("clear", |tls| tls.version);
         let line = format!(
             "Received: from {} ({}) by {} with {} ({tls}) as {}\r\n",
-            context.helo, context.client, context.settings.hostname, context.protocol, context.caller
+            context.helo, context.client, context.settings.hostname, context.protocol, context.grant.caller
         );
         let bytes = Bytes::from([line.as_bytes(), raw].concat());
         let event = EventLine { kind: EventKind::Send, json: Bytes::from_static(b"{}"), id_at: 1 };
@@ -108,6 +108,7 @@ impl Stamp for FakeStamp {
             needs_smtputf8: false,
             mail_json: Bytes::from_static(b"{}"),
             send_event: event,
+            authority: admission::Authority::plain(context.directory, context.grant),
         })
     }
 }
@@ -139,10 +140,7 @@ impl Rig {
         let networks = vec!["127.0.0.0/8".parse().unwrap(), "192.0.2.0/24".parse().unwrap()];
         let ports = Ports {
             settings: Arc::clone(&settings),
-            admission: Arc::new(ArcSwap::from_pointee(admission::Settings {
-                networks,
-                lifetime: Duration::from_secs(60),
-            })),
+            admission: Arc::new(ArcSwap::from_pointee(Directory::relay_only(networks, Duration::from_secs(60)))),
             intake: Arc::clone(&queue) as Arc<dyn Intake>,
             stamp: Arc::new(FakeStamp),
         };

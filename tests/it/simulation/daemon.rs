@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use posthaste::admission::directory::{Directory, Name, Quota, Relay, Senders, SuppressionReasons, Tenant};
+use posthaste::admission::Directory;
 use posthaste::admission::suppression::Lists;
 use posthaste::daemon::stamp::Stamper;
+use posthaste::daemon::suppressing::SuppressingIntake;
 use posthaste::delivery::dispatch::{Dispatcher, Request};
 use posthaste::delivery::route::Router;
 use posthaste::delivery::session::EhloName;
@@ -22,28 +23,15 @@ use posthaste::queue::suppression::SuppressionCheck;
 use posthaste::queue::{self, Queue, invariants};
 use posthaste::reception::settings::Settings as ReceptionSettings;
 use posthaste::reception::{self, Reception};
+use posthaste::scheduler;
 use posthaste::scheduler::settlement::SettlementSettings;
 use posthaste::types::Clock;
-use posthaste::{admission, scheduler};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::network;
 use super::plan::Plan;
 use super::world::World;
-
-fn directory(plan: &Plan) -> Arc<ArcSwap<Directory>> {
-    let tenant = Tenant {
-        name: Name::parse("local").unwrap(),
-        senders: Senders::Any,
-        sending: true,
-        quota: Quota::default(),
-        sandbox: None,
-        suppression: SuppressionReasons::default(),
-    };
-    let relay = Relay { networks: Vec::new(), tenant: Arc::new(tenant) };
-    Arc::new(ArcSwap::from_pointee(Directory::new(relay, plan.lifetime)))
-}
 
 const HOSTNAME: &str = "mta.posthaste.test";
 /// As `[shutdown] deadline`.
@@ -89,21 +77,23 @@ impl Daemon {
         let events_task = tokio::spawn(write_events(Arc::clone(world), pump, stopped));
         let ports = Arc::new(network::Ports(Arc::clone(world)));
         let reloadable = Arc::new(ArcSwap::from_pointee(reloadable(plan, &ports, &clock, seed)));
-        let suppression: Arc<dyn SuppressionCheck> = Arc::new(Lists::new(queue.clone(), directory(plan)));
+        let admission = Arc::new(ArcSwap::from_pointee(Directory::relay_only(
+            vec!["192.0.2.0/24".parse().unwrap()],
+            plan.lifetime,
+        )));
+        let suppression: Arc<dyn SuppressionCheck> = Arc::new(Lists::new(queue.clone(), Arc::clone(&admission)));
+        let shared = Shared::new(queue.clone(), clock, ports, Arc::clone(&suppression), Arc::clone(&reloadable));
+        let counts = Arc::clone(&shared.counts);
         let reception_ports = reception::Ports {
             settings: Arc::new(ArcSwap::from_pointee(ReceptionSettings {
                 hostname: HOSTNAME.to_owned(),
                 ..ReceptionSettings::default()
             })),
-            admission: Arc::new(ArcSwap::from_pointee(admission::Settings {
-                networks: vec!["192.0.2.0/24".parse().unwrap()],
-                lifetime: plan.lifetime,
-            })),
-            intake: Arc::new(queue.clone()),
+            admission,
+            intake: Arc::new(SuppressingIntake { queue: queue.clone(), suppression, reloadable, counts }),
             stamp: Arc::new(Stamper),
         };
         let reception = Arc::new(Reception::start(&[], reception_ports).map_err(|error| error.to_string())?);
-        let shared = Shared::new(queue.clone(), clock, ports, suppression, reloadable);
         queue.mark_running().map_err(|error| error.to_string())?;
         world.ledger().started(opened.unclean_since.unwrap_or(world.now()), true);
         let (dispatcher, dispatcher_task) =
