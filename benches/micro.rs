@@ -14,8 +14,8 @@ use posthaste::events::schema::{CommonHeaders, DeliveryInfo, Extras, Mail, MailO
 use posthaste::message::stamp::{Client, Context, stamp};
 use posthaste::policy::{self, classify};
 use posthaste::queue::rocks::{RocksSettings, RocksStore};
-use posthaste::queue::suppression::{SuppressionEntry, SuppressionList};
 use posthaste::queue::store::{Change, Family, Key, Store};
+use posthaste::queue::suppression::{SuppressionEntry, SuppressionList};
 use posthaste::queue::{
     DueKey, EndGroup, Ended, Handoff, Intake, JobKey, NewBody, NewMessage, Next, Opened, Origin, Queue,
     Settings as QueueSettings, Settlement, StoredBody, StoredMessage,
@@ -26,7 +26,8 @@ use posthaste::smtp::client::{DotStuffer, ReplyParser};
 use posthaste::smtp::command::Command;
 use posthaste::smtp::framing::{DotFramer, Dotted};
 use posthaste::types::{
-    BodyKind, Clock, Domain, EmailAddress, Envelope, MessageId, Recipient, ReversePath, SuppressionReason, SystemClock, Timestamp,
+    BodyKind, Clock, Domain, EmailAddress, Envelope, MessageId, Recipient, ReversePath, SuppressionReason, SystemClock,
+    Timestamp,
 };
 use queue_format::{DueEntry, MessageRecord, RecipientEntry};
 use tokio::time::Instant;

@@ -16,7 +16,8 @@ use crate::queue::{AcceptError, Ended, Intake, JobKey, NewBody, NewMessage, Queu
 use crate::scheduler::settlement::{self, Attempt, AttemptKind, Fate, Tally};
 use crate::types::{MessageId, Suppressed};
 
-/// The queue, behind the check.
+/// The queue, behind the check. Cheap to clone.
+#[derive(Clone)]
 pub struct SuppressingIntake {
     /// Takes the messages.
     pub queue: Queue,
@@ -29,6 +30,14 @@ pub struct SuppressingIntake {
 }
 
 impl SuppressingIntake {
+    async fn take(&self, mut message: NewMessage) -> Result<(), AcceptError> {
+        let (ended, tallies) = self.ended(&message).await;
+        message.ended = ended;
+        self.queue.accept(message).await?;
+        tallies.iter().for_each(|tally| self.counts.add(tally));
+        Ok(())
+    }
+
     /// What ends with the acceptance, and the sums to count once it is written.
     async fn ended(&self, new: &NewMessage) -> (Ended, Vec<Tally>) {
         let message = StoredMessage::from_new(new);
@@ -99,16 +108,16 @@ impl Intake for SuppressingIntake {
         self.queue.discard(id, parts);
     }
 
-    fn accept(&self, mut message: NewMessage) -> BoxFuture<'_, Result<(), AcceptError>> {
+    fn accept(&self, message: NewMessage) -> BoxFuture<'_, Result<(), AcceptError>> {
         if !self.queue.has_suppressions() {
             return self.queue.accept(message);
         }
-        Box::pin(async move {
-            let (ended, tallies) = self.ended(&message).await;
-            message.ended = ended;
-            self.queue.accept(message).await?;
-            tallies.iter().for_each(|tally| self.counts.add(tally));
-            Ok(())
-        })
+        if matches!(message.body, NewBody::Inline(_)) {
+            return Box::pin(self.take(message));
+        }
+        // Its parts are the queue's business from now on: nobody discards them where a session is cut at this point.
+        let intake = self.clone();
+        let task = tokio::spawn(async move { intake.take(message).await });
+        Box::pin(async move { task.await.unwrap_or(Err(AcceptError::Closed)) })
     }
 }

@@ -20,9 +20,9 @@ use queue_format as format;
 use tokio::time::Instant;
 
 use super::health::Health;
+use super::list_counts::{ListBatch, ListChanges, ListCounts};
 use super::outbox::QueueOutbox;
 use super::store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
-use super::suppression::{ListBatch, ListChanges, ListCounts};
 use crate::events::{EventId, EventLine, OutboxEvent, metric};
 use crate::types::MessageId;
 

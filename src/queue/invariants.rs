@@ -46,7 +46,9 @@ pub fn violations(store: &dyn Store) -> Result<Vec<String>, StoreError> {
     let jobs = places.values().flat_map(BTreeMap::values).sum::<usize>() as u64;
     check_counter(store, meta::JOBS, jobs, &mut found)?;
     check_outbox(store, &mut found)?;
-    super::suppression::violations(store, &mut found)?;
+    let mut lists = Vec::new();
+    super::list_counts::violations(store, &mut lists)?;
+    found.extend(lists.iter().map(|violation| format!("SUPPRESSION: {violation}")));
     Ok(found)
 }
 

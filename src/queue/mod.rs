@@ -11,6 +11,7 @@ mod ids;
 mod inline;
 pub mod intake;
 pub mod invariants;
+mod list_counts;
 mod meta;
 pub mod model;
 mod open;
@@ -119,7 +120,7 @@ struct Inner {
     transactions: Sender<Transaction>,
     /// Only in a simulation: rung for a committer that is a task.
     bell: Option<Arc<Notify>>,
-    lists: Arc<suppression::ListCounts>,
+    lists: Arc<list_counts::ListCounts>,
     room: Semaphore,
     handoffs: mpsc::Sender<Handoff>,
     messages_max: AtomicU64,

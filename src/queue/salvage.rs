@@ -12,7 +12,7 @@ use queue_format as format;
 use super::committer::{ENDED_GROUPS_INDEX, meta_put};
 use super::store::{Change, Family, Key, Store, StoreError};
 use super::stored::{JobKey, RecipientState, StoredMessage};
-use super::{meta, suppression};
+use super::{list_counts, meta};
 use crate::events::EventId;
 use crate::types::{MessageId, Timestamp};
 
@@ -352,9 +352,9 @@ impl Salvage<'_> {
             damage.push(format!("suppression table: {unreadable} entries cannot be read"));
         }
         self.found.damage.extend(damage);
-        let (lists, entries) = suppression::lists(fresh)?;
+        let (lists, entries) = list_counts::lists(fresh)?;
         self.found.suppressions = entries;
-        self.changes.extend(lists.iter().map(|(list, count)| suppression::count_change(list, *count)));
+        self.changes.extend(lists.iter().map(|(list, count)| list_counts::count_change(list, *count)));
         Ok(())
     }
 

@@ -277,7 +277,8 @@ fn bad_lines_are_named_and_the_rest_is_imported_unless_that_is_not_wanted() {
     assert!(shown.contains("updated    2023-11-14T22:13:20.500Z"), "{shown}");
 
     let path = lab.dir().join("bad.jsonl");
-    let lines = "{\"EmailAddress\":\"y@example.test\",\"Reason\":\"BOUNCE\"}\n{\"EmailAddress\":\"z@example.test\"}\n[]\n";
+    let lines =
+        "{\"EmailAddress\":\"y@example.test\",\"Reason\":\"BOUNCE\"}\n{\"EmailAddress\":\"z@example.test\"}\n[]\n";
     std::fs::write(&path, lines).unwrap();
     let strict = suppression(&daemon, &["import", "--strict", path.to_str().unwrap()], None);
     assert_eq!((strict.code, strict.out.as_str()), (1, ""));

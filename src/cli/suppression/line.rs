@@ -163,7 +163,10 @@ mod tests {
         check(Format::Csv, " a@b.test , BOUNCE ,2026-01-02T04:04:05+01:00,more\r");
         check(Format::Csv, "\"a@b.test\",\"BOUNCE\",\"1767323045\"");
         check(Format::Jsonl, r#"{"Reason":"BOUNCE","EmailAddress":"a@b.test","LastUpdateTime":1767323045.0,"x":[]}"#);
-        check(Format::Jsonl, r#"{"EmailAddress":"a@b.test","Reason":"Bounce","LastUpdateTime":"2026-01-02T03:04:05Z"}"#);
+        check(
+            Format::Jsonl,
+            r#"{"EmailAddress":"a@b.test","Reason":"Bounce","LastUpdateTime":"2026-01-02T03:04:05Z"}"#,
+        );
     }
 
     #[test]
