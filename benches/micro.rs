@@ -18,8 +18,9 @@ use posthaste::policy::quota::Minute;
 use posthaste::policy::{self, classify};
 use posthaste::queue::rocks::{RocksSettings, RocksStore};
 use posthaste::queue::store::{Change, Family, Key, Store};
+use posthaste::queue::suppression::{SuppressionEntry, SuppressionList};
 use posthaste::queue::{
-    Charges, DueKey, EndGroup, Handoff, Intake, JobKey, NewBody, NewMessage, Next, Opened, Origin, Queue,
+    Charges, DueKey, EndGroup, Ended, Handoff, Intake, JobKey, NewBody, NewMessage, Next, Opened, Origin, Queue,
     Settings as QueueSettings, Settlement, StoredBody, StoredMessage,
 };
 use posthaste::scheduler::core::Scheduler;
@@ -28,7 +29,8 @@ use posthaste::smtp::client::{DotStuffer, ReplyParser};
 use posthaste::smtp::command::Command;
 use posthaste::smtp::framing::{DotFramer, Dotted};
 use posthaste::types::{
-    BodyKind, Clock, Domain, EmailAddress, Envelope, MessageId, Recipient, ReversePath, SystemClock, Timestamp,
+    BodyKind, Clock, Domain, EmailAddress, Envelope, MessageId, Recipient, ReversePath, SuppressionReason, SystemClock,
+    Timestamp,
 };
 use queue_format::{DueEntry, MessageRecord, RecipientEntry};
 use tokio::time::Instant;
@@ -63,6 +65,7 @@ fn main() {
     quotas(&mut criterion);
     commits(&mut criterion);
     due_scans(&mut criterion);
+    suppression(&mut criterion);
     criterion.final_summary();
 }
 
@@ -340,6 +343,7 @@ fn new_message(queue: &Queue, octets: &Bytes) -> NewMessage {
         origin: Origin { caller: "network".into(), tenant: "local".into(), ..Origin::default() },
         lifetime: Duration::from_secs(86_400),
         charges: Charges::default(),
+        ended: Ended::default(),
     }
 }
 
@@ -406,6 +410,64 @@ fn delivered(handoff: &Handoff) -> Settlement {
         events: Vec::new(),
         notifications: Vec::new(),
     }
+}
+
+/// Lookups in a list of so many entries, a hundred addresses at once: who is on it, who is not, and where all lists are
+/// empty. `POSTHASTE_SUPPRESSION_BENCH_ENTRIES` sets how many; 10,000,000 need some minutes and 2 GB of disk.
+fn suppression(criterion: &mut Criterion) {
+    let entries = std::env::var("POSTHASTE_SUPPRESSION_BENCH_ENTRIES").ok().and_then(|text| text.parse().ok());
+    let entries: u64 = entries.unwrap_or(200_000);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads for the runtime");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = RocksStore::open(directory.path(), &RocksSettings::default()).expect("RocksDB opens");
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let opened = Queue::open(Arc::new(store), &QueueSettings::default(), clock, 7).expect("a fresh queue opens");
+    let queue = opened.queue;
+    let mut group = criterion.benchmark_group("suppression_100_lookups");
+    group.throughput(Throughput::Elements(100));
+    let absent: Vec<EmailAddress> = (0..10_000).map(|number| suppressed_address("nobody", number)).collect();
+    let absent: Vec<Vec<&EmailAddress>> = absent.chunks(100).map(|chunk| chunk.iter().collect()).collect();
+    let mut turns = absent.iter().cycle();
+    group.bench_function("empty_lists", |bencher| {
+        bencher.iter(|| runtime.block_on(queue.listed("tenant", None, turns.next().expect("an endless turn"))));
+    });
+    fill_suppression_list(&runtime, &queue, entries);
+    group.bench_function(BenchmarkId::new("absent", entries), |bencher| {
+        bencher.iter(|| runtime.block_on(queue.listed("tenant", None, turns.next().expect("an endless turn"))));
+    });
+    let step = (entries / 10_000).max(1);
+    let present: Vec<EmailAddress> = (0..10_000).map(|n| suppressed_address("user", n * step % entries)).collect();
+    let present: Vec<Vec<&EmailAddress>> = present.chunks(100).map(|chunk| chunk.iter().collect()).collect();
+    let mut turns = present.iter().cycle();
+    group.bench_function(BenchmarkId::new("present", entries), |bencher| {
+        bencher.iter(|| runtime.block_on(queue.listed("tenant", None, turns.next().expect("an endless turn"))));
+    });
+    group.finish();
+    drop((queue, runtime));
+    opened.committer.join().expect("the committer does not panic");
+}
+
+fn suppressed_address(name: &str, number: u64) -> EmailAddress {
+    EmailAddress::parse(&format!("{name}{number}@example.org"), false).expect("a plain address")
+}
+
+fn fill_suppression_list(runtime: &tokio::runtime::Runtime, queue: &Queue, entries: u64) {
+    let began_at = Instant::now();
+    let mut next = 0;
+    while next < entries {
+        let until = (next + 4_096).min(entries);
+        let chunk: Vec<SuppressionEntry> = (next..until)
+            .map(|number| SuppressionEntry {
+                address: suppressed_address("user", number),
+                reason: SuppressionReason::Bounce,
+                updated_at: Timestamp::from_millis(1_700_000_000_000),
+                origin: "bench".to_owned(),
+            })
+            .collect();
+        runtime.block_on(queue.suppress(&SuppressionList::Global, &chunk)).expect("the disk of a bench works");
+        next = until;
+    }
+    println!("suppression: {entries} entries put in {:.1} s", began_at.elapsed().as_secs_f64());
 }
 
 /// The due index after a million jobs came and went, and a thousand of them stayed: read from its beginning, as a start

@@ -38,7 +38,8 @@ pub(crate) fn config() -> String {
     let hash = password::hash(b"secret");
     let mut text = String::new();
     for number in 0..TENANTS {
-        let (tenant, user) = (format!("tenant-{number}"), if number == 0 { "app".to_owned() } else { format!("app-{number}") });
+        let (tenant, user) =
+            (format!("tenant-{number}"), if number == 0 { "app".to_owned() } else { format!("app-{number}") });
         let domain = if number == 0 { "load.bench.test".to_owned() } else { format!("t{number}.test") };
         // Writing to a String does not fail.
         let _ = write!(

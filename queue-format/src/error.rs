@@ -22,13 +22,15 @@ pub enum RecordKind {
     MetaNumber = 7,
     /// [`encode_meta_text`](crate::encode_meta_text).
     MetaText = 8,
+    /// [`SuppressionRecord`](crate::SuppressionRecord).
+    Suppression = 9,
     /// [`CounterRecord`](crate::CounterRecord).
     Counter = 10,
 }
 
 impl RecordKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [RecordKind; 9] = [
+    pub const ALL: [RecordKind; 10] = [
         RecordKind::Message,
         RecordKind::Recipient,
         RecordKind::Due,
@@ -37,6 +39,7 @@ impl RecordKind {
         RecordKind::Body,
         RecordKind::MetaNumber,
         RecordKind::MetaText,
+        RecordKind::Suppression,
         RecordKind::Counter,
     ];
 
@@ -62,6 +65,7 @@ impl fmt::Display for RecordKind {
             RecordKind::Body => "body",
             RecordKind::MetaNumber => "meta number",
             RecordKind::MetaText => "meta text",
+            RecordKind::Suppression => "suppression",
             RecordKind::Counter => "counter",
         })
     }

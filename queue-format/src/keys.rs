@@ -23,6 +23,12 @@ pub const COUNTER_KEY_BYTES: usize = 1 + 8 + SCOPE_HASH_BYTES;
 pub const COUNTER_QUOTA: u8 = 1;
 /// Of the scope's name a key holds a hash: names are longer than a key may be.
 const SCOPE_HASH_BYTES: usize = 16;
+/// Length of what names a list within a [`suppression_key`]: its tier, and a hash of its owner's name.
+pub const SUPPRESSION_LIST_BYTES: usize = 1 + 8;
+/// Length of the hash of an address within a [`suppression_key`].
+pub const SUPPRESSION_ADDRESS_BYTES: usize = 23;
+/// Length of a [`suppression_key`].
+pub const SUPPRESSION_KEY_BYTES: usize = SUPPRESSION_LIST_BYTES + SUPPRESSION_ADDRESS_BYTES;
 
 const ID_LAST: [u8; ID_BYTES] = [0xff; ID_BYTES];
 
@@ -155,6 +161,33 @@ fn scope_hash(scope: &str) -> [u8; SCOPE_HASH_BYTES] {
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
     let mix = |hash: u128, byte: u8| (hash ^ u128::from(byte)).wrapping_mul(PRIME);
     scope.bytes().fold(BASIS, mix).to_be_bytes()
+}
+
+/// Key of an entry of a suppression list: the list, then the hash of the address. The list alone is the key of the number
+/// of its entries, and stands before all of them.
+pub fn suppression_key(
+    list: &[u8; SUPPRESSION_LIST_BYTES],
+    address: &[u8; SUPPRESSION_ADDRESS_BYTES],
+) -> [u8; SUPPRESSION_KEY_BYTES] {
+    let mut key = [0; SUPPRESSION_KEY_BYTES];
+    let (key_list, key_address) = key.split_at_mut(SUPPRESSION_LIST_BYTES);
+    key_list.copy_from_slice(list);
+    key_address.copy_from_slice(address);
+    key
+}
+
+/// List and hash of the address of a [`suppression_key`].
+pub fn parse_suppression_key(key: &[u8]) -> Option<([u8; SUPPRESSION_LIST_BYTES], [u8; SUPPRESSION_ADDRESS_BYTES])> {
+    let (list, address) = key.split_first_chunk()?;
+    Some((*list, address.try_into().ok()?))
+}
+
+/// All entries of one list.
+pub fn suppression_range(
+    list: &[u8; SUPPRESSION_LIST_BYTES],
+) -> ([u8; SUPPRESSION_KEY_BYTES], [u8; SUPPRESSION_KEY_BYTES + 1]) {
+    let last = suppression_key(list, &[0xff; SUPPRESSION_ADDRESS_BYTES]);
+    (suppression_key(list, &[0; SUPPRESSION_ADDRESS_BYTES]), successor(&last))
 }
 
 /// The smallest byte string above `key`.

@@ -9,6 +9,7 @@ mod authorize;
 pub mod directory;
 pub mod identity;
 pub mod quota;
+pub mod suppression;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -34,7 +34,7 @@ pub(super) struct SocketArgs {
     /// Admin socket of the daemon [default: /run/posthaste/admin.sock].
     #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
-    /// Config file of the daemon, to find its admin socket there (recover: its queue).
+    /// Config file of the daemon, to find its admin socket there (recover, and suppression without a daemon: its queue).
     #[arg(long, value_name = "PATH", global = true, conflicts_with = "socket")]
     config: Option<PathBuf>,
     /// Print the answer as JSON.
@@ -43,6 +43,11 @@ pub(super) struct SocketArgs {
 }
 
 impl SocketArgs {
+    /// Whether the socket was named by itself, so that nothing else may be meant.
+    pub(super) fn names_socket(&self) -> bool {
+        self.socket.is_some()
+    }
+
     /// The config of `--config`, or the default one.
     pub(super) fn config_path(&self) -> &Path {
         self.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH))
@@ -85,6 +90,14 @@ impl Client {
         let config =
             Config::load(path).map_err(|errors| Failure::Failed(format!("the config has errors\n{errors}")))?;
         Ok(Self::new(config.admin.socket))
+    }
+
+    /// Whether anybody listens. `false` is certain: there is no socket, or one that a daemon left behind.
+    pub(super) fn is_served(&self) -> bool {
+        match std::os::unix::net::UnixStream::connect(&self.socket) {
+            Ok(_) => true,
+            Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused),
+        }
     }
 
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

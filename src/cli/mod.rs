@@ -8,7 +8,7 @@
 //! | 1 | failed; `check`: the config has errors |
 //! | 2 | the command line is wrong |
 //! | 3 | the daemon cannot be reached on its admin socket |
-//! | 4 | the queue holds no such message |
+//! | 4 | the queue holds no such message, the suppression list no such address |
 //! | 5 | `status`: the daemon runs and is unhealthy |
 //! | 6 | `queue recover`: a new queue is in place, and something is or may be lost |
 //!
@@ -26,6 +26,7 @@ mod queue_show;
 mod quota;
 mod run;
 mod status;
+mod suppression;
 mod table;
 
 use std::ffi::OsString;
@@ -42,7 +43,7 @@ use client::ClientError;
     name = "posthaste",
     version,
     after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, \
-    3 daemon not reachable, 4 no such message, 5 daemon unhealthy (status), 6 recovered with losses (queue recover)."
+    3 daemon not reachable, 4 no such message or address, 5 daemon unhealthy (status), 6 recovered with losses (queue recover)."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -61,6 +62,8 @@ enum Command {
     Quota(quota::Args),
     /// Look at queued messages, and retry, hold, release or cancel them.
     Queue(queue::Args),
+    /// Look at suppression lists, and change them: addresses that mail is held back from.
+    Suppression(suppression::Args),
     /// Run the whole daemon on a temporary directory against a built-in mail world, and show what it does.
     Demo(demo::Args),
 }
@@ -149,6 +152,7 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, out: &mut dyn Write,
         Command::Status(args) => status::run(&args, out),
         Command::Quota(args) => quota::run(&args, out),
         Command::Queue(args) => queue::run(&args, out, err),
+        Command::Suppression(args) => suppression::run(&args, out, err),
         Command::Demo(args) => demo::run(&args),
     };
     let result = result.and_then(|()| out.flush().map_err(Failure::from));

@@ -32,6 +32,8 @@ struct Answer {
     unnamed: u64,
     events: u64,
     events_lost: u64,
+    /// Entries of suppression lists.
+    suppressions: u64,
     damage: Vec<String>,
 }
 
@@ -78,7 +80,7 @@ fn is_whole(salvaged: &Salvaged) -> bool {
 
 impl Answer {
     fn new(recovered: Recovered) -> Self {
-        let Salvaged { messages, lost, held, unnamed, events, events_lost, damage } = recovered.salvaged;
+        let Salvaged { messages, lost, held, unnamed, events, events_lost, damage, suppressions } = recovered.salvaged;
         let lost = lost.into_iter().map(|lost| {
             let (sender, recipients) = lost.envelope.unzip();
             Lost { message_id: lost.id.to_string(), sender, recipients, reason: lost.reason }
@@ -93,6 +95,7 @@ impl Answer {
             unnamed,
             events,
             events_lost,
+            suppressions,
             damage,
         }
     }
@@ -128,6 +131,9 @@ fn print(answer: &Answer, is_whole: bool, out: &mut dyn Write) -> std::io::Resul
     }
     if answer.events_lost > 0 {
         writeln!(out, "lost: {} that no file holds yet", count(answer.events_lost, "event"))?;
+    }
+    if answer.suppressions > 0 {
+        writeln!(out, "entries of suppression lists kept: {}", answer.suppressions)?;
     }
     if is_whole {
         writeln!(out, "nothing is lost")?;

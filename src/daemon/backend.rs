@@ -10,8 +10,10 @@ use super::admin::model::{
     RecipientDetail, RecipientState, SiteStatus, Status,
 };
 use super::admin::query::{Action, Filter, ListQuery, Selection};
+use super::admin::suppression::SuppressionBackend;
 use super::admin::{AdminError, Backend};
 use super::instance::Instance;
+use super::lists::ListControl;
 use super::places::{self, Place, Places};
 use crate::delivery::dispatch::{Dispatcher, Ended};
 use crate::events::Health;
@@ -35,13 +37,15 @@ pub(super) struct Control {
     queue: Queue,
     dispatcher: Dispatcher,
     clock: Arc<dyn Clock>,
+    lists: ListControl,
     started_at: Timestamp,
 }
 
 impl Control {
     pub(super) fn new(instance: Weak<Instance>, queue: Queue, dispatcher: Dispatcher, clock: Arc<dyn Clock>) -> Self {
         let started_at = clock.now();
-        Self { instance, queue, dispatcher, clock, started_at }
+        let lists = ListControl::new(queue.clone(), Arc::clone(&clock));
+        Self { instance, queue, dispatcher, clock, lists, started_at }
     }
 
     async fn read_status(&self) -> Result<Status, AdminError> {
@@ -372,6 +376,10 @@ impl Backend for Control {
 
     fn show(&self, id: MessageId) -> BoxFuture<'_, Result<Option<MessageDetail>, AdminError>> {
         Box::pin(self.read_one(id))
+    }
+
+    fn suppression(&self) -> &dyn SuppressionBackend {
+        &self.lists
     }
 
     fn act(&self, selection: Selection, action: Action) -> BoxFuture<'_, Result<ActionReport, AdminError>> {

@@ -19,8 +19,10 @@ use super::config::Config;
 use super::monitor;
 use super::quotas;
 use super::stamp::Stamper;
+use super::suppressing::SuppressingIntake;
 use crate::admission::Directory;
 use crate::admission::quota::Quotas;
+use crate::admission::suppression::Lists;
 use crate::delivery;
 use crate::delivery::dispatch::{Dispatcher, Request};
 use crate::delivery::shared::{Counts, Reloadable, Shared};
@@ -28,6 +30,7 @@ use crate::events::writer::{EventWriter, WriterHandle};
 use crate::net::dial::TcpDialer;
 use crate::net::dns::HickoryResolver;
 use crate::queue::rocks::RocksStore;
+use crate::queue::suppression::SuppressionCheck;
 use crate::queue::{self, Queue};
 use crate::reception::settings::Settings as ReceptionSettings;
 use crate::reception::{Ports, Reception};
@@ -89,15 +92,28 @@ impl Instance {
         let reloadable = Arc::new(ArcSwap::from_pointee(build_reloadable(&config, &resolver, &clock)?));
         let reception_settings = Arc::new(ArcSwap::from_pointee(config.reception.clone()));
         let admission = Arc::new(ArcSwap::from_pointee(config.admission.clone()));
+        let suppression: Arc<dyn SuppressionCheck> = Arc::new(Lists::new(queue.clone(), Arc::clone(&admission)));
+        let shared = Shared::new(
+            queue.clone(),
+            Arc::clone(&clock),
+            Arc::new(TcpDialer),
+            Arc::clone(&suppression),
+            Arc::clone(&reloadable),
+        );
+        let counts = Arc::clone(&shared.counts);
+        let intake = SuppressingIntake {
+            queue: queue.clone(),
+            suppression,
+            reloadable: Arc::clone(&reloadable),
+            counts: Arc::clone(&counts),
+        };
         let ports = Ports {
             settings: Arc::clone(&reception_settings),
             admission: Arc::clone(&admission),
             quotas: Arc::clone(&quotas),
-            intake: Arc::new(queue.clone()),
+            intake: Arc::new(intake),
             stamp: Arc::new(Stamper),
         };
-        let shared = Shared::new(queue.clone(), Arc::clone(&clock), Arc::new(TcpDialer), Arc::clone(&reloadable));
-        let counts = Arc::clone(&shared.counts);
         let reception = Reception::start(&config.listeners, ports).map_err(|error| error.to_string())?;
         // From here on, what is due may be in flight.
         queue.mark_running().map_err(|error| error.to_string())?;

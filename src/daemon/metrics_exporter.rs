@@ -49,7 +49,7 @@ enum Kind {
 }
 
 /// Every metric: name, kind, unit, help. `docs/OPERATIONS.md` has the same table; a test holds both together.
-const METRICS: [(&str, Kind, Unit, &str); 30] = [
+const METRICS: [(&str, Kind, Unit, &str); 32] = [
     (metric::MESSAGES_ACCEPTED, Kind::Counter, Unit::Count, "Messages answered 250."),
     (metric::RECIPIENTS_ACCEPTED, Kind::Counter, Unit::Count, "Recipients of accepted messages."),
     (metric::REFUSALS, Kind::Counter, Unit::Count, "Refusals sent to clients, by reply code."),
@@ -84,6 +84,13 @@ const METRICS: [(&str, Kind, Unit, &str); 30] = [
     (metric::EVENTS_WRITTEN, Kind::Counter, Unit::Count, "Events written to files, by kind."),
     (metric::EVENTS_PENDING, Kind::Gauge, Unit::Count, "Events committed and not yet in every file."),
     (metric::EVENT_WRITE_ERRORS, Kind::Counter, Unit::Count, "Failed writes to event files."),
+    (
+        metric::SUPPRESSED_RECIPIENTS,
+        Kind::Counter,
+        Unit::Count,
+        "Recipients that mail was held back from, by list and reason.",
+    ),
+    (metric::SUPPRESSION_ENTRIES, Kind::Gauge, Unit::Count, "Entries of suppression lists, by tier."),
     (metric::HEALTHY, Kind::Gauge, Unit::Count, "1 while the daemon keeps all its promises, else 0."),
 ];
 

@@ -9,6 +9,7 @@ use super::dispatch::Input;
 use super::shared::Shared;
 use crate::events::metric;
 use crate::policy::{BounceClass, BounceType, Disposition, Fault, classify};
+use crate::queue::store::StoreError;
 use crate::queue::{
     self, DueEntry, DueJob, Intake, JobKey, LoadError, Next, Queue, RecipientState, Settlement, StoredBody,
     StoredMessage,
@@ -56,10 +57,7 @@ pub(super) async fn load(
         }
         Ok(Err(LoadError::Damaged(what))) => what,
         Ok(Err(LoadError::Store(error))) => {
-            tracing::error!(message_id = %id, %error, "message cannot be read; tried again in a minute");
-            let at = shared.clock.now().plus(std::time::Duration::from_secs(60));
-            // Nothing is written: after a restart it is due as before.
-            let _ = inputs.send(Input::Postponed { key: lease.key, at }).await;
+            postpone(shared, vec![lease.key], &error, inputs).await;
             return None;
         }
         Err(error) => format!("reading it failed: {error}"),
@@ -77,6 +75,15 @@ pub(super) async fn load(
     let due_at = lease.due_at.unwrap_or(Timestamp::EPOCH);
     move_to(shared, &lease, Next::Held { due_at, entry, reason: problem }, Settled::Out, inputs).await;
     None
+}
+
+/// The store does not answer: again in a minute. Nothing is written: after a restart the jobs are due as before.
+pub(super) async fn postpone(shared: &Shared, keys: Vec<JobKey>, error: &StoreError, inputs: &mpsc::Sender<Input>) {
+    let at = shared.clock.now().plus(std::time::Duration::from_secs(60));
+    for key in keys {
+        tracing::error!(message_id = %key.id, %error, "the queue cannot be read; tried again in a minute");
+        let _ = inputs.send(Input::Postponed { key, at }).await;
+    }
 }
 
 /// What the queue has for a lease.
@@ -190,7 +197,7 @@ async fn decide(shared: &Shared, lease: &Lease, payload: &Payload, verdict: &Ver
     let mut new_id = || shared.queue.new_id();
     let Decided { settlement, settled, tally } =
         settlement::settle(&attempt, &fates, &reloadable.settlement, &mut new_id);
-    shared.counts.add(tally);
+    shared.counts.add(&tally);
     commit(shared, settlement, settled, lease.key, inputs).await;
 }
 

@@ -12,6 +12,7 @@ use super::shared::Shared;
 use super::worker::Unreached;
 use crate::events::metric;
 use crate::policy::{BounceClass, Disposition, Fault, Scope, classify};
+use crate::queue::store::StoreError;
 use crate::queue::{Intake, StoredBody, StoredMessage};
 use crate::scheduler::settlement::{self, AMBIGUOUS_RULE, Attempt, AttemptKind, Fate, Way, Words};
 use crate::scheduler::{HostFeedback, Lease, Payload, RoutingFailure, RoutingFailureKind};
@@ -26,6 +27,8 @@ pub(super) struct Results {
     /// Pending recipients of all jobs, in order.
     pending: Vec<usize>,
     fates: Vec<Fate>,
+    /// Those of recipients that a suppression list holds back: kept apart, since they say nothing of the host.
+    suppressed: Vec<Fate>,
     feedback: HostFeedback,
     give_back: bool,
     stale: u32,
@@ -36,7 +39,34 @@ impl Results {
     pub(super) fn new(message: &Arc<StoredMessage>, leases: &[Lease]) -> Self {
         let pending = leases.iter().flat_map(|lease| message.pending(lease.key.group)).collect();
         let message = Arc::clone(message);
-        Self { pending, fates: Vec::new(), feedback: HostFeedback::None, give_back: false, stale: 0, message }
+        let suppressed = Vec::new();
+        Self {
+            pending,
+            fates: Vec::new(),
+            suppressed,
+            feedback: HostFeedback::None,
+            give_back: false,
+            stale: 0,
+            message,
+        }
+    }
+
+    /// Looks up which recipients mail is held back from by now, and takes them out. An error: the store does not answer.
+    pub(super) async fn hold_back(&mut self, shared: &Shared) -> Result<(), StoreError> {
+        if !shared.queue.has_suppressions() {
+            return Ok(());
+        }
+        let recipients = &self.message.envelope.recipients;
+        let positions: Vec<usize> = self.pending.iter().copied().filter(|index| *index < recipients.len()).collect();
+        let addresses: Vec<_> =
+            positions.iter().filter_map(|index| recipients.get(*index)).map(|recipient| &recipient.address).collect();
+        let (tenant, set) = self.message.owner();
+        for (position, suppressed) in shared.suppression.check(tenant, set, &addresses).await? {
+            let Some(index) = positions.get(position).copied() else { continue };
+            self.pending.retain(|pending| *pending != index);
+            self.suppressed.push(Fate::suppressed(index, suppressed));
+        }
+        Ok(())
     }
 
     /// Every recipient has a fate.
@@ -126,7 +156,8 @@ impl Results {
         let original = original(shared, payload).await;
         for lease in leases {
             let in_group = |index: usize| self.message.groups.get(index) == Some(&lease.key.group);
-            let fates: Vec<Fate> = self.fates.iter().filter(|fate| in_group(fate.index)).cloned().collect();
+            let all = self.suppressed.iter().chain(&self.fates);
+            let fates: Vec<Fate> = all.filter(|fate| in_group(fate.index)).cloned().collect();
             let attempt = Attempt {
                 message: &self.message,
                 key: lease.key,
@@ -138,7 +169,7 @@ impl Results {
             };
             let mut new_id = || shared.queue.new_id();
             let decided = settlement::settle(&attempt, &fates, &reloadable.settlement, &mut new_id);
-            shared.counts.add(decided.tally);
+            shared.counts.add(&decided.tally);
             tell(lease.key.id, &fates);
             if decided.tally.delivered > 0 {
                 metrics::histogram!(metric::DELIVERY_SECONDS).record(now.since(self.message.accepted_at));
@@ -211,6 +242,7 @@ fn words(fate: &Fate) -> String {
     match &fate.words {
         Words::Reply(reply) => reply.to_string(),
         Words::Local(text) => text.clone(),
+        Words::Suppressed(suppressed) => suppressed.text().to_owned(),
     }
 }
 

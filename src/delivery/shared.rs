@@ -14,8 +14,9 @@ use crate::events::metric;
 use crate::net::Dialer;
 use crate::net::tls_client::TlsClient;
 use crate::queue::Queue;
+use crate::queue::suppression::SuppressionCheck;
 use crate::scheduler::settlement::{SettlementSettings, Tally};
-use crate::types::{Clock, Timestamp};
+use crate::types::{Clock, SuppressionReason, Timestamp};
 
 /// Everything that a reload replaces, as one.
 pub struct Reloadable {
@@ -43,6 +44,8 @@ pub struct Shared {
     pub dialer: Arc<dyn Dialer>,
     /// Outcomes since the start.
     pub counts: Arc<Counts>,
+    /// Which recipients mail is held back from.
+    pub suppression: Arc<dyn SuppressionCheck>,
     reloadable: Arc<ArcSwap<Reloadable>>,
     hosts: Mutex<Hosts>,
 }
@@ -60,9 +63,10 @@ impl Shared {
         queue: Queue,
         clock: Arc<dyn Clock>,
         dialer: Arc<dyn Dialer>,
+        suppression: Arc<dyn SuppressionCheck>,
         reloadable: Arc<ArcSwap<Reloadable>>,
     ) -> Self {
-        Self { queue, clock, dialer, counts: Arc::default(), reloadable, hosts: Mutex::default() }
+        Self { queue, clock, dialer, counts: Arc::default(), suppression, reloadable, hosts: Mutex::default() }
     }
 
     /// The settings of this moment.
@@ -134,10 +138,17 @@ impl Counts {
             delivered: self.delivered.load(Ordering::Relaxed),
             deferred: self.deferred.load(Ordering::Relaxed),
             bounced: self.bounced.load(Ordering::Relaxed),
+            suppressed: Vec::new(),
         }
     }
 
-    pub(super) fn add(&self, tally: Tally) {
+    /// Adds to them, and to the metrics.
+    pub fn add(&self, tally: &Tally) {
+        for suppressed in &tally.suppressed {
+            let reason = if suppressed.reason == SuppressionReason::Bounce { "bounce" } else { "complaint" };
+            let tier = suppressed.tier.name();
+            metrics::counter!(metric::SUPPRESSED_RECIPIENTS, "tier" => tier, "reason" => reason).increment(1);
+        }
         let rows = [
             ("delivered", &self.delivered, tally.delivered),
             ("deferred", &self.deferred, tally.deferred),

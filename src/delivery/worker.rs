@@ -130,6 +130,11 @@ impl Worker {
         let Some(payload) = payload else { return self.progress(HostFeedback::None, Vec::new()) };
         let reloadable = self.shared.reloadable();
         let mut results = Results::new(&payload.message, &leases);
+        if let Err(error) = results.hold_back(&self.shared).await {
+            let keys = leases.into_iter().map(|lease| lease.key).collect();
+            clerk::postpone(&self.shared, keys, &error, &self.inputs).await;
+            return self.progress(HostFeedback::None, Vec::new());
+        }
         // A connection that the host has closed meanwhile, or that spoke out of turn, is of no more use.
         if self.session.as_mut().is_some_and(|session| !session.is_quiet()) {
             self.session = None;

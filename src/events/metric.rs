@@ -27,7 +27,7 @@ pub const COMMIT_OPERATIONS: &str = "posthaste_commit_batch_operations";
 pub const COMMIT_SECONDS: &str = "posthaste_commit_seconds";
 /// Counter: store errors.
 pub const STORE_ERRORS: &str = "posthaste_store_errors_total";
-/// Counter, label `record` (message, due, hold, outbox, counter): records that could not be read and were worked around.
+/// Counter, label `record` (message, due, hold, outbox, counter, suppression): records that could not be read and were worked around.
 pub const DAMAGED_RECORDS: &str = "posthaste_damaged_records_total";
 /// Gauge: messages in the queue.
 pub const QUEUE_MESSAGES: &str = "posthaste_queue_messages";
@@ -59,5 +59,9 @@ pub const EVENTS_WRITTEN: &str = "posthaste_events_written_total";
 pub const EVENTS_PENDING: &str = "posthaste_events_pending";
 /// Counter: failed writes to event files.
 pub const EVENT_WRITE_ERRORS: &str = "posthaste_event_write_errors_total";
+/// Counter, labels `tier` (global, tenant, configuration_set), `reason` (bounce, complaint): recipients held back.
+pub const SUPPRESSED_RECIPIENTS: &str = "posthaste_suppressed_recipients_total";
+/// Gauge, label `tier`: entries of suppression lists.
+pub const SUPPRESSION_ENTRIES: &str = "posthaste_suppression_entries";
 /// Gauge: 1 while the daemon is healthy.
 pub const HEALTHY: &str = "posthaste_healthy";

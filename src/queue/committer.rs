@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::counters::Counters;
 use super::health::Health;
 use super::intake::Charge;
+use super::list_counts::{ListBatch, ListChanges, ListCounts};
 use super::outbox::QueueOutbox;
 use super::store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 use crate::events::{EventId, EventLine, OutboxEvent, metric};
@@ -53,10 +54,14 @@ pub(super) struct Transaction {
     pub(super) charges: Vec<Charge>,
     /// New messages in it: one for an acceptance, DSNs beside an outcome.
     pub(super) accepts: u32,
+    /// How many of them are kept: not those that end with their acceptance.
+    pub(super) kept: u32,
     /// Jobs of those messages.
     pub(super) new_jobs: u32,
     /// The destination that has no pending recipient any more.
     pub(super) ends: Option<EndGroup>,
+    /// Changes of suppression lists.
+    pub(super) lists: Option<ListChanges>,
     /// The caller's promise depends on the disk: accept.
     pub(super) sync: bool,
     /// Where the disk fails, the caller hears of it and tells a client; otherwise the transaction is tried again.
@@ -86,6 +91,7 @@ pub(super) struct Committer {
     store: Arc<dyn Store>,
     outbox: Arc<QueueOutbox>,
     health: Arc<Health>,
+    lists: Arc<ListCounts>,
     inbox: Receiver<Transaction>,
     next_event: EventId,
     size: Size,
@@ -113,6 +119,7 @@ struct Batch {
     bytes: usize,
     sync: bool,
     size: Size,
+    lists: ListBatch,
 }
 
 impl Committer {
@@ -120,6 +127,7 @@ impl Committer {
         store: Arc<dyn Store>,
         outbox: Arc<QueueOutbox>,
         health: Arc<Health>,
+        lists: Arc<ListCounts>,
         inbox: Receiver<Transaction>,
         next_event: EventId,
         size: Size,
@@ -128,6 +136,7 @@ impl Committer {
             store,
             outbox,
             health,
+            lists,
             inbox,
             next_event,
             size,
@@ -264,13 +273,17 @@ impl Committer {
                 batch.events.push(OutboxEvent { id: next_event, line: Some(line.clone()) });
                 next_event = next_event.next();
             }
-            batch.size.messages += u64::from(transaction.accepts);
+            batch.size.messages += u64::from(transaction.kept);
             batch.size.jobs += u64::from(transaction.new_jobs);
+            if let Some(lists) = &transaction.lists {
+                batch.lists.add(lists, &self.lists, &*self.store, &mut batch.changes)?;
+            }
             if let Some(end) = transaction.ends {
                 batch.size.jobs = batch.size.jobs.saturating_sub(1);
                 self.end_group(end, &mut batch)?;
             }
         }
+        batch.lists.finish(&mut batch.changes);
         if batch.size.messages != self.size.messages {
             batch.changes.push(meta_put(super::meta::MESSAGES, batch.size.messages));
         }
@@ -313,6 +326,7 @@ impl Committer {
         self.works();
         self.size = batch.size;
         self.health.set_size(self.size);
+        batch.lists.committed(&self.lists);
         if let Some(last) = batch.events.last() {
             self.next_event = last.id.next();
             self.outbox.committed(batch.events);
@@ -418,8 +432,10 @@ impl Transaction {
             events: Vec::new(),
             charges: Vec::new(),
             accepts: 0,
+            kept: 0,
             new_jobs: 0,
             ends: None,
+            lists: None,
             sync: false,
             may_fail: false,
             done,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::stored::RecipientState;
 use crate::events::EventLine;
 use crate::net::BoxFuture;
 use crate::types::{Envelope, MessageId};
@@ -34,6 +35,8 @@ pub struct NewMessage {
     pub lifetime: Duration,
     /// What it costs its sender's quotas.
     pub charges: Charges,
+    /// Recipients that end with the acceptance itself.
+    pub ended: Ended,
 }
 
 /// What a message costs, counted in the batch that accepts it.
@@ -60,6 +63,18 @@ pub struct Charge {
 pub trait Claim: Debug + Send + Sync {
     /// The message is accepted, with its charges. Called on the committer's thread: must not block.
     fn keep(&self);
+}
+
+/// Recipients that no attempt is made for, since they are suppressed, and what that causes: committed with the message,
+/// which is not kept where it has no others.
+#[derive(Clone, Debug, Default)]
+pub struct Ended {
+    /// Their final states, by recipient index.
+    pub states: Vec<(u32, RecipientState)>,
+    /// The events that tell of it; they follow the `Send` event.
+    pub events: Vec<EventLine>,
+    /// Messages that it causes.
+    pub notifications: Vec<NewMessage>,
 }
 
 /// Whose message it is, and what its configuration set asks of delivery.

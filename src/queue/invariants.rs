@@ -47,6 +47,9 @@ pub fn violations(store: &dyn Store) -> Result<Vec<String>, StoreError> {
     check_counter(store, meta::JOBS, jobs, &mut found)?;
     check_outbox(store, &mut found)?;
     check_charges(store, &mut found)?;
+    let mut lists = Vec::new();
+    super::list_counts::violations(store, &mut lists)?;
+    found.extend(lists.iter().map(|violation| format!("SUPPRESSION: {violation}")));
     Ok(found)
 }
 

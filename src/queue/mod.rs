@@ -12,6 +12,7 @@ mod ids;
 mod inline;
 pub mod intake;
 pub mod invariants;
+mod list_counts;
 mod meta;
 pub mod model;
 mod open;
@@ -21,6 +22,9 @@ pub mod rocks;
 mod salvage;
 pub mod store;
 pub mod stored;
+pub mod suppression;
+#[cfg(test)]
+mod suppression_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -48,7 +52,7 @@ use store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 pub use blocking::tell;
 pub use committer::EndGroup;
 pub use inline::InlineCommitter;
-pub use intake::{AcceptError, Charge, Charges, Claim, Intake, NewBody, NewMessage, Origin};
+pub use intake::{AcceptError, Charge, Charges, Claim, Ended, Intake, NewBody, NewMessage, Origin};
 pub use open::{OpenError, Opened, random_seed};
 pub use salvage::{HeldGroup, LostMessage, Salvaged};
 pub use stored::{DueEntry, DueJob, JobKey, RecipientOutcome, RecipientState, StoredBody, StoredMessage};
@@ -119,6 +123,7 @@ struct Inner {
     transactions: Sender<Transaction>,
     /// Only in a simulation: rung for a committer that is a task.
     bell: Option<Arc<Notify>>,
+    lists: Arc<list_counts::ListCounts>,
     room: Semaphore,
     handoffs: mpsc::Sender<Handoff>,
     messages_max: AtomicU64,
@@ -445,7 +450,7 @@ impl Intake for Queue {
                 NewBody::Spooled { .. } => 0,
             };
             self.room_for(bytes)?;
-            let (mut transaction, handoff) = transition::accept(message);
+            let (mut transaction, handoffs) = transition::accept(message);
             let (reply, answer) = oneshot::channel();
             let queue = self.clone();
             transaction.done = Box::new(move |result| match result {
@@ -454,7 +459,7 @@ impl Intake for Queue {
                         claim.keep();
                     }
                     let _ = reply.send(Ok(()));
-                    queue.hand_off(handoff);
+                    handoffs.into_iter().for_each(|handoff| queue.hand_off(handoff));
                 }
                 Err(error) => {
                     // Before the client can try again.

@@ -142,6 +142,10 @@ impl Store for ModelStore {
         Ok(self.state().now.get(&(family, key.to_vec())).cloned())
     }
 
+    fn may_contain(&self, family: Family, key: &[u8]) -> bool {
+        self.state().now.contains_key(&(family, key.to_vec()))
+    }
+
     fn scan(&self, family: Family, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Record>, StoreError> {
         if from >= to {
             return Ok(Vec::new());

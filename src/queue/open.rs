@@ -12,6 +12,7 @@ use super::committer::{Committer, Size, meta_put};
 use super::health::Health;
 use super::ids::Ids;
 use super::inline::InlineCommitter;
+use super::list_counts::ListCounts;
 use super::outbox::QueueOutbox;
 use super::store::{Change, Family, Key, Store, StoreError};
 use super::{Handoff, Inner, Queue, Settings, TRANSACTIONS_MAX, meta};
@@ -123,12 +124,20 @@ fn prepare(
     let clean = fresh || read_meta(&*store, meta::CLEAN_STOP)?.is_some();
     let unclean_since = unclean_since(&*store, clean, clock.now())?;
     let swept_parts = sweep_parts(&*store)?;
+    let lists = Arc::new(ListCounts::read(&*store)?);
     let health = Arc::new(Health::new(size));
     let outbox = Arc::new(QueueOutbox::new(Arc::clone(&store), Arc::clone(&health), last, consumed));
     let (transactions, inbox) = crossbeam::channel::bounded(TRANSACTIONS_MAX);
     let (handoffs, handoff_receiver) = mpsc::channel(HANDOFFS_MAX);
-    let committer =
-        Committer::new(Arc::clone(&store), Arc::clone(&outbox), Arc::clone(&health), inbox, last.next(), size);
+    let committer = Committer::new(
+        Arc::clone(&store),
+        Arc::clone(&outbox),
+        Arc::clone(&health),
+        Arc::clone(&lists),
+        inbox,
+        last.next(),
+        size,
+    );
     let inner = Inner {
         store,
         outbox,
@@ -137,6 +146,7 @@ fn prepare(
         ids: Mutex::new(Ids::new(seed)),
         transactions,
         bell,
+        lists,
         room: Semaphore::new(TRANSACTIONS_MAX),
         handoffs,
         messages_max: AtomicU64::new(0),

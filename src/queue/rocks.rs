@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction,
-    ErrorKind, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions, properties,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    DBRecoveryMode, Direction, ErrorKind, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+    properties,
 };
 
 use super::store::{Change, Family, Record, Store, StoreError, StoreErrorKind};
@@ -35,7 +36,7 @@ const OPEN_FILES_MAX: i32 = 1_000;
 /// everything are read first, the rest is checked when it is read, and a message with a damaged block is set aside.
 const VERIFY_BYTES_MAX: u64 = 512 << 20;
 /// In the order in which they are read through.
-const VERIFY_ORDER: [Family; 9] = [
+const VERIFY_ORDER: [Family; 10] = [
     Family::Meta,
     Family::Due,
     Family::Hold,
@@ -45,7 +46,13 @@ const VERIFY_ORDER: [Family; 9] = [
     Family::Message,
     Family::Body,
     Family::BodyPart,
+    Family::Suppression,
 ];
+/// Cache of the suppression lists alone: the filters of 20 million entries. Full: the least used part of a filter is read
+/// from the disk again.
+const SUPPRESSION_CACHE_BYTES_MAX: usize = 32 << 20;
+/// A part of a filter or an index: small, so that the cache holds what is asked for.
+const SUPPRESSION_FILTER_PART_BYTES: usize = 16 << 10;
 /// Where damaged records are kept, within the directory of the database, which ignores it.
 const ASIDE: &str = "damaged";
 
@@ -205,6 +212,16 @@ fn family_options(family: Family, settings: &RocksSettings, cache: &Cache) -> Op
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     blocks.set_bloom_filter(10.0, false);
+    if family == Family::Suppression {
+        // Most addresses are on no list: the filters answer, and are bounded however long the lists are.
+        blocks.set_block_cache(&Cache::new_lru_cache(SUPPRESSION_CACHE_BYTES_MAX));
+        blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        blocks.set_partition_filters(true);
+        blocks.set_metadata_block_size(SUPPRESSION_FILTER_PART_BYTES);
+        blocks.set_cache_index_and_filter_blocks(true);
+        blocks.set_pin_top_level_index_and_filter(true);
+        blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    }
     let mut options = Options::default();
     options.set_block_based_table_factory(&blocks);
     // The same at all levels: records come in the order of their keys, so that compaction can move their files as they are;
@@ -276,6 +293,10 @@ impl Store for RocksStore {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let value = self.db.get_cf(self.family(family)?, key).map_err(store_error)?;
         Ok(value.map(Bytes::from))
+    }
+
+    fn may_contain(&self, family: Family, key: &[u8]) -> bool {
+        self.family(family).is_ok_and(|family| self.db.key_may_exist_cf(family, key))
     }
 
     fn scan(&self, family: Family, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Record>, StoreError> {

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use queue_format as format;
 
 use super::committer::{ENDED_GROUPS_INDEX, meta_put};
-use super::meta;
 use super::store::{Change, Family, Key, Store, StoreError};
 use super::stored::{JobKey, RecipientState, StoredMessage};
+use super::{list_counts, meta};
 use crate::events::EventId;
 use crate::types::{MessageId, Timestamp};
 
@@ -36,6 +36,8 @@ pub struct Salvaged {
     pub events: u64,
     /// Events that should wait and cannot be read.
     pub events_lost: u64,
+    /// Entries of suppression lists, in the new queue.
+    pub suppressions: u64,
     /// What could not be read, in words.
     pub damage: Vec<String>,
 }
@@ -124,6 +126,7 @@ pub(super) fn salvage(
     }
     salvage.events(newest_in_files)?;
     salvage.counters()?;
+    salvage.suppression()?;
     salvage.finish()
 }
 
@@ -338,6 +341,42 @@ impl Salvage<'_> {
             }
         }
         self.found.damage.extend(damage);
+        Ok(())
+    }
+
+    /// Entries of suppression lists where they can be read; the numbers of entries are counted anew.
+    fn suppression(&mut self) -> Result<(), StoreError> {
+        let mut damage = Vec::new();
+        let (sources, fresh) = (self.sources, self.fresh);
+        let (mut unreadable, mut failed) = (0_u64, None);
+        let (mut changes, mut bytes) = (Vec::new(), 0);
+        sources.each(Family::Suppression, &mut damage, |key, value| {
+            if format::parse_suppression_key(key).is_none() || failed.is_some() {
+                return;
+            }
+            if format::SuppressionRecord::decode(value).is_err() {
+                unreadable += 1;
+                return;
+            }
+            let change = Change::Put { family: Family::Suppression, key: Key::new(key), value: value.clone() };
+            bytes += change_bytes(&change);
+            changes.push(change);
+            if bytes >= BATCH_BYTES {
+                bytes = 0;
+                failed = fresh.write(&std::mem::take(&mut changes), false).err();
+            }
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        fresh.write(&changes, false)?;
+        if unreadable > 0 {
+            damage.push(format!("suppression table: {unreadable} entries cannot be read"));
+        }
+        self.found.damage.extend(damage);
+        let (lists, entries) = list_counts::lists(fresh)?;
+        self.found.suppressions = entries;
+        self.changes.extend(lists.iter().map(|(list, count)| list_counts::count_change(list, *count)));
         Ok(())
     }
 

@@ -22,6 +22,8 @@ pub enum Family {
     Hold,
     /// Event id to event.
     Outbox,
+    /// List and hash of an address to why mail to it is held back; list alone to the number of its entries.
+    Suppression,
     /// Names to counters and positions.
     Meta,
     /// What is counted, minute and scope to a number: what was charged to quotas.
@@ -30,7 +32,7 @@ pub enum Family {
 
 impl Family {
     /// All families.
-    pub const ALL: [Family; 9] = [
+    pub const ALL: [Family; 10] = [
         Family::Message,
         Family::Body,
         Family::BodyPart,
@@ -38,6 +40,7 @@ impl Family {
         Family::Due,
         Family::Hold,
         Family::Outbox,
+        Family::Suppression,
         Family::Meta,
         Family::Counter,
     ];
@@ -52,6 +55,7 @@ impl Family {
             Family::Due => "due",
             Family::Hold => "hold",
             Family::Outbox => "outbox",
+            Family::Suppression => "suppression",
             Family::Meta => "meta",
             Family::Counter => "counter",
         }
@@ -168,6 +172,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// The value under `key`.
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// Whether `key` may be there, told from memory alone: `false` is certain, `true` must be asked.
+    fn may_contain(&self, _family: Family, _key: &[u8]) -> bool {
+        true
+    }
 
     /// Records with `from <= key < to`, in order, at most `limit`.
     fn scan(&self, family: Family, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Record>, StoreError>;

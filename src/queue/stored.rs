@@ -73,6 +73,18 @@ pub struct StoredMessage {
 }
 
 impl StoredMessage {
+    /// Tenant and configuration set: whose suppression lists hold.
+    pub fn owner(&self) -> (&str, Option<&str>) {
+        let set = &*self.origin.configuration_set;
+        (&self.origin.tenant, (!set.is_empty()).then_some(set))
+    }
+
+    /// The groups that have a pending recipient.
+    pub fn open_groups(&self) -> impl Iterator<Item = u16> + '_ {
+        let groups = 0..u16::try_from(self.domains.len()).unwrap_or(u16::MAX);
+        groups.filter(|group| self.pending(*group).next().is_some())
+    }
+
     /// Indices of the recipients of a group that are still pending.
     pub fn pending(&self, group: u16) -> impl Iterator<Item = usize> + '_ {
         let in_group = self.groups.iter().enumerate().filter(move |(_, of)| **of == group);
@@ -102,7 +114,7 @@ impl StoredMessage {
     }
 
     /// The message that `new` becomes when it is accepted.
-    pub(super) fn from_new(new: &NewMessage) -> Self {
+    pub fn from_new(new: &NewMessage) -> Self {
         let mut domains: Vec<Domain> = Vec::new();
         let mut groups = Vec::with_capacity(new.envelope.recipients.len());
         for recipient in &new.envelope.recipients {
@@ -118,11 +130,16 @@ impl StoredMessage {
             NewBody::Spooled { parts, bytes } => (*bytes, *parts),
         };
         let accepted_at = new.id.accepted_at();
+        let mut states = vec![None; groups.len()];
+        for (index, state) in &new.ended.states {
+            let slot = usize::try_from(*index).ok().and_then(|index| states.get_mut(index));
+            *slot.expect("only recipients of the message end with it") = Some(state.clone());
+        }
         Self {
             id: new.id,
             accepted_at,
             expires_at: accepted_at.plus(new.lifetime),
-            states: vec![None; groups.len()],
+            states,
             envelope: new.envelope.clone(),
             groups,
             domains,

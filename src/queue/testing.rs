@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::intake::{Charges, NewBody, NewMessage, Origin};
+use super::intake::{Charges, Ended, NewBody, NewMessage, Origin};
 use crate::events::{EventKind, EventLine};
 use crate::types::{BodyKind, EmailAddress, Envelope, MessageId, Recipient, ReversePath};
 
@@ -38,5 +38,6 @@ pub(crate) fn new_message(id: MessageId, domains: u8, body: NewBody) -> NewMessa
         origin: Origin { caller: "network".into(), tenant: "shop".into(), ..Origin::default() },
         lifetime: Duration::from_secs(86_400),
         charges: Charges::default(),
+        ended: Ended::default(),
     }
 }

@@ -14,16 +14,33 @@ use super::store::{Family, Store};
 use super::testing::{line, new_message};
 use super::*;
 use crate::events::{EventId, EventKind, Outbox};
-use crate::types::ManualClock;
+use crate::types::{EmailAddress, ManualClock, SuppressionReason};
 
 /// One step of a random run. Numbers are taken modulo what exists.
 #[derive(Clone, Debug)]
 enum Step {
-    Accept { domains: u8, spooled: bool },
+    /// `ended` has a bit for each domain whose recipient ends with the acceptance.
+    Accept {
+        domains: u8,
+        spooled: bool,
+        ended: u8,
+    },
     Deliver(usize),
     Defer(usize),
     Hold(usize),
-    Bounce { job: usize, dsn: bool },
+    Bounce {
+        job: usize,
+        dsn: bool,
+    },
+    Suppress {
+        list: u8,
+        address: u8,
+        complaint: bool,
+    },
+    Unsuppress {
+        list: u8,
+        address: u8,
+    },
     Consume,
     Reopen,
     Crash,
@@ -31,7 +48,11 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        4 => (1..4_u8, any::<bool>()).prop_map(|(domains, spooled)| Step::Accept { domains, spooled }),
+        4 => (1..4_u8, any::<bool>(), prop_oneof![Just(0), 0..8_u8])
+            .prop_map(|(domains, spooled, ended)| Step::Accept { domains, spooled, ended }),
+        2 => (0..4_u8, 0..4_u8, any::<bool>())
+            .prop_map(|(list, address, complaint)| Step::Suppress { list, address, complaint }),
+        1 => (0..4_u8, 0..4_u8).prop_map(|(list, address)| Step::Unsuppress { list, address }),
         4 => any::<usize>().prop_map(Step::Deliver),
         2 => any::<usize>().prop_map(Step::Defer),
         1 => any::<usize>().prop_map(Step::Hold),
@@ -49,13 +70,16 @@ struct World {
     opened: Option<Opened>,
     /// What must be there: jobs with their place, by key. `None`: held.
     jobs: BTreeMap<JobKey, Option<Timestamp>>,
+    /// Suppression lists: list and address to reason.
+    lists: BTreeMap<(u8, u8), SuppressionReason>,
     last_event: u64,
 }
 
 impl World {
     fn new(store: Arc<dyn Store>) -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
-        let mut world = Self { store, clock, opened: None, jobs: BTreeMap::new(), last_event: 0 };
+        let mut world =
+            Self { store, clock, opened: None, jobs: BTreeMap::new(), lists: BTreeMap::new(), last_event: 0 };
         world.open();
         world
     }
@@ -79,7 +103,7 @@ impl World {
         &self.opened.as_ref().unwrap().queue
     }
 
-    async fn accept(&mut self, domains: u8, spooled: bool) {
+    async fn accept(&mut self, domains: u8, spooled: bool, ended: u8) {
         self.clock.advance(Duration::from_millis(3));
         let queue = self.queue().clone();
         let id = queue.new_id();
@@ -90,11 +114,22 @@ impl World {
         } else {
             NewBody::Inline(Bytes::from_static(b"Subject: x\r\n\r\nbody\r\n"))
         };
-        queue.accept(new_message(id, domains, body)).await.unwrap();
-        let handoff = self.opened.as_mut().unwrap().handoffs.recv().await.unwrap();
-        assert_eq!(handoff.message.id, id);
-        self.last_event += 1;
-        for group in 0..u16::from(domains) {
+        let is_ended = |domain: u16| ended & (1 << domain) != 0;
+        let (over, open): (Vec<u16>, Vec<u16>) = (0..u16::from(domains)).partition(|domain| is_ended(*domain));
+        let mut message = new_message(id, domains, body);
+        for index in &over {
+            let state = RecipientState { outcome: RecipientOutcome::Bounced, ..RecipientState::default() };
+            message.ended.states.push((u32::from(*index), state));
+            message.ended.events.push(line(EventKind::Bounce));
+        }
+        queue.accept(message).await.unwrap();
+        if !open.is_empty() {
+            let handoff = self.opened.as_mut().unwrap().handoffs.recv().await.unwrap();
+            assert_eq!(handoff.message.id, id);
+            assert_eq!(handoff.message.open_groups().collect::<Vec<_>>(), open);
+        }
+        self.last_event += 1 + over.len() as u64;
+        for group in open {
             self.jobs.insert(JobKey { id, group }, Some(self.clock.now()));
         }
     }
@@ -152,7 +187,20 @@ impl World {
 
     async fn step(&mut self, step: Step) {
         match step {
-            Step::Accept { domains, spooled } => self.accept(domains, spooled).await,
+            Step::Accept { domains, spooled, ended } => self.accept(domains, spooled, ended).await,
+            Step::Suppress { list, address, complaint } => {
+                let reason = if complaint { SuppressionReason::Complaint } else { SuppressionReason::Bounce };
+                let entry = suppression_tests::entry(&format!("user{address}@d.test"), reason);
+                let effect = self.queue().suppress(&suppression_tests::list(list), &[entry]).await.unwrap();
+                let was = self.lists.insert((list, address), reason);
+                let sums = (u64::from(was.is_none()), u64::from(was.is_some_and(|was| was != reason)));
+                assert_eq!((effect.added, effect.changed), sums);
+            }
+            Step::Unsuppress { list, address } => {
+                let address_text = EmailAddress::parse(&format!("user{address}@d.test"), false).unwrap();
+                let was = self.queue().unsuppress(&suppression_tests::list(list), &address_text).await.unwrap();
+                assert_eq!(was, self.lists.remove(&(list, address)).is_some());
+            }
             Step::Deliver(number) => self.end(number, false).await,
             Step::Bounce { job, dsn } => self.end(job, dsn).await,
             Step::Defer(number) => {
@@ -201,6 +249,20 @@ impl World {
             due.jobs.iter().map(|job| (job.key, Some(job.due_at))).collect();
         found.extend(self.queue().held(None, 10_000).unwrap().into_iter().map(|job| (job.key, None)));
         assert_eq!(found, self.jobs);
+        for list in 0..4 {
+            let expected: BTreeMap<String, SuppressionReason> = self
+                .lists
+                .iter()
+                .filter(|((of, _), _)| *of == list)
+                .map(|((_, address), reason)| (format!("user{address}@d.test"), *reason))
+                .collect();
+            let name = suppression_tests::list(list);
+            let (entries, more) = self.queue().suppressions(&name, None, 100).unwrap();
+            let entries: BTreeMap<_, _> =
+                entries.into_iter().map(|entry| (entry.address.to_string(), entry.reason)).collect();
+            assert_eq!((entries, more), (expected.clone(), false));
+            assert_eq!(self.queue().suppression_count(&name), expected.len() as u64);
+        }
     }
 }
 
@@ -251,8 +313,8 @@ fn a_power_cut_right_after_accept_loses_nothing() {
     block_on(async {
         let store = Arc::new(ModelStore::new());
         let mut world = World::new(store.clone());
-        world.accept(2, false).await;
-        world.accept(1, true).await;
+        world.accept(2, false, 0).await;
+        world.accept(1, true, 0).await;
         store.crash();
         world.close();
         world.open();
@@ -267,7 +329,7 @@ fn a_notification_is_safe_before_it_is_handed_on() {
     block_on(async {
         let store = Arc::new(ModelStore::new());
         let mut world = World::new(store.clone());
-        world.accept(1, false).await;
+        world.accept(1, false, 0).await;
         // Returns when the scheduler has the notification.
         world.end(0, true).await;
         store.crash();
@@ -283,7 +345,7 @@ fn a_power_cut_before_an_outcome_is_synced_brings_the_job_back_and_no_event() {
     block_on(async {
         let store = Arc::new(ModelStore::new());
         let mut world = World::new(store.clone());
-        world.accept(1, false).await;
+        world.accept(1, false, 0).await;
         let before = world.jobs.clone();
         // The write is made without a sync; the crash follows before the lazy one.
         world.end(0, false).await;
@@ -303,7 +365,7 @@ fn a_power_cut_before_an_outcome_is_synced_brings_the_job_back_and_no_event() {
 fn spooled_parts_without_a_message_are_swept_at_the_next_start() {
     block_on(async {
         let mut world = World::new(Arc::new(ModelStore::new()));
-        world.accept(1, true).await;
+        world.accept(1, true, 0).await;
         let queue = world.queue().clone();
         let id = queue.new_id();
         queue.spool(id, 0, Bytes::from_static(b"orphan")).await.unwrap();
@@ -322,7 +384,7 @@ fn a_dead_disk_refuses_mail_keeps_outcomes_and_recovers() {
     block_on(async {
         let store = Arc::new(ModelStore::new());
         let mut world = World::new(store.clone());
-        world.accept(1, false).await;
+        world.accept(1, false, 0).await;
         store.set_failing(true);
         let queue = world.queue().clone();
         let id = queue.new_id();
@@ -389,7 +451,7 @@ async fn a_full_disk_that_was_over_does_not_count_against_the_next_one() {
 fn limits_refuse_before_anything_is_written() {
     block_on(async {
         let mut world = World::new(Arc::new(ModelStore::new()));
-        world.accept(1, false).await;
+        world.accept(1, false, 0).await;
         let queue = world.queue().clone();
         queue.reload(&Settings { messages_max: 1, free_space_reserve_bytes: 0, ..Settings::default() });
         assert!(matches!(queue.check(0), Err(AcceptError::QueueFull { limit: 1 })));
@@ -435,7 +497,7 @@ fn rocksdb_brings_everything_back_after_a_reopen() {
         let open = || Arc::new(RocksStore::open(directory.path(), &RocksSettings::default()).unwrap());
         let mut world = World::new(open());
         for domains in 1..4 {
-            world.accept(domains, domains == 2).await;
+            world.accept(domains, domains == 2, 0).await;
         }
         world.step(Step::Defer(1)).await;
         world.step(Step::Deliver(3)).await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use queue_format as format;
 
-use super::committer::{EndGroup, Transaction};
+use super::committer::{ENDED_GROUPS_INDEX, EndGroup, Transaction};
 use super::store::{Change, Family, Key, Store, StoreError};
 use super::stored::{DueEntry, JobKey, RecipientState, StoredBody, StoredMessage};
 use super::{Handoff, NewBody, NewMessage};
@@ -71,21 +71,53 @@ pub struct HeldJob {
 }
 
 /// absent (or receiving) to queued.
-pub(super) fn accept(new: NewMessage) -> (Transaction, Handoff) {
+pub(super) fn accept(new: NewMessage) -> (Transaction, Vec<Handoff>) {
     let mut changes = Vec::with_capacity(4);
-    let handoff = put_message(&new, &mut changes);
-    let (events, charges, new_jobs) = (vec![new.send_event], new.charges.list, jobs_of(&handoff));
-    let transaction = Transaction { changes, events, charges, new_jobs, ..Transaction::empty() };
-    (Transaction { accepts: 1, sync: true, may_fail: true, ..transaction }, handoff)
+    let mut handoffs = Vec::with_capacity(1);
+    handoffs.extend(put_message(&new, &mut changes));
+    let mut events = Vec::with_capacity(1 + new.ended.events.len());
+    events.push(new.send_event);
+    events.extend(new.ended.events);
+    let accepts = 1 + put_notifications(new.ended.notifications, &mut changes, &mut events, &mut handoffs);
+    let (kept, new_jobs) = sizes_of(&handoffs);
+    let charges = new.charges.list;
+    let transaction = Transaction { changes, events, charges, accepts, kept, new_jobs, ..Transaction::empty() };
+    (Transaction { sync: true, may_fail: true, ..transaction }, handoffs)
 }
 
-fn jobs_of(handoff: &Handoff) -> u32 {
-    u32::try_from(handoff.message.domains.len()).unwrap_or(u32::MAX)
+/// Returns how many.
+fn put_notifications(
+    notifications: Vec<NewMessage>,
+    changes: &mut Vec<Change>,
+    events: &mut Vec<EventLine>,
+    handoffs: &mut Vec<Handoff>,
+) -> u32 {
+    let count = u32::try_from(notifications.len()).unwrap_or(u32::MAX);
+    for notification in notifications {
+        handoffs.extend(put_message(&notification, changes));
+        events.push(notification.send_event);
+    }
+    count
 }
 
-fn put_message(new: &NewMessage, changes: &mut Vec<Change>) -> Handoff {
+/// Messages, and jobs of them.
+fn sizes_of(handoffs: &[Handoff]) -> (u32, u32) {
+    let jobs = handoffs.iter().map(|handoff| handoff.message.open_groups().count()).sum::<usize>();
+    (u32::try_from(handoffs.len()).unwrap_or(u32::MAX), u32::try_from(jobs).unwrap_or(u32::MAX))
+}
+
+/// `None` where no recipient is left to deliver to: then nothing is kept.
+fn put_message(new: &NewMessage, changes: &mut Vec<Change>) -> Option<Handoff> {
     let message = StoredMessage::from_new(new);
     let id = message.id.as_bytes();
+    if message.open_groups().next().is_none() {
+        if let NewBody::Spooled { parts, .. } = &new.body {
+            let keys = (0..*parts).map(|part| Key::new(&format::body_part_key(id, part)));
+            changes.extend(keys.map(|key| Change::Delete { family: Family::BodyPart, key }));
+        }
+        return None;
+    }
+    put_ended(&message, changes);
     let record = message.to_record();
     let mut value = Vec::with_capacity(record.encoded_len_hint());
     record.encode(&mut value);
@@ -100,12 +132,43 @@ fn put_message(new: &NewMessage, changes: &mut Vec<Change>) -> Handoff {
         NewBody::Spooled { parts, .. } => StoredBody::Parts { parts: *parts },
     };
     let due_at = message.accepted_at;
-    for index in 0..message.domains.len() {
-        let group = u16::try_from(index).expect("groups are counted in 16 bits");
+    for group in message.open_groups() {
         let key = JobKey { id: message.id, group };
         changes.push(put_due(key, due_at, &message.due_entry(group, 0)));
     }
-    Handoff { message: Arc::new(message), body, due_at }
+    Some(Handoff { message: Arc::new(message), body, due_at })
+}
+
+/// The states of recipients that ended with the acceptance, and the set of groups that have no others.
+fn put_ended(message: &StoredMessage, changes: &mut Vec<Change>) {
+    if !message.has_states() {
+        return;
+    }
+    let id = message.id.as_bytes();
+    for (index, state) in (0_u32..).zip(&message.states) {
+        let Some(state) = state else { continue };
+        let mut value = Vec::with_capacity(state.encoded_len_hint());
+        state.encode(&mut value);
+        let key = Key::new(&format::recipient_key(id, index));
+        changes.push(Change::Put { family: Family::Recipient, key, value: value.into() });
+    }
+    let mut ended = vec![0xff_u8; message.domains.len().div_ceil(8)];
+    let mut open = 0;
+    for group in message.open_groups() {
+        open += 1;
+        if let Some(byte) = ended.get_mut(usize::from(group / 8)) {
+            *byte &= !(1 << (group % 8));
+        }
+    }
+    // Bits behind the last group stay clear: they are counted.
+    let spare = ended.len() * 8 - message.domains.len();
+    if let Some(last) = ended.last_mut() {
+        *last &= 0xff_u8 >> spare;
+    }
+    if open < message.domains.len() {
+        let key = Key::new(&format::recipient_key(id, ENDED_GROUPS_INDEX));
+        changes.push(Change::Put { family: Family::Recipient, key, value: ended.into() });
+    }
 }
 
 /// queued or held to queued, held or absent.
@@ -131,15 +194,11 @@ pub(super) fn settle(settlement: Settlement, now: Timestamp) -> (Transaction, Ve
         Next::Held { due_at, entry, reason } => changes.push(put_hold(key, due_at, entry, now, reason)),
     }
     let mut handoffs = Vec::with_capacity(notifications.len());
-    for notification in notifications {
-        handoffs.push(put_message(&notification, &mut changes));
-        events.push(notification.send_event);
-    }
-    let accepts = u32::try_from(handoffs.len()).unwrap_or(u32::MAX);
-    let new_jobs = handoffs.iter().map(jobs_of).sum();
+    let accepts = put_notifications(notifications, &mut changes, &mut events, &mut handoffs);
+    let (kept, new_jobs) = sizes_of(&handoffs);
     // A notification goes out as soon as it is committed: a power cut must not forget one that its sender has.
     let sync = !handoffs.is_empty();
-    (Transaction { changes, events, accepts, new_jobs, ends, sync, ..Transaction::empty() }, handoffs)
+    (Transaction { changes, events, accepts, kept, new_jobs, ends, sync, ..Transaction::empty() }, handoffs)
 }
 
 fn put_due(key: JobKey, due_at: Timestamp, entry: &DueEntry) -> Change {

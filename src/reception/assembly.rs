@@ -12,7 +12,7 @@ use crate::admission::Authority;
 use crate::admission::quota::{self, Exceeded, Quotas, ScopeLimit};
 use crate::events::{EventLine, metric};
 use crate::queue::intake::SPOOL_PART_BYTES;
-use crate::queue::{AcceptError, Charges, Intake, NewBody, NewMessage, Origin};
+use crate::queue::{AcceptError, Charges, Ended, Intake, NewBody, NewMessage, Origin};
 use crate::smtp::server::{Content, Message};
 use crate::types::{BodyKind, EnhancedStatus, Envelope, MessageId, Reply, ReplyCode};
 
@@ -150,6 +150,7 @@ impl Assembly {
             origin: origin(&stamp, &spool.header.authority),
             lifetime: spool.header.authority.lifetime,
             charges: Charges::default(),
+            ended: Ended::default(),
         };
         let scopes = scopes(&stamp, &spool.header.authority);
         self.accept(new, &scopes).await
@@ -182,6 +183,7 @@ impl Assembly {
             send_event: stamped.send_event,
             origin: origin(&stamp, &stamped.authority),
             lifetime: stamped.authority.lifetime,
+            ended: Ended::default(),
             charges: Charges::default(),
         };
         Ok(Some((new, stamped.authority)))

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::settlement::{Attempt, Fate, SettlementSettings, Words};
 use crate::events::schema::{self, CommonHeaders, Extras, Mail, MailObject};
 use crate::message::dsn::{self, Diagnostic, Kind, Notification, Original, RecipientStatus};
-use crate::queue::{Charges, NewBody, NewMessage, Origin};
+use crate::queue::{Charges, Ended, NewBody, NewMessage, Origin};
 use crate::types::{Envelope, MessageId, Notify, Recipient, ReversePath, Timestamp};
 
 /// A failed message up to this size is returned in full where RET=FULL asks for it.
@@ -86,6 +86,7 @@ fn status<'a>(attempt: &'a Attempt<'_>, kind: Kind, fate: &'a Fate) -> Option<Re
         diagnostic: match &fate.words {
             Words::Reply(reply) => Diagnostic::Smtp(reply),
             Words::Local(text) => Diagnostic::Local(text),
+            Words::Suppressed(suppressed) => Diagnostic::Local(suppressed.text()),
         },
         remote_mta: fate.way.host.as_deref(),
         last_attempt_at: Some(attempt.now),
@@ -123,5 +124,6 @@ fn new_message(id: MessageId, envelope: Envelope, built: dsn::Built, settings: &
         lifetime: settings.notification_lifetime,
         // Nobody pays for what we have to say.
         charges: Charges::default(),
+        ended: Ended::default(),
     }
 }

@@ -12,14 +12,18 @@ use std::time::Duration;
 
 use super::notification::{self, Told};
 use super::{RoutingFailure, RoutingFailureKind, Settled};
+use crate::events::EventLine;
 use crate::events::schema::{
-    self, BounceInfo, BounceKind, BouncedRecipient, DelayInfo, DelayedRecipient, DeliveryInfo, Extras, Mail,
+    self, BounceInfo, BounceKind, BouncedRecipient, ComplaintInfo, DelayInfo, DelayedRecipient, DeliveryInfo, Extras,
+    Mail,
 };
 use crate::message::dsn;
 use crate::policy::retry::{self, Decision, Waiting};
 use crate::policy::{BounceClass, BounceSubType, BounceType, Disposition, Fault, RetryKind, Verdict};
 use crate::queue::{EndGroup, JobKey, Next, RecipientOutcome, RecipientState, Settlement, StoredMessage};
-use crate::types::{EnhancedStatus, MessageId, Notify, Reply, Timestamp};
+use crate::types::{
+    EnhancedStatus, MessageId, Notify, Reply, Suppressed, SuppressionReason, SuppressionTier, Timestamp,
+};
 
 /// NXDOMAIN is believed at a second look at least this much later.
 pub const NXDOMAIN_SECOND_LOOK: Duration = Duration::from_secs(600);
@@ -30,6 +34,9 @@ pub const AMBIGUOUS_RULE: &str = "no-final-reply";
 
 /// The rule of what an operator took back.
 pub const CANCELLED_RULE: &str = "cancelled";
+
+/// The class of recipients that a suppression list holds back: no reply gave them one.
+const SUPPRESSED_CLASS: &str = "suppressed";
 
 /// Which bounces are mailed to their sender, where RCPT had no NOTIFY.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +74,8 @@ pub enum Words {
     Reply(Reply),
     /// Ours.
     Local(String),
+    /// Ours, where a suppression list holds the mail back.
+    Suppressed(Suppressed),
 }
 
 impl Words {
@@ -74,6 +83,7 @@ impl Words {
         match self {
             Words::Reply(reply) => reply.to_string(),
             Words::Local(text) => text.clone(),
+            Words::Suppressed(suppressed) => suppressed.text().to_owned(),
         }
     }
 
@@ -81,6 +91,7 @@ impl Words {
         match self {
             Words::Reply(reply) => schema::diagnostic_code(reply),
             Words::Local(text) => format!("X-Posthaste; {text}"),
+            Words::Suppressed(suppressed) => format!("X-Posthaste; {}", suppressed.text()),
         }
     }
 }
@@ -98,6 +109,20 @@ pub struct Fate {
     pub words: Words,
     /// The way that it took.
     pub way: Arc<Way>,
+}
+
+impl Fate {
+    /// That of a recipient that a suppression list holds back: no attempt is made.
+    pub fn suppressed(index: usize, suppressed: Suppressed) -> Self {
+        let mut verdict = Fault::NoAddress.verdict();
+        (verdict.rule, verdict.class) = (suppressed.tier.rule().into(), BounceClass::Policy);
+        let status = EnhancedStatus::new(5, 1, 1).expect("class 5 with small numbers");
+        Self { index, verdict, status, words: Words::Suppressed(suppressed), way: Arc::default() }
+    }
+
+    fn as_suppressed(&self) -> Option<Suppressed> {
+        if let Words::Suppressed(suppressed) = &self.words { Some(*suppressed) } else { None }
+    }
 }
 
 /// The way an attempt took. All `None` where it came to no connection.
@@ -159,7 +184,7 @@ pub struct Decided {
 }
 
 /// Recipients by outcome.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Taken by a next hop.
     pub delivered: u64,
@@ -167,6 +192,8 @@ pub struct Tally {
     pub deferred: u64,
     /// Over, by a reply or a fault.
     pub bounced: u64,
+    /// Of these, held back by a suppression list.
+    pub suppressed: Vec<Suppressed>,
 }
 
 struct Draft<'a, 'b> {
@@ -237,7 +264,7 @@ impl<'b> Draft<'_, 'b> {
             self.delay_notice(fate, &mut state, ambiguous);
             return self.settlement.states.push((u32::try_from(fate.index).unwrap_or(u32::MAX), state));
         }
-        if attempt.kind == AttemptKind::Counts {
+        if attempt.kind == AttemptKind::Counts && fate.as_suppressed().is_none() {
             state.attempts = state.attempts.saturating_add(1);
         }
         // The mark stays until the end: this attempt's own too, since its event may be the last one.
@@ -288,6 +315,35 @@ impl<'b> Draft<'_, 'b> {
         } else {
             RecipientOutcome::Bounced
         };
+        let suppressed = fate.as_suppressed();
+        if let Some(suppressed) = suppressed {
+            self.tally.suppressed.push(suppressed);
+        }
+        let event = if suppressed.is_some_and(Suppressed::is_complaint) {
+            self.complaint_event(fate, verdict, state, ambiguous)
+        } else {
+            self.bounce_event(fate, verdict, state, ambiguous)
+        };
+        self.settlement.events.push(event);
+        let set = &self.attempt.message.origin.configuration_set;
+        let notify = self.notify(fate.index);
+        let wanted = notify.map_or_else(|| self.settings.mail_bounces.are_of(set), |set| set.contains(Notify::FAILURE));
+        // Who cancels mail does not want its sender to hear of a failure; of complaints senders hear by events alone.
+        let is_complaint = suppressed.is_some_and(|suppressed| suppressed.reason == SuppressionReason::Complaint);
+        if wanted && !cancelled && !is_complaint {
+            self.told.tell(dsn::Kind::Failed, fate);
+        }
+    }
+
+    fn complaint_event(&self, fate: &Fate, verdict: &Verdict, state: &RecipientState, ambiguous: bool) -> EventLine {
+        let attempt = self.attempt;
+        let feedback_id = schema::feedback_id(attempt.key.id, u32::try_from(fate.index).unwrap_or(u32::MAX));
+        let recipients = [address(attempt, fate.index)];
+        let info = ComplaintInfo { at: attempt.now, recipients: &recipients, feedback_id: &feedback_id };
+        schema::suppressed_complaint(mail(attempt), &info, &self.extras(fate, verdict, state, ambiguous))
+    }
+
+    fn bounce_event(&self, fate: &Fate, verdict: &Verdict, state: &RecipientState, ambiguous: bool) -> EventLine {
         let attempt = self.attempt;
         let diagnostic_code = fate.words.diagnostic_code();
         let recipient = BouncedRecipient {
@@ -299,22 +355,17 @@ impl<'b> Draft<'_, 'b> {
         let feedback_id = schema::feedback_id(attempt.key.id, u32::try_from(fate.index).unwrap_or(u32::MAX));
         let info = BounceInfo {
             at: attempt.now,
-            kind: bounce_kind(verdict),
+            kind: match fate.as_suppressed().map(|suppressed| suppressed.tier) {
+                None => bounce_kind(verdict),
+                Some(SuppressionTier::Global) => BounceKind::PermanentSuppressed,
+                Some(SuppressionTier::Tenant | SuppressionTier::Set) => BounceKind::PermanentOnAccountSuppressionList,
+            },
             recipients: &[recipient],
             feedback_id: &feedback_id,
             remote_mta_ip: fate.way.remote,
             reporting_mta: Some(&self.settings.hostname),
         };
-        let event = schema::bounce(mail(attempt), &info, &self.extras(fate, verdict, state, ambiguous));
-        self.settlement.events.push(event);
-        let wanted = self.notify(fate.index).map_or_else(
-            || self.settings.mail_bounces.are_of(&attempt.message.origin.configuration_set),
-            |set| set.contains(Notify::FAILURE),
-        );
-        // Who cancels mail does not want its sender to hear of a failure.
-        if wanted && !cancelled {
-            self.told.tell(dsn::Kind::Failed, fate);
-        }
+        schema::bounce(mail(attempt), &info, &self.extras(fate, verdict, state, ambiguous))
     }
 
     fn deferred(&mut self, fate: &Fate, state: &mut RecipientState, ambiguous: bool) {
@@ -405,9 +456,11 @@ impl<'b> Draft<'_, 'b> {
             domain: domain.map(|domain| domain.as_str()),
             source: fate.way.source,
             pool: None,
-            attempt: Some(state.attempts),
+            // An address that was held back at acceptance had none.
+            attempt: (state.attempts > 0 || fate.as_suppressed().is_none()).then_some(state.attempts),
             rule: (!delivered).then_some(&*verdict.rule),
-            class: (!delivered).then(|| verdict.class.name()),
+            class: (!delivered)
+                .then(|| if fate.as_suppressed().is_some() { SUPPRESSED_CLASS } else { verdict.class.name() }),
             enhanced_code: Some(fate.status),
             ambiguous,
             tls: fate.way.tls,

@@ -54,6 +54,13 @@ impl Timestamp {
         format!("{:.3}", self.to_jiff())
     }
 
+    /// Reads ISO 8601 with an offset or `Z` and any fraction of a second; what is finer than a millisecond is dropped.
+    /// `None` also for times before 1970.
+    pub fn parse_iso8601(text: &str) -> Option<Self> {
+        let time: jiff::Timestamp = text.parse().ok()?;
+        u64::try_from(time.as_millisecond()).ok().map(Self)
+    }
+
     /// RFC 5322 §3.3 date-time in UTC: `Fri, 5 May 2023 21:00:23 +0000`.
     pub fn to_rfc5322(self) -> String {
         jiff::fmt::strtime::format("%a, %-d %b %Y %H:%M:%S +0000", self.to_jiff())

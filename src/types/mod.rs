@@ -10,6 +10,7 @@ mod envelope;
 mod message_id;
 mod reply;
 mod stage;
+mod suppression;
 
 pub use address::{AddressError, Domain, DomainError, EmailAddress, ReversePath};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
@@ -18,3 +19,4 @@ pub use envelope::{BodyKind, DsnReturn, Envelope, Notify, OriginalRecipient, Rec
 pub use message_id::{MessageId, MessageIdError};
 pub use reply::{EnhancedStatus, Reply, ReplyCode, Severity};
 pub use stage::Stage;
+pub use suppression::{Suppressed, SuppressionReason, SuppressionTier};

@@ -41,6 +41,8 @@ mod smuggling;
 #[cfg(test)]
 mod submission;
 #[cfg(test)]
+mod suppression;
+#[cfg(test)]
 mod systemd;
 #[cfg(test)]
 mod tidy;

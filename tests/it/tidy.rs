@@ -59,6 +59,7 @@ const IMPORTS_EXCEPTED: &[(&str, &[&str], &str)] = &[
         &["net", "BoxFuture"],
         "the ports of all modules use one future type, and it lives with the first of them",
     ),
+    ("admission", &["net", "BoxFuture"], "as the queue"),
     ("net", &["events", "metric"], "the names of all metrics stand in one file"),
 ];
 
@@ -98,6 +99,8 @@ const CRATES: &[(&str, Where)] = &[
     ("webpki-roots", Where::In(&["src/net/"])),
     ("rocksdb", Where::In(&["src/queue/"])),
     ("crc32c", Where::In(&["src/queue/"])),
+    ("aws-lc-rs", Where::In(&["src/queue/"])),
+    ("csv-core", Where::In(&["src/cli/suppression/"])),
     ("governor", Where::In(&["src/reception/", "src/admission/", "src/daemon/"])),
     ("crossbeam", Where::In(&["src/queue/", "src/events/", "src/daemon/"])),
     ("metrics", Where::Impure),

@@ -16,8 +16,8 @@ use std::path::PathBuf;
 
 use queue_format::{
     CounterRecord, DueEntry, DueEntryRef, FORMAT_VERSION, FormatError, HoldEntry, MessageRecord, OutboxRecord,
-    OutboxRecordRef, RecipientEntry, RecipientOutcome, RecipientState, Ret, decode_body, decode_meta_number,
-    decode_meta_text, encode_body, encode_meta_number, encode_meta_text,
+    OutboxRecordRef, RecipientEntry, RecipientOutcome, RecipientState, Ret, SuppressionRecord, decode_body,
+    decode_meta_number, decode_meta_text, encode_body, encode_meta_number, encode_meta_text,
 };
 
 fn directory(version: u32) -> PathBuf {
@@ -192,6 +192,18 @@ fn counters_keep_their_bytes() {
     check("counter", &counter, CounterRecord::encode, CounterRecord::decode);
     let full = CounterRecord { scope: "server".into(), count: u64::MAX };
     check("counter-max", &full, CounterRecord::encode, CounterRecord::decode);
+}
+
+#[test]
+fn suppression_records_keep_their_bytes() {
+    let record = SuppressionRecord {
+        reason: 2,
+        updated_at_ms: 1_795_302_000_123,
+        scope: "shop".into(),
+        address: "User@mx.example".into(),
+        origin: "import".into(),
+    };
+    check("suppression", &record, SuppressionRecord::encode, SuppressionRecord::decode);
 }
 
 #[test]

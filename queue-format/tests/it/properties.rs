@@ -4,9 +4,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use queue_format::{
     BODY_OVERHEAD_BYTES, CounterRecord, DueEntry, DueEntryRef, FormatError, HoldEntry, MessageRecord, OutboxRecord,
-    OutboxRecordRef, RecipientEntry, RecipientOutcome, RecipientState, Ret, counter_key, decode_body,
-    decode_meta_number, decode_meta_text, due_key, encode_body, encode_meta_number, encode_meta_text, hold_key,
-    outbox_key, parse_counter_key, parse_due_key, parse_hold_key, parse_outbox_key, parse_recipient_key, recipient_key,
+    OutboxRecordRef, RecipientEntry, RecipientOutcome, RecipientState, Ret, SuppressionRecord, counter_key,
+    decode_body, decode_meta_number, decode_meta_text, due_key, encode_body, encode_meta_number, encode_meta_text,
+    hold_key, outbox_key, parse_counter_key, parse_due_key, parse_hold_key, parse_outbox_key, parse_recipient_key,
+    parse_suppression_key, recipient_key, suppression_key, suppression_range,
 };
 
 fn text() -> impl Strategy<Value = String> {
@@ -125,6 +126,16 @@ fn counter() -> impl Strategy<Value = CounterRecord> {
     (text(), number()).prop_map(|(scope, count)| CounterRecord { scope, count })
 }
 
+prop_compose! {
+    fn suppression()(
+        reason in any::<u8>(),
+        updated_at_ms in number(),
+        texts in (text(), text(), text()),
+    ) -> SuppressionRecord {
+        SuppressionRecord { reason, updated_at_ms, scope: texts.0, address: texts.1, origin: texts.2 }
+    }
+}
+
 /// Any record of any kind, encoded.
 fn encoded() -> impl Strategy<Value = Vec<u8>> {
     fn bytes<T>(encode: impl Fn(&T, &mut Vec<u8>)) -> impl Fn(T) -> Vec<u8> {
@@ -140,6 +151,7 @@ fn encoded() -> impl Strategy<Value = Vec<u8>> {
         due().prop_map(bytes(DueEntry::encode)),
         hold().prop_map(bytes(HoldEntry::encode)),
         outbox().prop_map(bytes(OutboxRecord::encode)),
+        suppression().prop_map(bytes(SuppressionRecord::encode)),
         vec(any::<u8>(), 0..500).prop_map(bytes(|body: &Vec<u8>, out: &mut Vec<u8>| encode_body(body, out))),
         number().prop_map(bytes(|number: &u64, out: &mut Vec<u8>| encode_meta_number(*number, out))),
         text().prop_map(bytes(|text: &String, out: &mut Vec<u8>| encode_meta_text(text, out))),
@@ -162,6 +174,7 @@ fn decode_as_everything(bytes: &[u8]) -> Vec<Result<Vec<u8>, FormatError>> {
         HoldEntry::decode(bytes).map(|value| again(value, HoldEntry::encode)),
         OutboxRecord::decode(bytes).map(|value| again(value, OutboxRecord::encode)),
         OutboxRecordRef::decode(bytes).map(|value| again(value, |value, out| value.encode(out))),
+        SuppressionRecord::decode(bytes).map(|value| again(value, SuppressionRecord::encode)),
         decode_body(bytes).map(|value| again(value, |value, out| encode_body(value, out))),
         decode_meta_number(bytes).map(|value| again(value, |value, out| encode_meta_number(*value, out))),
         decode_meta_text(bytes).map(|value| again(value, |value, out| encode_meta_text(value, out))),
@@ -205,6 +218,21 @@ proptest! {
     fn due_and_hold_entries_come_back_as_they_were(hold in hold()) {
         check_round_trip(&hold, hold.encoded_len_hint(), HoldEntry::encode, HoldEntry::decode);
         check_round_trip(&hold.due, hold.due.encoded_len_hint(), DueEntry::encode, DueEntry::decode);
+    }
+
+    #[test]
+    fn a_suppression_record_comes_back_as_it_was(record in suppression()) {
+        check_round_trip(&record, record.encoded_len_hint(), SuppressionRecord::encode, SuppressionRecord::decode);
+    }
+
+    #[test]
+    fn suppression_keys_come_back_and_lie_in_the_range_of_their_list(list in any::<[u8; 9]>(), address in any::<[u8; 23]>()) {
+        let key = suppression_key(&list, &address);
+        prop_assert_eq!(parse_suppression_key(&key), Some((list, address)));
+        prop_assert_eq!(parse_suppression_key(&key[..31]), None);
+        let (from, to) = suppression_range(&list);
+        prop_assert!(from <= key && key.as_slice() < to.as_slice());
+        prop_assert!(list.as_slice() < from.as_slice());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::model::{
     RecipientState, SiteStatus, Status,
 };
 use super::query::{Action, Filter, ListQuery, Selection};
+use super::suppression::SuppressionBackend;
 use super::{AdminError, AdminServer, Backend};
 use crate::daemon::config::AdminSettings;
 use crate::net::BoxFuture;
@@ -126,6 +127,10 @@ impl Backend for Fake {
 
     fn show(&self, id: MessageId) -> BoxFuture<'_, Result<Option<MessageDetail>, AdminError>> {
         Box::pin(async move { self.check(self.messages.iter().find(|message| message.id == id).cloned()) })
+    }
+
+    fn suppression(&self) -> &dyn SuppressionBackend {
+        unreachable!("tests of suppression lists ask a real daemon")
     }
 
     fn act(&self, selection: Selection, action: Action) -> BoxFuture<'_, Result<ActionReport, AdminError>> {

@@ -10,7 +10,7 @@
 //! | `POST /v1/queue/{id}/{action}` | [`model::ActionReport`] |
 //! | `POST /v1/queue/{action}`, body [`query::ActionBody`] | [`model::ActionReport`] |
 //!
-//! Actions are `retry`, `hold`, `release`, `cancel`. Errors are `{"error":{"code":"...","message":"..."}}` with the codes
+//! [`suppression`] has those of the suppression lists. Actions are `retry`, `hold`, `release`, `cancel`. Errors are `{"error":{"code":"...","message":"..."}}` with the codes
 //! of [`AdminError`]. Within `/v1` fields may be added, never changed or removed.
 //!
 //! Promises: only root, the daemon's own user and members of the socket's group are served; connections, head, body and
@@ -22,6 +22,7 @@ pub mod model;
 pub mod query;
 mod routes;
 mod server;
+pub mod suppression;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -32,6 +33,7 @@ use crate::net::BoxFuture;
 use crate::types::MessageId;
 use model::{ActionReport, MessageDetail, Page, QuotaReport, Status};
 use query::{Action, ListQuery, Selection};
+use suppression::SuppressionBackend;
 
 pub use server::{AdminServer, BindError};
 
@@ -49,6 +51,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// All about one message; `None` where the queue does not hold it (any more).
     fn show(&self, id: MessageId) -> BoxFuture<'_, Result<Option<MessageDetail>, AdminError>>;
+
+    /// The suppression lists.
+    fn suppression(&self) -> &dyn SuppressionBackend;
 
     /// Does `action` to each selected message. A message that it does not change (a release of one that is not held)
     /// counts as examined only.

@@ -11,16 +11,19 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use bytes::Bytes;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio_util::task::TaskTracker;
 
 use super::model::{ErrorBody, ErrorText, Health};
 use super::query::{Action, ActionBody, ListText, Selection, message_id};
+use super::suppression::SuppressionBackend;
 use super::{AdminError, Backend};
 use crate::net::BoxFuture;
 
 /// Octets of a request body. Above: 413.
-const BODY_BYTES_MAX: usize = 64 << 10;
+pub(super) const BODY_BYTES_MAX: usize = 64 << 10;
 /// A body must be here within this time. Later: 504.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Questions are answered within this time. Later: 504. Actions have none: they may touch the whole queue.
@@ -28,10 +31,16 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What handlers share.
 #[derive(Clone)]
-struct Shared {
+pub(super) struct Shared {
     backend: Arc<dyn Backend>,
     /// Actions under way, which outlive their connection; one for each connection at most.
     actions: TaskTracker,
+}
+
+impl Shared {
+    pub(super) fn suppression(&self) -> &dyn SuppressionBackend {
+        self.backend.suppression()
+    }
 }
 
 /// The whole API.
@@ -43,6 +52,7 @@ pub(super) fn router(backend: Arc<dyn Backend>) -> Router {
         .route("/v1/queue", get(list))
         .route("/v1/queue/{name}", get(show).post(act_matching))
         .route("/v1/queue/{name}/{action}", post(act_one))
+        .merge(super::suppression::router())
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Shared { backend, actions: TaskTracker::new() })
@@ -138,17 +148,29 @@ async fn act(shared: &Shared, selection: Selection, action: Action) -> Result<su
 }
 
 async fn read_body(body: Body) -> Result<ActionBody, AdminError> {
-    let late = |_| AdminError::Timeout(format!("no whole body within {} seconds", BODY_TIMEOUT.as_secs()));
-    let bytes = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_BYTES_MAX)).await.map_err(late)?;
-    let bytes =
-        bytes.map_err(|_| AdminError::TooLarge(format!("the body must be whole and below {BODY_BYTES_MAX} bytes")))?;
+    let bytes = read_bytes(body, BODY_BYTES_MAX).await?;
     if bytes.is_empty() {
         return Ok(ActionBody::default());
     }
-    serde_json::from_slice(&bytes).map_err(|error| AdminError::BadRequest(format!("body: {error}")))
+    parse_json(&bytes)
 }
 
-async fn answer<T>(call: BoxFuture<'_, Result<T, AdminError>>) -> Result<T, AdminError> {
+/// A body that must be there.
+pub(super) async fn read_json<T: DeserializeOwned>(body: Body, bytes_max: usize) -> Result<T, AdminError> {
+    parse_json(&read_bytes(body, bytes_max).await?)
+}
+
+fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AdminError> {
+    serde_json::from_slice(bytes).map_err(|error| AdminError::BadRequest(format!("body: {error}")))
+}
+
+async fn read_bytes(body: Body, bytes_max: usize) -> Result<Bytes, AdminError> {
+    let late = |_| AdminError::Timeout(format!("no whole body within {} seconds", BODY_TIMEOUT.as_secs()));
+    let bytes = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, bytes_max)).await.map_err(late)?;
+    bytes.map_err(|_| AdminError::TooLarge(format!("the body must be whole and below {bytes_max} bytes")))
+}
+
+pub(super) async fn answer<T>(call: BoxFuture<'_, Result<T, AdminError>>) -> Result<T, AdminError> {
     let late =
         |_| AdminError::Timeout(format!("the daemon did not answer within {} seconds", ANSWER_TIMEOUT.as_secs()));
     tokio::time::timeout(ANSWER_TIMEOUT, call).await.map_err(late)?
@@ -166,7 +188,7 @@ fn gone(id: &str) -> AdminError {
     AdminError::NotFound(format!("the queue holds no message {id}: it has ended (see the event files), or never came"))
 }
 
-fn respond<T: Serialize>(result: Result<T, AdminError>) -> Response {
+pub(super) fn respond<T: Serialize>(result: Result<T, AdminError>) -> Response {
     match result {
         Ok(value) => Json(value).into_response(),
         Err(error) => error.into_response(),

@@ -129,6 +129,17 @@ pub struct BouncedRecipient<'a> {
     pub diagnostic_code: Option<&'a str>,
 }
 
+/// `complaint` where no report came: the address is on a suppression list for a complaint.
+#[derive(Clone, Copy, Debug)]
+pub struct ComplaintInfo<'a> {
+    /// When it was decided.
+    pub at: Timestamp,
+    /// Whom it is about.
+    pub recipients: &'a [&'a str],
+    /// Unique; [`feedback_id`] makes one.
+    pub feedback_id: &'a str,
+}
+
 /// `deliveryDelay`.
 #[derive(Clone, Copy, Debug)]
 pub struct DelayInfo<'a> {
@@ -214,6 +225,21 @@ pub fn bounce(mail: Mail<'_>, info: &BounceInfo<'_>, extras: &Extras<'_>) -> Eve
         }
     });
     finish(EventKind::Bounce, out, extras)
+}
+
+/// The message was not sent to these recipients, since they complained before: `OnAccountSuppressionList`.
+pub fn suppressed_complaint(mail: Mail<'_>, info: &ComplaintInfo<'_>, extras: &Extras<'_>) -> EventLine {
+    let mut out = start(EventKind::Complaint, mail, None, 128);
+    let mut object = Object::resume(&mut out);
+    object.object("complaint", |object| {
+        object.objects("complainedRecipients", info.recipients, |object, address| {
+            object.string("emailAddress", address);
+        });
+        object.plain("timestamp", info.at);
+        object.string("feedbackId", info.feedback_id);
+        object.string("complaintSubType", "OnAccountSuppressionList");
+    });
+    finish(EventKind::Complaint, out, extras)
 }
 
 /// The message still waits for these recipients.

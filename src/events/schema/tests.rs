@@ -193,6 +193,28 @@ fn bounces_carry_type_recipients_and_diagnostics() {
 }
 
 #[test]
+fn complaints_of_suppressed_recipients_have_no_report() {
+    let json = full_mail();
+    let feedback_id = feedback_id(id(), 1);
+    let info = ComplaintInfo {
+        at: Timestamp::from_millis(1_683_320_424_300),
+        recipients: &["a@example.org"],
+        feedback_id: &feedback_id,
+    };
+    let extras = Extras { rule: Some("suppressed-tenant"), class: Some("suppressed"), ..Extras::default() };
+    let event = parsed(&suppressed_complaint(Mail { id: id(), json: &json }, &info, &extras));
+    assert_eq!(event["eventType"], "Complaint");
+    let expected = json!({
+        "complainedRecipients": [{"emailAddress": "a@example.org"}],
+        "timestamp": "2023-05-05T21:00:24.300Z",
+        "feedbackId": format!("{ID}-1"),
+        "complaintSubType": "OnAccountSuppressionList",
+    });
+    assert_eq!(event["complaint"], expected);
+    assert_eq!(event["posthaste"]["rule"], "suppressed-tenant");
+}
+
+#[test]
 fn every_bounce_kind_and_delay_type_is_one_that_the_schema_knows() {
     use BounceKind::*;
     let json = full_mail();

@@ -198,8 +198,8 @@ impl Scheduler {
     /// A message was committed.
     pub fn accepted(&mut self, handoff: Handoff, now: Timestamp, actions: &mut Vec<Action>) {
         let message = &handoff.message;
-        for (index, domain) in message.domains.iter().enumerate() {
-            let Ok(group) = u16::try_from(index) else { break };
+        for group in message.open_groups() {
+            let Some(domain) = message.domains.get(usize::from(group)) else { break };
             let key = JobKey { id: message.id, group };
             // A page may have shown it before the committer told of it.
             if self.jobs.contains_key(&key) {

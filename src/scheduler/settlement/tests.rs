@@ -82,3 +82,56 @@ fn a_delay_notice_without_an_attempt_keeps_the_mark() {
     let (_, events) = unanswered(Duration::from_secs(601), AttemptKind::Notice, vec![Some(state)]);
     assert_eq!(events, [(EventKind::DeliveryDelay, true)]);
 }
+
+/// What a recipient that is held back comes to: the event as text, notifications, and its state.
+fn held_back(tier: SuppressionTier, reason: SuppressionReason, kind: AttemptKind) -> (Decided, String) {
+    let mut message = message();
+    message.envelope.reverse_path = ReversePath::Mailbox(EmailAddress::parse("from@b.test", false).unwrap());
+    let attempt = Attempt {
+        message: &message,
+        key: JobKey { id: message.id, group: 0 },
+        due_at: Some(ACCEPTED_AT),
+        now: ACCEPTED_AT,
+        ambiguous: false,
+        kind,
+        original: b"Subject: x\r\n\r\n",
+    };
+    let settings = SettlementSettings {
+        hostname: "mta.test".to_owned(),
+        retry: retry::Settings::default(),
+        mail_bounces: MailBounces { otherwise: true, not_of_sets: Vec::new() },
+        notification_lifetime: LIFETIME,
+    };
+    let fate = Fate::suppressed(0, Suppressed { tier, reason });
+    let decided = settle(&attempt, &[fate], &settings, &mut || MessageId::new(ACCEPTED_AT, 2));
+    let [event] = &decided.settlement.events[..] else { panic!("one event: {decided:?}") };
+    let text = String::from_utf8(event.json.to_vec()).unwrap();
+    (decided, text)
+}
+
+#[test]
+fn held_back_recipients_end_without_an_attempt_by_the_event_of_their_list() {
+    use SuppressionReason::{Bounce, Complaint};
+    use SuppressionTier::{Global, Set, Tenant};
+    let account = "\"bounceSubType\":\"OnAccountSuppressionList\"";
+    let complaint = "\"complaintSubType\":\"OnAccountSuppressionList\"";
+    for (tier, reason, part, notifications) in [
+        (Global, Bounce, "\"bounceSubType\":\"Suppressed\"", 1),
+        (Global, Complaint, "\"bounceSubType\":\"Suppressed\"", 0),
+        (Tenant, Bounce, account, 1),
+        (Tenant, Complaint, complaint, 0),
+        (Set, Bounce, account, 1),
+        (Set, Complaint, complaint, 0),
+    ] {
+        for kind in [AttemptKind::Decision, AttemptKind::Counts] {
+            let (decided, text) = held_back(tier, reason, kind);
+            assert!(text.contains(part), "{tier:?} {reason:?}: {text}");
+            assert!(text.contains(&format!("\"rule\":\"{}\"", tier.rule())), "{text}");
+            assert!(!text.contains("\"attempt\""), "{text}");
+            assert_eq!(decided.settlement.notifications.len(), notifications, "{tier:?} {reason:?}");
+            let (_, state) = &decided.settlement.states[0];
+            assert_eq!((state.outcome, state.attempts), (RecipientOutcome::Bounced, 0));
+            assert_eq!(decided.tally.suppressed, [Suppressed { tier, reason }]);
+        }
+    }
+}

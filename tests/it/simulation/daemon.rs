@@ -7,7 +7,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use posthaste::admission::Directory;
 use posthaste::admission::quota::{Quotas, Scope};
+use posthaste::admission::suppression::Lists;
 use posthaste::daemon::stamp::Stamper;
+use posthaste::daemon::suppressing::SuppressingIntake;
 use posthaste::delivery::dispatch::{Dispatcher, Request};
 use posthaste::delivery::route::Router;
 use posthaste::delivery::session::EhloName;
@@ -19,6 +21,7 @@ use posthaste::net::tls_client::TlsClient;
 use posthaste::policy::quota::{Minute, WINDOW_MINUTES};
 use posthaste::policy::retry;
 use posthaste::queue::store::Store;
+use posthaste::queue::suppression::SuppressionCheck;
 use posthaste::queue::{self, Queue, invariants};
 use posthaste::reception::settings::Settings as ReceptionSettings;
 use posthaste::reception::{self, Reception};
@@ -76,22 +79,25 @@ impl Daemon {
         let events_task = tokio::spawn(write_events(Arc::clone(world), pump, stopped));
         let ports = Arc::new(network::Ports(Arc::clone(world)));
         let reloadable = Arc::new(ArcSwap::from_pointee(reloadable(plan, &ports, &clock, seed)));
+        let admission = Arc::new(ArcSwap::from_pointee(Directory::relay_only(
+            vec!["192.0.2.0/24".parse().unwrap()],
+            plan.lifetime,
+        )));
+        let suppression: Arc<dyn SuppressionCheck> = Arc::new(Lists::new(queue.clone(), Arc::clone(&admission)));
         let quotas = load_quotas(world, &queue, &clock)?;
+        let shared = Shared::new(queue.clone(), clock, ports, Arc::clone(&suppression), Arc::clone(&reloadable));
+        let counts = Arc::clone(&shared.counts);
         let reception_ports = reception::Ports {
             settings: Arc::new(ArcSwap::from_pointee(ReceptionSettings {
                 hostname: HOSTNAME.to_owned(),
                 ..ReceptionSettings::default()
             })),
-            admission: Arc::new(ArcSwap::from_pointee(Directory::relay_only(
-                vec!["192.0.2.0/24".parse().unwrap()],
-                plan.lifetime,
-            ))),
+            admission,
             quotas,
-            intake: Arc::new(queue.clone()),
+            intake: Arc::new(SuppressingIntake { queue: queue.clone(), suppression, reloadable, counts }),
             stamp: Arc::new(Stamper),
         };
         let reception = Arc::new(Reception::start(&[], reception_ports).map_err(|error| error.to_string())?);
-        let shared = Shared::new(queue.clone(), clock, ports, reloadable);
         queue.mark_running().map_err(|error| error.to_string())?;
         world.ledger().started(opened.unclean_since.unwrap_or(world.now()), true);
         let (dispatcher, dispatcher_task) =

@@ -1,0 +1,173 @@
+//! Which entries of suppression lists hold mail back.
+//!
+//! | list | holds mail back |
+//! |---|---|
+//! | configuration set's | for the reasons of the set's setting, or of the tenant's where the set has none |
+//! | tenant's | for the same reasons |
+//! | global | always |
+//!
+//! Where several hold, the one nearest to the sender is named: set, tenant, global. So an address on the global list and on
+//! the tenant's is told of as the tenant's.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::directory::{Directory, SuppressionReasons};
+use crate::net::BoxFuture;
+use crate::queue::Queue;
+use crate::queue::store::StoreError;
+use crate::queue::suppression::{Listed, SuppressionCheck};
+use crate::types::{EmailAddress, Suppressed, SuppressionReason, SuppressionTier};
+
+/// What holds mail back of the lists that an address is on.
+pub fn decide(listed: Listed, tenant: SuppressionReasons, set: Option<SuppressionReasons>) -> Option<Suppressed> {
+    let reasons = set.unwrap_or(tenant);
+    let holds = |reason: &SuppressionReason| match reason {
+        SuppressionReason::Bounce => reasons.bounce,
+        SuppressionReason::Complaint => reasons.complaint,
+    };
+    let own = [(SuppressionTier::Set, listed.set), (SuppressionTier::Tenant, listed.tenant)];
+    let own = own.into_iter().filter_map(|(tier, reason)| Some((tier, reason.filter(holds)?)));
+    let global = listed.global.map(|reason| (SuppressionTier::Global, reason));
+    own.chain(global).next().map(|(tier, reason)| Suppressed { tier, reason })
+}
+
+/// The lists of the queue, read as the directory says.
+pub struct Lists {
+    queue: Queue,
+    directory: Arc<ArcSwap<Directory>>,
+}
+
+impl Lists {
+    /// The directory is looked at anew with each check.
+    pub fn new(queue: Queue, directory: Arc<ArcSwap<Directory>>) -> Self {
+        Self { queue, directory }
+    }
+}
+
+impl SuppressionCheck for Lists {
+    fn check<'a>(
+        &'a self,
+        tenant: &'a str,
+        set: Option<&'a str>,
+        addresses: &'a [&'a EmailAddress],
+    ) -> BoxFuture<'a, Result<Vec<(usize, Suppressed)>, StoreError>> {
+        Box::pin(async move {
+            let listed = self.queue.listed(tenant, set, addresses).await?;
+            if listed.is_empty() {
+                return Ok(Vec::new());
+            }
+            let directory = self.directory.load();
+            // A tenant that a reload took away: what it had is not known any more.
+            let of_tenant =
+                directory.tenant(tenant).map_or_else(SuppressionReasons::default, |tenant| tenant.suppression);
+            let of_set = set.and_then(|set| directory.set(set)).and_then(|set| set.suppression);
+            let held = listed.into_iter().filter_map(|(position, listed)| {
+                decide(listed, of_tenant, of_set).map(|suppressed| (position, suppressed))
+            });
+            Ok(held.collect())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::SuppressionReason::{Bounce, Complaint};
+    use super::SuppressionTier::{Global, Set, Tenant};
+    use super::*;
+
+    const NONE: SuppressionReasons = SuppressionReasons { bounce: false, complaint: false };
+    const BOUNCE: SuppressionReasons = SuppressionReasons { bounce: true, complaint: false };
+    const COMPLAINT: SuppressionReasons = SuppressionReasons { bounce: false, complaint: true };
+    const BOTH: SuppressionReasons = SuppressionReasons { bounce: true, complaint: true };
+
+    /// Global, tenant, set.
+    fn listed(reasons: [Option<SuppressionReason>; 3]) -> Listed {
+        let [global, tenant, set] = reasons;
+        Listed { global, tenant, set }
+    }
+
+    #[test]
+    fn the_precedence_table() {
+        let (b, c) = (Some(Bounce), Some(Complaint));
+        let table = [
+            ([None, None, None], BOTH, None, None),
+            ([b, None, None], NONE, None, Some((Global, Bounce))),
+            ([c, None, None], NONE, Some(NONE), Some((Global, Complaint))),
+            ([None, b, None], BOTH, None, Some((Tenant, Bounce))),
+            ([None, c, None], BOTH, None, Some((Tenant, Complaint))),
+            ([None, b, None], COMPLAINT, None, None),
+            ([None, c, None], BOUNCE, None, None),
+            ([None, b, None], NONE, None, None),
+            // The set's setting takes the tenant's place, in both directions.
+            ([None, b, None], BOTH, Some(NONE), None),
+            ([None, b, None], BOTH, Some(COMPLAINT), None),
+            ([None, c, None], BOTH, Some(COMPLAINT), Some((Tenant, Complaint))),
+            ([None, b, None], NONE, Some(BOUNCE), Some((Tenant, Bounce))),
+            ([None, None, b], NONE, Some(BOTH), Some((Set, Bounce))),
+            ([None, None, b], BOTH, Some(COMPLAINT), None),
+            ([None, None, c], BOTH, None, Some((Set, Complaint))),
+            // The nearest that holds is named.
+            ([b, b, c], BOTH, None, Some((Set, Complaint))),
+            ([b, b, c], BOUNCE, None, Some((Tenant, Bounce))),
+            ([b, c, c], BOUNCE, None, Some((Global, Bounce))),
+            ([c, b, None], BOTH, Some(NONE), Some((Global, Complaint))),
+        ];
+        for (reasons, tenant, set, expected) in table {
+            let expected = expected.map(|(tier, reason)| Suppressed { tier, reason });
+            assert_eq!(decide(listed(reasons), tenant, set), expected, "{reasons:?} {tenant:?} {set:?}");
+        }
+    }
+
+    fn reasons() -> impl Strategy<Value = SuppressionReasons> {
+        (any::<bool>(), any::<bool>()).prop_map(|(bounce, complaint)| SuppressionReasons { bounce, complaint })
+    }
+
+    fn reason() -> impl Strategy<Value = Option<SuppressionReason>> {
+        prop::sample::select(vec![None, Some(Bounce), Some(Complaint)])
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_named_is_on_that_list_and_holds(
+            on in [reason(), reason(), reason()],
+            tenant in reasons(),
+            set in prop::option::of(reasons()),
+        ) {
+            let listed = listed(on);
+            let effective = set.unwrap_or(tenant);
+            let holds = |reason: Option<SuppressionReason>| match reason {
+                None => false,
+                Some(Bounce) => effective.bounce,
+                Some(Complaint) => effective.complaint,
+            };
+            match decide(listed, tenant, set) {
+                None => prop_assert!(listed.global.is_none() && !holds(listed.tenant) && !holds(listed.set)),
+                Some(Suppressed { tier: Global, reason }) => {
+                    prop_assert_eq!(listed.global, Some(reason));
+                    prop_assert!(!holds(listed.tenant) && !holds(listed.set));
+                }
+                Some(Suppressed { tier: Tenant, reason }) => {
+                    prop_assert_eq!(listed.tenant, Some(reason));
+                    prop_assert!(holds(Some(reason)) && !holds(listed.set));
+                }
+                Some(Suppressed { tier: Set, reason }) => {
+                    prop_assert_eq!(listed.set, Some(reason));
+                    prop_assert!(holds(Some(reason)));
+                }
+            }
+        }
+
+        #[test]
+        fn the_tenants_setting_does_not_matter_where_the_set_has_one(
+            on in [reason(), reason(), reason()],
+            tenants in (reasons(), reasons()),
+            set in reasons(),
+        ) {
+            prop_assert_eq!(decide(listed(on), tenants.0, Some(set)), decide(listed(on), tenants.1, Some(set)));
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Why, and by which list, mail to an address is held back.
+
+use std::fmt;
+
+/// Why an address is on a suppression list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SuppressionReason {
+    /// Mail to it bounced for good.
+    Bounce,
+    /// Its owner complained.
+    Complaint,
+}
+
+impl SuppressionReason {
+    /// Both.
+    pub const ALL: [SuppressionReason; 2] = [SuppressionReason::Bounce, SuppressionReason::Complaint];
+
+    /// As SES spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            SuppressionReason::Bounce => "BOUNCE",
+            SuppressionReason::Complaint => "COMPLAINT",
+        }
+    }
+
+    /// Reads [`SuppressionReason::name`], in letters of any case.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name().eq_ignore_ascii_case(text))
+    }
+}
+
+impl fmt::Display for SuppressionReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Whose list it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SuppressionTier {
+    /// The operator's, for all mail.
+    Global,
+    /// A tenant's: what SES calls the account's.
+    Tenant,
+    /// A configuration set's.
+    Set,
+}
+
+impl SuppressionTier {
+    /// All, the widest first.
+    pub const ALL: [SuppressionTier; 3] = [SuppressionTier::Global, SuppressionTier::Tenant, SuppressionTier::Set];
+
+    /// As metrics name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            SuppressionTier::Global => "global",
+            SuppressionTier::Tenant => "tenant",
+            SuppressionTier::Set => "configuration_set",
+        }
+    }
+
+    /// The rule that events of recipients held back by it name.
+    pub const fn rule(self) -> &'static str {
+        match self {
+            SuppressionTier::Global => "suppressed-global",
+            SuppressionTier::Tenant => "suppressed-tenant",
+            SuppressionTier::Set => "suppressed-configuration-set",
+        }
+    }
+}
+
+/// What holds mail to an address back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Suppressed {
+    /// Whose list.
+    pub tier: SuppressionTier,
+    /// Why the address is on it.
+    pub reason: SuppressionReason,
+}
+
+impl Suppressed {
+    /// Our own words for it.
+    pub const fn text(self) -> &'static str {
+        use SuppressionReason::{Bounce, Complaint};
+        match (self.tier, self.reason) {
+            (SuppressionTier::Global, Bounce) => "not sent: the address is on the global suppression list (BOUNCE)",
+            (SuppressionTier::Global, Complaint) => {
+                "not sent: the address is on the global suppression list (COMPLAINT)"
+            }
+            (SuppressionTier::Tenant, Bounce) => "not sent: the address is on the tenant's suppression list (BOUNCE)",
+            (SuppressionTier::Tenant, Complaint) => {
+                "not sent: the address is on the tenant's suppression list (COMPLAINT)"
+            }
+            (SuppressionTier::Set, Bounce) => {
+                "not sent: the address is on the configuration set's suppression list (BOUNCE)"
+            }
+            (SuppressionTier::Set, Complaint) => {
+                "not sent: the address is on the configuration set's suppression list (COMPLAINT)"
+            }
+        }
+    }
+
+    /// It is told of as a complaint: the owner of the address complained to this tenant. An entry of the global list is
+    /// always told of as a bounce.
+    pub fn is_complaint(self) -> bool {
+        self.tier != SuppressionTier::Global && self.reason == SuppressionReason::Complaint
+    }
+}
