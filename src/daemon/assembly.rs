@@ -58,6 +58,7 @@ pub(super) fn event_settings(config: &Config) -> events::Settings {
     let sinks = config.events.files.iter().map(|file| events::SinkSettings {
         file_name: format!("{}.jsonl", file.name),
         kinds: file.types.clone(),
+        sets: file.sets.clone(),
         rotate_bytes: Some(file.rotate_size_bytes),
         rotate_age: Some(file.rotate_age),
         keep_files: Some(file.keep_files),
@@ -91,7 +92,7 @@ pub(super) fn reloadable(
         settlement: SettlementSettings {
             hostname,
             retry: retry_settings(config),
-            mail_bounces: config.mails_bounces(),
+            mail_bounces: config.mail_bounces(),
             notification_lifetime: config.queue.lifetime,
         },
         tls,

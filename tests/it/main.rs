@@ -39,6 +39,8 @@ mod simulation;
 #[cfg(test)]
 mod smuggling;
 #[cfg(test)]
+mod submission;
+#[cfg(test)]
 mod systemd;
 #[cfg(test)]
 mod tidy;

@@ -23,7 +23,7 @@ use posthaste::queue::{self, Queue, invariants};
 use posthaste::reception::settings::Settings as ReceptionSettings;
 use posthaste::reception::{self, Reception};
 use posthaste::scheduler;
-use posthaste::scheduler::settlement::SettlementSettings;
+use posthaste::scheduler::settlement::{MailBounces, SettlementSettings};
 use posthaste::types::Clock;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -172,6 +172,7 @@ fn events_failed(world: &World, error: &events::OutboxError) {
 
 fn event_settings(plan: &Plan) -> events::Settings {
     let sink = |name: &str, kinds| SinkSettings {
+        sets: Vec::new(),
         file_name: name.to_owned(),
         kinds,
         rotate_bytes: plan.rotate_bytes,
@@ -218,7 +219,7 @@ fn reloadable(plan: &Plan, ports: &Arc<network::Ports>, clock: &Arc<dyn Clock>, 
         settlement: SettlementSettings {
             hostname: HOSTNAME.to_owned(),
             retry: retry_settings(),
-            mail_bounces: plan.mail_bounces,
+            mail_bounces: MailBounces { otherwise: plan.mail_bounces, not_of_sets: Vec::new() },
             notification_lifetime: plan.lifetime,
         },
         tls: TlsClient::new(&[]).unwrap(),
