@@ -358,6 +358,7 @@ fn commits(criterion: &mut Criterion) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let opened = Queue::open(Arc::new(store), &limits, clock, 7).expect("a fresh queue opens");
     let Opened { queue, mut handoffs, committer, .. } = opened;
+    let quotas = Quotas::new(Arc::new(SystemClock), Box::new(|_| ()));
     let settling = queue.clone();
     let settler = runtime.spawn(async move {
         while let Some(handoff) = handoffs.recv().await {
@@ -370,7 +371,10 @@ fn commits(criterion: &mut Criterion) {
     group.sample_size(10);
     for writers in WRITERS {
         group.bench_function(BenchmarkId::from_parameter(writers), |bencher| {
-            bencher.iter_custom(|messages| runtime.block_on(accept(&queue, &octets, messages, writers)));
+            bencher.iter_custom(|messages| runtime.block_on(accept(&queue, None, &octets, messages, writers)));
+        });
+        group.bench_function(BenchmarkId::new("charged", writers), |bencher| {
+            bencher.iter_custom(|messages| runtime.block_on(accept(&queue, Some(&quotas), &octets, messages, writers)));
         });
     }
     group.finish();
@@ -379,16 +383,22 @@ fn commits(criterion: &mut Criterion) {
     committer.join().expect("the committer does not panic");
 }
 
-async fn accept(queue: &Queue, octets: &Bytes, messages: u64, writers: u64) -> Duration {
+/// With quotas, each message is charged to one of a thousand tenants and to the server.
+async fn accept(queue: &Queue, quotas: Option<&Quotas>, octets: &Bytes, messages: u64, writers: u64) -> Duration {
+    let reserve = |number| quotas.map(|quotas| quotas.reserve(&quota_limits(number % TENANTS), 1));
+    let charges = |number| reserve(number).map(|room| room.expect("the limits are far").into_charges());
     let began_at = Instant::now();
     let tasks: Vec<_> = (0..writers)
         .map(|writer| {
             let (queue, octets) = (queue.clone(), octets.clone());
             // The first writers take what is left over.
             let share = messages / writers + u64::from(writer < messages % writers);
+            let charges: Vec<Charges> =
+                (0..share).map(|number| charges(writer * 37 + number).unwrap_or_default()).collect();
             tokio::spawn(async move {
-                for _ in 0..share {
-                    queue.accept(new_message(&queue, &octets)).await.expect("the disk of a bench works");
+                for charges in charges {
+                    let message = NewMessage { charges, ..new_message(&queue, &octets) };
+                    queue.accept(message).await.expect("the disk of a bench works");
                 }
             })
         })
