@@ -236,6 +236,20 @@ impl Directory {
     }
 }
 
+impl Tenant {
+    /// A tenant without limits that may send as anybody.
+    pub fn trusted(name: Name) -> Self {
+        Self {
+            name,
+            senders: Senders::Any,
+            sending: true,
+            quota: Quota::default(),
+            sandbox: None,
+            suppression: SuppressionReasons::default(),
+        }
+    }
+}
+
 impl Credential {
     /// Whether it may be used from this address.
     pub fn allows(&self, address: IpAddr) -> bool {

@@ -47,7 +47,7 @@ fn print_summary(config: &Config, out: &mut dyn Write) -> io::Result<()> {
     for listener in &config.listeners {
         writeln!(out, "  listener   {}", shown_listener(listener))?;
     }
-    writeln!(out, "  relay for  {}", format::join(&config.admission.networks, "nobody"))?;
+    writeln!(out, "  relay for  {}", format::join(&config.admission.relay.networks, "nobody"))?;
     let message_max = format_size(config.reception.message_bytes_max);
     writeln!(out, "  messages   up to {message_max}, {} recipients", config.reception.recipients_max)?;
     let data_dir = queue.data_dir.display();

@@ -17,6 +17,8 @@ use super::backend::Control;
 use super::config::Config;
 use super::monitor;
 use super::stamp::Stamper;
+use crate::admission::Directory;
+use crate::delivery;
 use crate::delivery::dispatch::{Dispatcher, Request};
 use crate::delivery::shared::{Counts, Reloadable, Shared};
 use crate::events::writer::{EventWriter, WriterHandle};
@@ -28,7 +30,6 @@ use crate::reception::settings::Settings as ReceptionSettings;
 use crate::reception::{Ports, Reception};
 use crate::scheduler::settlement::Tally;
 use crate::types::{Clock, SystemClock};
-use crate::{admission, delivery};
 
 /// Of the drain deadline, what is left for the last writes.
 const LAST_WRITES: Duration = Duration::from_secs(3);
@@ -48,7 +49,7 @@ pub struct Instance {
     committer: thread::JoinHandle<()>,
     reception: Reception,
     reception_settings: Arc<ArcSwap<ReceptionSettings>>,
-    admission: Arc<ArcSwap<admission::Settings>>,
+    admission: Arc<ArcSwap<Directory>>,
     reloadable: Arc<ArcSwap<Reloadable>>,
     resolver: Arc<HickoryResolver>,
     dispatcher: Dispatcher,

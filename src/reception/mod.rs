@@ -37,7 +37,7 @@ use self::handshakes::HandshakeGate;
 use self::listener::{Listener, ListenerSpec};
 use self::memory::MemoryBudget;
 use self::settings::{ListenerSettings, Settings};
-use crate::admission;
+use crate::admission::Directory;
 use crate::events::metric;
 use crate::net::BoxStream;
 use crate::queue::Intake;
@@ -51,7 +51,7 @@ pub struct Ports {
     /// Limits and behaviour.
     pub settings: Arc<ArcSwap<Settings>>,
     /// Who may relay.
-    pub admission: Arc<ArcSwap<admission::Settings>>,
+    pub admission: Arc<ArcSwap<Directory>>,
     /// Takes the messages.
     pub intake: Arc<dyn Intake>,
     /// Completes their header blocks.

@@ -15,10 +15,11 @@ use super::listener::{ListenerSpec, TlsMode};
 use super::memory::ClientMemory;
 use super::settings::Settings;
 use super::wire::{Expect, Heard, Wire};
-use crate::admission::{Client, Grant};
+use crate::admission::{self, Authenticated, Client, Denial, Grant};
 use crate::events::metric;
 use crate::net::BoxStream;
 use crate::smtp::server::{ContentLimits, Farewell, Limits, Machine, Message, Step, TlsState};
+use crate::types::Reply;
 
 /// A connection of a client.
 pub(super) struct Session {
@@ -28,6 +29,8 @@ pub(super) struct Session {
     wire: Wire,
     facts: Facts,
     memory: ClientMemory,
+    /// Who logged in.
+    login: Option<Authenticated>,
     /// The TLS handshake, until a message came of it.
     handshake: Option<Begun>,
     /// From the last MAIL that was admitted.
@@ -73,6 +76,7 @@ impl Session {
             wire,
             facts,
             memory,
+            login: None,
             handshake: None,
             grant: None,
             assembly: None,
@@ -157,12 +161,14 @@ impl Session {
         };
         // What is never taken gets the machine's 552, not the 452 that asks the client to try again.
         let declared_bytes = mail.declared_bytes.unwrap_or_default().min(self.facts.settings.message_bytes_max);
-        let client = Client { address: self.facts.client, credential: None };
+        let sender = mail.reverse_path.as_str();
+        let client = Client { address: self.facts.client, credential: self.login.as_ref() };
         let grant = match self.shared.ports.admission.load().admit(client) {
             Ok(grant) => grant,
             Err(denial) => {
                 tracing::debug!(client = %self.facts.client, ?denial, "relay denied");
-                self.machine.refuse(&assembly::reply(530, (5, 7, 0), "Authentication required"));
+                let reply = self.denied(denial, sender);
+                self.machine.refuse(&reply);
                 return Next::GoOn;
             }
         };
@@ -173,6 +179,17 @@ impl Session {
         self.grant = Some(grant);
         self.machine.admit(limits(&self.facts.settings));
         Next::GoOn
+    }
+
+    fn denied(&self, denial: Denial, sender: &str) -> Reply {
+        match denial {
+            Denial::NotARelayClient => assembly::reply(530, (5, 7, 0), "Authentication required"),
+            Denial::Revoked => assembly::reply(535, (5, 7, 8), "Authentication Credentials Invalid"),
+            Denial::OutsideNetworks => {
+                let user = self.login.as_ref().map_or("", |login| &login.user);
+                assembly::reply(554, (5, 7, 1), &admission::access_denied(user, sender))
+            }
+        }
     }
 
     /// DATA or the first BDAT: memory first, since the client sends as soon as it may.

@@ -1,12 +1,14 @@
 //! Who may hand mail in, where and how: `hostname`, `[[listener]]`, `[relay]`, `[reception]`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::findings::{PathKind, Problem};
 use super::section::{Section, Value};
+use crate::admission::directory::{Name, Relay, Tenant};
 use crate::reception::settings::{CertificateFiles, EightBitHeaders, Hygiene, ListenerSettings, ListenerTls, Settings};
 use crate::types::Domain;
 
@@ -14,6 +16,9 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
+
+/// As whom clients without a credential send.
+const DEFAULT_TENANT: &str = "default";
 
 /// Listeners are few and each has its label in metrics. Above: an error.
 const LISTENERS_MAX: usize = 64;
@@ -131,7 +136,7 @@ fn listener_tls(section: &mut Section<'_>) -> Option<ListenerTls> {
     Some(if word == TlsWord::StartTls { ListenerTls::StartTls(files) } else { ListenerTls::Implicit(files) })
 }
 
-pub(super) fn relay_networks(mut section: Section<'_>) -> Vec<IpNet> {
+pub(super) fn relay(mut section: Section<'_>) -> Relay {
     let loopback = ["127.0.0.0/8", "::1/128"].map(|text| text.parse().expect("a constant network parses"));
     let networks = section.list("networks", loopback.to_vec(), "[\"127.0.0.0/8\", \"10.0.0.0/8\"]", network);
     let everything = |network: &IpNet| network.prefix_len() == 0;
@@ -145,7 +150,8 @@ pub(super) fn relay_networks(mut section: Section<'_>) -> Vec<IpNet> {
         }
     }
     section.close();
-    networks
+    let tenant = Name::parse(DEFAULT_TENANT).expect("a constant name parses");
+    Relay { networks, tenant: Arc::new(Tenant::trusted(tenant)) }
 }
 
 fn network(value: &Value<'_>) -> Result<IpNet, Problem> {

@@ -36,11 +36,12 @@ pub use settings::{
     LogSettings, MetricsSettings, QueueSettings, RetrySettings, ShutdownSettings,
 };
 
+use crate::admission::Directory;
 use crate::events::EventKind;
 use crate::net::settings::DnsSettings;
 use crate::reception::settings::ListenerSettings;
 use crate::types::Domain;
-use crate::{admission, delivery, reception};
+use crate::{delivery, reception};
 use findings::{Findings, Problem};
 use section::Section;
 
@@ -60,7 +61,7 @@ pub struct Config {
     /// `[reception]`.
     pub reception: reception::settings::Settings,
     /// `[relay]`, and the lifetime of `[queue]`.
-    pub admission: admission::Settings,
+    pub admission: Directory,
     /// `data_dir` and `[queue]`.
     pub queue: QueueSettings,
     /// `[retry]`.
@@ -161,7 +162,7 @@ fn read_root(mut root: Section<'_>) -> Config {
     let listeners = intake::listeners(&mut root);
     let reception = intake::reception(root.child("reception"), &hostname);
     let queue = keeping::queue(&mut root);
-    let networks = intake::relay_networks(root.child("relay"));
+    let relay = intake::relay(root.child("relay"));
     let retry = keeping::retry(root.child("retry"), queue.lifetime);
     let delivery = outbound::delivery(&mut root, &hostname);
     let dns = outbound::dns(root.child("dns"));
@@ -170,7 +171,7 @@ fn read_root(mut root: Section<'_>) -> Config {
     let config = Config {
         listeners,
         reception,
-        admission: admission::Settings { networks, lifetime: queue.lifetime },
+        admission: Directory::new(relay, queue.lifetime),
         queue,
         retry,
         delivery,

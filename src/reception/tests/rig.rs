@@ -3,14 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
-use crate::admission;
+use crate::admission::testing::directory;
 use crate::events::{EventKind, EventLine};
 use crate::net::{BoxFuture, BoxStream};
 use crate::queue::{AcceptError, Intake, NewMessage};
@@ -136,13 +135,10 @@ impl Rig {
             commits: Semaphore::new(1_000),
         });
         let settings = Arc::new(ArcSwap::from_pointee(settings));
-        let networks = vec!["127.0.0.0/8".parse().unwrap(), "192.0.2.0/24".parse().unwrap()];
+        let directory = directory(&["127.0.0.0/8", "192.0.2.0/24"]);
         let ports = Ports {
             settings: Arc::clone(&settings),
-            admission: Arc::new(ArcSwap::from_pointee(admission::Settings {
-                networks,
-                lifetime: Duration::from_secs(60),
-            })),
+            admission: Arc::new(ArcSwap::from_pointee(directory)),
             intake: Arc::clone(&queue) as Arc<dyn Intake>,
             stamp: Arc::new(FakeStamp),
         };

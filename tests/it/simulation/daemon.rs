@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use posthaste::admission::directory::{Directory, Name, Relay, Tenant};
 use posthaste::daemon::stamp::Stamper;
 use posthaste::delivery::dispatch::{Dispatcher, Request};
 use posthaste::delivery::route::Router;
@@ -19,9 +20,9 @@ use posthaste::queue::store::Store;
 use posthaste::queue::{self, Queue, invariants};
 use posthaste::reception::settings::Settings as ReceptionSettings;
 use posthaste::reception::{self, Reception};
+use posthaste::scheduler;
 use posthaste::scheduler::settlement::SettlementSettings;
 use posthaste::types::Clock;
-use posthaste::{admission, scheduler};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -78,10 +79,7 @@ impl Daemon {
                 hostname: HOSTNAME.to_owned(),
                 ..ReceptionSettings::default()
             })),
-            admission: Arc::new(ArcSwap::from_pointee(admission::Settings {
-                networks: vec!["192.0.2.0/24".parse().unwrap()],
-                lifetime: plan.lifetime,
-            })),
+            admission: Arc::new(ArcSwap::from_pointee(directory(plan))),
             intake: Arc::new(queue.clone()),
             stamp: Arc::new(Stamper),
         };
@@ -208,4 +206,9 @@ fn reloadable(plan: &Plan, ports: &Arc<network::Ports>, clock: &Arc<dyn Clock>, 
         ehlo_name: EhloName::parse(HOSTNAME).unwrap(),
         logins: HashMap::new(),
     }
+}
+
+fn directory(plan: &Plan) -> Directory {
+    let tenant = Arc::new(Tenant::trusted(Name::parse("default").unwrap()));
+    Directory::new(Relay { networks: vec!["192.0.2.0/24".parse().unwrap()], tenant }, plan.lifetime)
 }
