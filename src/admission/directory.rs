@@ -205,6 +205,11 @@ impl Directory {
         self.credentials.get(user)
     }
 
+    /// All credentials, in no order.
+    pub fn credentials(&self) -> impl Iterator<Item = &Arc<Credential>> {
+        self.credentials.values()
+    }
+
     /// The identity of exactly that name.
     pub fn identity(&self, name: &IdentityName) -> Option<&Arc<Identity>> {
         self.identities.get(name)

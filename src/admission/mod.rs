@@ -1,8 +1,10 @@
 //! May this client send this, and as what? Credentials and relay networks; identities, configuration sets, suppression and
 //! quotas come behind the same function.
 
+pub mod authenticate;
 pub mod directory;
 pub mod identity;
+pub mod password;
 
 use std::net::IpAddr;
 use std::sync::Arc;

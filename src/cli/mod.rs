@@ -16,6 +16,7 @@
 
 mod check;
 mod client;
+mod credential;
 mod demo;
 mod format;
 mod queue;
@@ -58,6 +59,8 @@ enum Command {
     Status(status::Args),
     /// Look at queued messages, and retry, hold, release or cancel them.
     Queue(queue::Args),
+    /// Hash secrets, and make credentials, for the config.
+    Credential(credential::Args),
     /// Run the whole daemon on a temporary directory against a built-in mail world, and show what it does.
     Demo(demo::Args),
 }
@@ -145,6 +148,7 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, out: &mut dyn Write,
         Command::Check(args) => check::run(&args, out, err),
         Command::Status(args) => status::run(&args, out),
         Command::Queue(args) => queue::run(&args, out, err),
+        Command::Credential(args) => credential::run(&args, out, err),
         Command::Demo(args) => demo::run(&args),
     };
     let result = result.and_then(|()| out.flush().map_err(Failure::from));

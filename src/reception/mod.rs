@@ -38,6 +38,8 @@ use self::listener::{Listener, ListenerSpec};
 use self::memory::MemoryBudget;
 use self::settings::{ListenerSettings, Settings};
 use crate::admission::Directory;
+use crate::admission::authenticate::Authenticator;
+use crate::events::audit::AuditLog;
 use crate::events::metric;
 use crate::net::BoxStream;
 use crate::queue::Intake;
@@ -52,6 +54,10 @@ pub struct Ports {
     pub settings: Arc<ArcSwap<Settings>>,
     /// Who may relay.
     pub admission: Arc<ArcSwap<Directory>>,
+    /// Says whether a login is right.
+    pub authenticator: Arc<Authenticator>,
+    /// Where logins are noted.
+    pub audit: Arc<AuditLog>,
     /// Takes the messages.
     pub intake: Arc<dyn Intake>,
     /// Completes their header blocks.

@@ -1,5 +1,7 @@
 //! One session: drives the machine over the wire.
 
+mod login;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +33,7 @@ pub(super) struct Session {
     memory: ClientMemory,
     /// Who logged in.
     login: Option<Authenticated>,
-    /// The TLS handshake, until a message came of it.
+    /// The TLS handshake, until a login or a message came of it.
     handshake: Option<Begun>,
     /// From the last MAIL that was admitted.
     grant: Option<Grant>,
@@ -69,7 +71,7 @@ impl Session {
         let wire = Wire::new(stream, &shared.draining);
         let ends_at = Instant::now() + settings.session_timeout;
         let facts = Facts::new(client, settings);
-        Self {
+        let mut session = Self {
             shared,
             spec,
             machine,
@@ -82,7 +84,9 @@ impl Session {
             assembly: None,
             owes_acceptance: false,
             ends_at,
-        }
+        };
+        session.machine.offer_login(session.login_offer());
+        session
     }
 
     /// Serves the client until either side ends the session. Dropped half-way: spooled parts are discarded, the client
@@ -96,6 +100,9 @@ impl Session {
         }
         loop {
             let (used, step) = self.machine.step(&self.wire.input);
+            if matches!(step, Step::Login(_)) {
+                self.wire.wipe(used);
+            }
             self.wire.input.advance(used);
             let next = match step {
                 Step::Read => self.read().await,
@@ -106,6 +113,7 @@ impl Session {
                     Next::GoOn
                 }
                 Step::Message(message) => self.message(*message).await,
+                Step::Login(login) => self.log_in(*login).await,
                 Step::StartTls => self.start_tls().await,
                 Step::Close { orderly } => {
                     if self.flush().await == Next::GoOn {
@@ -169,6 +177,9 @@ impl Session {
                 tracing::debug!(client = %self.facts.client, ?denial, "relay denied");
                 let reply = self.denied(denial, sender);
                 self.machine.refuse(&reply);
+                if denial == Denial::Revoked {
+                    self.log_out();
+                }
                 return Next::GoOn;
             }
         };
@@ -241,9 +252,7 @@ impl Session {
             Ok(id) => {
                 self.machine.accepted(&id);
                 self.owes_acceptance = true;
-                if let Some(begun) = self.handshake.take() {
-                    self.shared.handshakes.in_earnest(begun, &self.facts.settings);
-                }
+                self.is_in_earnest();
                 let metrics = &self.shared.metrics;
                 metrics.messages.increment(1);
                 metrics.recipients.increment(recipients);
@@ -252,6 +261,13 @@ impl Session {
             Err(reply) => self.machine.refuse(&reply),
         }
         Next::GoOn
+    }
+
+    /// The client logged in, or a message came of it: its handshake was no waste.
+    fn is_in_earnest(&mut self) {
+        if let Some(begun) = self.handshake.take() {
+            self.shared.handshakes.in_earnest(begun, &self.facts.settings);
+        }
     }
 
     async fn start_tls(&mut self) -> Next {

@@ -9,13 +9,15 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
+use crate::admission::authenticate::Authenticator;
 use crate::admission::testing::directory;
+use crate::events::audit::AuditLog;
 use crate::events::{EventKind, EventLine};
 use crate::net::{BoxFuture, BoxStream};
 use crate::queue::{AcceptError, Intake, NewMessage};
 use crate::reception::settings::{ListenerSettings, Settings};
 use crate::reception::{Ports, Reception, Stamp, StampContext, StampedHeader};
-use crate::types::{EnhancedStatus, MessageId, Reply, ReplyCode, Timestamp};
+use crate::types::{EnhancedStatus, MessageId, Reply, ReplyCode, SystemClock, Timestamp};
 
 /// The disk of the fake queue.
 pub(super) const FREE_BYTES: u64 = 1_000_000_000_000;
@@ -139,6 +141,8 @@ impl Rig {
         let ports = Ports {
             settings: Arc::clone(&settings),
             admission: Arc::new(ArcSwap::from_pointee(directory)),
+            authenticator: Authenticator::new(2),
+            audit: Arc::new(AuditLog::off(Arc::new(SystemClock))),
             intake: Arc::clone(&queue) as Arc<dyn Intake>,
             stamp: Arc::new(FakeStamp),
         };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use posthaste::admission::authenticate::Authenticator;
 use posthaste::admission::directory::{Directory, Name, Relay, Tenant};
 use posthaste::daemon::stamp::Stamper;
 use posthaste::delivery::dispatch::{Dispatcher, Request};
@@ -12,6 +13,7 @@ use posthaste::delivery::route::Router;
 use posthaste::delivery::session::EhloName;
 use posthaste::delivery::settings::Settings as DeliverySettings;
 use posthaste::delivery::shared::{Reloadable, Shared};
+use posthaste::events::audit::AuditLog;
 use posthaste::events::writer::{Pump, Step};
 use posthaste::events::{self, EventKind, SinkSettings};
 use posthaste::net::tls_client::TlsClient;
@@ -80,6 +82,8 @@ impl Daemon {
                 ..ReceptionSettings::default()
             })),
             admission: Arc::new(ArcSwap::from_pointee(directory(plan))),
+            authenticator: Authenticator::new(1),
+            audit: Arc::new(AuditLog::off(Arc::clone(&clock))),
             intake: Arc::new(queue.clone()),
             stamp: Arc::new(Stamper),
         };
