@@ -16,8 +16,8 @@ use posthaste::policy::{self, classify};
 use posthaste::queue::rocks::{RocksSettings, RocksStore};
 use posthaste::queue::store::{Change, Family, Key, Store};
 use posthaste::queue::{
-    DueKey, EndGroup, Handoff, Intake, JobKey, NewBody, NewMessage, Next, Opened, Queue, Settings as QueueSettings,
-    Settlement, StoredBody, StoredMessage,
+    DueKey, EndGroup, Handoff, Intake, JobKey, NewBody, NewMessage, Next, Opened, Origin, Queue,
+    Settings as QueueSettings, Settlement, StoredBody, StoredMessage,
 };
 use posthaste::scheduler::core::Scheduler;
 use posthaste::scheduler::{Action, ConnectionId, HostFeedback, Lease, Settings, Settled, SiteName};
@@ -243,7 +243,7 @@ fn stored(number: u64) -> StoredMessage {
         header_bytes: 200,
         body_bytes: 10_240,
         body_parts: 0,
-        caller: "network".into(),
+        origin: Origin { caller: "network".into(), ..Origin::default() },
         mail_json: Bytes::from_static(b"{}"),
     }
 }
@@ -331,7 +331,7 @@ fn new_message(queue: &Queue, octets: &Bytes) -> NewMessage {
         header_bytes: 200,
         send_event: send(Mail { id, json: &mail_json }, &Extras::default()),
         mail_json,
-        caller: "network".into(),
+        origin: Origin { caller: "network".into(), tenant: "local".into(), ..Origin::default() },
         lifetime: Duration::from_secs(86_400),
     }
 }

@@ -11,7 +11,9 @@ const FLAG_SMTPUTF8: u8 = 1 << 1;
 const FLAG_RET_FULL: u8 = 1 << 2;
 const FLAG_RET_HEADERS: u8 = 1 << 3;
 const FLAG_ENVID: u8 = 1 << 4;
-const FLAGS_KNOWN: u8 = (1 << 5) - 1;
+const FLAG_TENANT: u8 = 1 << 5;
+const FLAG_CONFIGURATION_SET: u8 = 1 << 6;
+const FLAG_TLS_REQUIRED: u8 = 1 << 7;
 
 const RECIPIENT_NOTIFY_BITS: u8 = 0b111;
 const RECIPIENT_NOTIFY: u8 = 1 << 3;
@@ -55,6 +57,12 @@ pub struct MessageRecord {
     pub body_parts: u32,
     /// Who submitted it.
     pub caller: String,
+    /// Whose mail it is; empty: of none.
+    pub tenant: String,
+    /// How it is sent, by name; empty: of none.
+    pub configuration_set: String,
+    /// Delivery needs TLS.
+    pub tls_required: bool,
     /// The `mail` object of the message's events. Any bytes: the format does not look inside.
     pub mail_json: Vec<u8>,
 }
@@ -87,8 +95,9 @@ impl MessageRecord {
         let domains: usize = self.domains.iter().map(|domain| domain.len() + VARINT_BYTES_MAX).sum();
         let recipients: usize = self.recipients.iter().map(RecipientEntry::encoded_len_hint).sum();
         let texts = self.reverse_path.len() + self.envid.as_ref().map_or(0, String::len) + self.caller.len();
-        // One byte of flags, two times, nine varints (three numbers, six lengths).
-        FRAME_BYTES + 1 + 2 * 8 + 9 * VARINT_BYTES_MAX + texts + domains + recipients + self.mail_json.len()
+        let texts = texts + self.tenant.len() + self.configuration_set.len();
+        // One byte of flags, two times, eleven varints (three numbers, eight lengths).
+        FRAME_BYTES + 1 + 2 * 8 + 11 * VARINT_BYTES_MAX + texts + domains + recipients + self.mail_json.len()
     }
 
     /// Appends the record.
@@ -109,6 +118,11 @@ impl MessageRecord {
                 put_text(out, envid);
             }
             put_text(out, &self.caller);
+            for text in [&self.tenant, &self.configuration_set] {
+                if !text.is_empty() {
+                    put_text(out, text);
+                }
+            }
             put_varint(out, self.domains.len() as u64);
             for domain in &self.domains {
                 put_text(out, domain);
@@ -131,9 +145,6 @@ impl MessageRecord {
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut fields = Fields::new(KIND, frame::open(KIND, bytes)?);
         let flags = fields.byte("flags")?;
-        if flags & !FLAGS_KNOWN != 0 {
-            return Err(fields.out_of_range("flags"));
-        }
         let mut record = Self {
             accepted_at_ms: fields.u64("accepted_at_ms")?,
             expires_at_ms: fields.u64("expires_at_ms")?,
@@ -143,6 +154,7 @@ impl MessageRecord {
             reverse_path: fields.string("reverse_path")?,
             eight_bit: flags & FLAG_EIGHT_BIT != 0,
             smtputf8: flags & FLAG_SMTPUTF8 != 0,
+            tls_required: flags & FLAG_TLS_REQUIRED != 0,
             ret: match (flags & FLAG_RET_FULL != 0, flags & FLAG_RET_HEADERS != 0) {
                 (false, false) => None,
                 (true, false) => Some(Ret::Full),
@@ -155,6 +167,18 @@ impl MessageRecord {
             record.envid = Some(fields.string("envid")?);
         }
         record.caller = fields.string("caller")?;
+        for (flag, name, text) in [
+            (FLAG_TENANT, "tenant", &mut record.tenant),
+            (FLAG_CONFIGURATION_SET, "configuration_set", &mut record.configuration_set),
+        ] {
+            if flags & flag != 0 {
+                *text = fields.string(name)?;
+                // A text that is empty is not written.
+                if text.is_empty() {
+                    return Err(fields.out_of_range(name));
+                }
+            }
+        }
         let domains = fields.count("domains", DOMAIN_BYTES_MIN)?;
         record.domains.reserve_exact(domains);
         for _ in 0..domains {
@@ -180,6 +204,9 @@ impl MessageRecord {
         ret | flag(self.eight_bit, FLAG_EIGHT_BIT)
             | flag(self.smtputf8, FLAG_SMTPUTF8)
             | flag(self.envid.is_some(), FLAG_ENVID)
+            | flag(!self.tenant.is_empty(), FLAG_TENANT)
+            | flag(!self.configuration_set.is_empty(), FLAG_CONFIGURATION_SET)
+            | flag(self.tls_required, FLAG_TLS_REQUIRED)
     }
 }
 

@@ -16,6 +16,9 @@ use super::identity::{Identity, IdentityName};
 /// Octets of the name of a tenant or a configuration set, as SES limits the latter.
 pub const NAME_BYTES_MAX: usize = 64;
 
+/// The tenant of relay clients, where the config names none.
+pub const LOCAL_TENANT: &str = "local";
+
 /// The name of a tenant or a configuration set: 1 to 64 of `A-Za-z0-9_-`. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
@@ -118,7 +121,7 @@ pub struct ConfigurationSet {
     pub tenants: Vec<Name>,
     /// Whether it sends.
     pub sending: bool,
-    /// Whether delivery needs TLS to a host that proves its name.
+    /// Whether delivery needs TLS; the certificate of the host is not checked for it, as in SES.
     pub tls_required: bool,
     /// How long delivery may take, where it is not the queue's lifetime.
     pub lifetime: Option<Duration>,
@@ -173,6 +176,20 @@ impl Directory {
             identities: HashMap::new(),
             sets: HashMap::new(),
         }
+    }
+
+    /// A directory of relay clients that may send as anybody: where nothing else is configured.
+    pub fn relay_only(networks: Vec<IpNet>, lifetime: Duration) -> Self {
+        let name = Name::parse(LOCAL_TENANT).expect("a constant name");
+        let tenant = Tenant {
+            name,
+            senders: Senders::Any,
+            sending: true,
+            quota: Quota::default(),
+            sandbox: None,
+            suppression: SuppressionReasons::default(),
+        };
+        Self::new(Relay { networks, tenant: Arc::new(tenant) }, lifetime)
     }
 
     /// Adds a tenant; one of the same name goes.
@@ -238,20 +255,6 @@ impl Directory {
     /// Whether a client at this address needs no credential.
     pub fn is_relay_client(&self, address: IpAddr) -> bool {
         self.relay.networks.iter().any(|network| network.contains(&address))
-    }
-}
-
-impl Tenant {
-    /// A tenant without limits that may send as anybody.
-    pub fn trusted(name: Name) -> Self {
-        Self {
-            name,
-            senders: Senders::Any,
-            sending: true,
-            quota: Quota::default(),
-            sandbox: None,
-            suppression: SuppressionReasons::default(),
-        }
     }
 }
 

@@ -1,24 +1,31 @@
-//! May this client send this, and as what? Credentials and relay networks; identities, configuration sets, suppression and
-//! quotas come behind the same function.
+//! May this client send this, and as what?
+//!
+//! Who is who stands in the [`Directory`]. A client is admitted at MAIL ([`admit`]) and what it sends is judged when its header is
+//! there ([`authorize`]); both are asked again with the directory in force, so that a reload changes rights at once, in
+//! open sessions too. Promises: decisions are pure; every refusal names who, what and which rule, in SES's words where SES has
+//! some. Does not: reply, read the message, or count.
 
 pub mod authenticate;
+mod authorize;
 pub mod directory;
 pub mod identity;
 pub mod password;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
+pub use authorize::{Authority, Submission, authorize};
 pub use directory::Directory;
 
-/// Proof of a login, as a session keeps it. Admission holds it against the directory of the day at each MAIL, so that what a
-/// reload revoked is revoked in open sessions too.
+use crate::types::{EnhancedStatus, Reply, ReplyCode};
+use directory::{Credential, Tenant};
+
+/// A user who has proved a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authenticated {
     /// The user name.
     pub user: Arc<str>,
-    /// The hash (PHC form) that the secret matched.
+    /// The hash in the config that the secret matched. Once it is not there any more, the proof is void.
     pub secret: Arc<str>,
 }
 
@@ -27,70 +34,120 @@ pub struct Authenticated {
 pub struct Client<'a> {
     /// Its address; IPv4-mapped IPv6 already unmapped.
     pub address: IpAddr,
-    /// The credential it proved.
+    /// Who it proved to be.
     pub credential: Option<&'a Authenticated>,
 }
 
-/// As what a client sends.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// As whom a client sends.
+#[derive(Clone, Debug)]
 pub struct Grant {
-    /// `callerIdentity` in events: the user name, or `network`.
-    pub caller: String,
-    /// How long its messages live.
-    pub lifetime: Duration,
+    /// `callerIdentity` in events: the credential's user, or `network`.
+    pub caller: Arc<str>,
+    /// Whose mail it is.
+    pub tenant: Arc<Tenant>,
+    /// With which credential; `None` for a relay client.
+    pub credential: Option<Arc<Credential>>,
 }
 
-/// Why a client may not send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// `callerIdentity` of relay clients.
+const NETWORK: &str = "network";
+
+/// Why a client may not send, or not this. [`Denial::reply`] is the answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
-    /// Not in a relay network, and no credential: 530 5.7.0.
+    /// Not in a relay network, and no credential.
+    #[error("Authentication required")]
     NotARelayClient,
-    /// Its credential, or the secret it proved, is no longer in the directory: 535 5.7.8, and the login is over.
+    /// The credential is gone, or its secret.
+    #[error("Authentication Credentials Invalid")]
     Revoked,
-    /// Its credential may not be used from this address: 554 5.7.1 with [`access_denied`].
-    OutsideNetworks,
+    /// A rule forbids it: the client's address, the identities of its credential, a delegation that is none.
+    #[error("Access denied: User {user} is not authorized to perform ses:SendRawEmail on resource {resource}")]
+    AccessDenied {
+        /// Who.
+        user: Arc<str>,
+        /// What it wanted to send as.
+        resource: Box<str>,
+    },
+    /// These addresses are not of the caller's identities, or, in the sandbox, not of its recipients.
+    #[error("Message rejected: Email address is not verified. The following identities failed the check: {}", .0.join(", "))]
+    NotVerified(Vec<Box<str>>),
+    /// Whose mail must be checked needs an author.
+    #[error("Transaction failed: Missing header 'From'.")]
+    NoFrom,
+    /// The set that was asked for is none, or not for this tenant.
+    #[error("Message rejected: Configuration set {0} does not exist")]
+    NoSuchSet(Box<str>),
+    /// The operator has stopped it. The client keeps the message and tries again.
+    #[error("Sending is paused for {0}")]
+    Paused(Box<str>),
 }
 
-impl Directory {
-    /// Decides once a transaction, at MAIL.
-    pub fn admit(&self, client: Client<'_>) -> Result<Grant, Denial> {
-        if let Some(proof) = client.credential {
-            let known = self.credential(&proof.user).filter(|credential| credential.secrets.contains(&proof.secret));
-            let credential = known.ok_or(Denial::Revoked)?;
-            if !credential.allows(client.address) {
-                return Err(Denial::OutsideNetworks);
-            }
-            return Ok(Grant { caller: credential.user.to_string(), lifetime: self.lifetime });
-        }
-        if self.is_relay_client(client.address) {
-            return Ok(Grant { caller: "network".to_owned(), lifetime: self.lifetime });
-        }
-        Err(Denial::NotARelayClient)
+impl Denial {
+    /// What the client is told.
+    pub fn reply(&self) -> Reply {
+        let (code, status) = match self {
+            Denial::NotARelayClient => (530, (5, 7, 0)),
+            Denial::Revoked => (535, (5, 7, 8)),
+            Denial::AccessDenied { .. } | Denial::NotVerified(_) | Denial::NoSuchSet(_) => (554, (5, 7, 1)),
+            Denial::NoFrom => (554, (5, 6, 0)),
+            Denial::Paused(_) => (454, (4, 7, 0)),
+        };
+        let code = ReplyCode::new(code).expect("the codes above are reply codes");
+        let (class, subject, detail) = status;
+        Reply::new(code, EnhancedStatus::new(class, subject, detail), vec![self.to_string().into()])
     }
 }
 
-/// The text of a 554 5.7.1 for who is known and not allowed, as SES words it. `resource` is what was to be sent as.
-pub fn access_denied(user: &str, resource: &str) -> String {
-    format!("Access denied: User {user} is not authorized to perform ses:SendRawEmail on resource {resource}")
+/// Decides once a transaction, at MAIL. `sender` is the reverse-path as written.
+pub fn admit(directory: &Directory, client: Client<'_>, sender: &str) -> Result<Grant, Denial> {
+    let Some(proved) = client.credential else {
+        if !directory.is_relay_client(client.address) {
+            return Err(Denial::NotARelayClient);
+        }
+        let tenant = Arc::clone(&directory.relay.tenant);
+        check_sending(directory, &tenant)?;
+        return Ok(Grant { caller: NETWORK.into(), tenant, credential: None });
+    };
+    let known = directory.credential(&proved.user);
+    let credential = known.filter(|known| known.secrets.contains(&proved.secret)).ok_or(Denial::Revoked)?;
+    if !credential.allows(client.address) {
+        return Err(Denial::AccessDenied { user: Arc::clone(&proved.user), resource: sender.into() });
+    }
+    check_sending(directory, &credential.tenant)?;
+    Ok(Grant {
+        caller: Arc::clone(&credential.user),
+        tenant: Arc::clone(&credential.tenant),
+        credential: Some(Arc::clone(credential)),
+    })
+}
+
+fn check_sending(directory: &Directory, tenant: &Tenant) -> Result<(), Denial> {
+    if !directory.sending {
+        return Err(Denial::Paused("this server".into()));
+    }
+    if !tenant.sending {
+        return Err(Denial::Paused(format!("tenant {}", tenant.name).into()));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 pub(crate) mod testing {
-    //! Directories for tests.
+    //! Directories for tests of logins.
 
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::directory::{Credential, Directory, Name, Quota, Relay, Tenant};
+    use super::directory::{Credential, Directory, Quota};
 
     /// Relays for these networks; nobody can log in.
     pub(crate) fn directory(networks: &[&str]) -> Directory {
-        let tenant = Arc::new(Tenant::trusted(Name::parse("default").unwrap()));
         let networks = networks.iter().map(|text| text.parse().unwrap()).collect();
-        Directory::new(Relay { networks, tenant }, Duration::from_secs(60))
+        Directory::relay_only(networks, Duration::from_secs(60))
     }
 
-    /// Adds a user of the default tenant with these hashes.
+    /// Adds a user of the relay clients' tenant with these hashes.
     pub(crate) fn add_user(directory: &mut Directory, user: &str, secrets: &[&str], networks: &[&str]) {
         directory.add_credential(Credential {
             user: user.into(),
@@ -105,31 +162,4 @@ pub(crate) mod testing {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_listed_networks_may_relay() {
-        let directory = testing::directory(&["10.0.0.0/8", "::1/128"]);
-        let admit = |address: &str| directory.admit(Client { address: address.parse().unwrap(), credential: None });
-        assert!(admit("10.1.2.3").is_ok());
-        assert!(admit("::1").is_ok());
-        assert_eq!(admit("11.0.0.1"), Err(Denial::NotARelayClient));
-    }
-
-    #[test]
-    fn a_login_is_worth_what_the_directory_of_the_day_says() {
-        let mut directory = testing::directory(&[]);
-        testing::add_user(&mut directory, "app", &["hash-1", "hash-2"], &["192.0.2.0/24"]);
-        let admit = |user: &str, secret: &str, address: &str| {
-            let proof = Authenticated { user: user.into(), secret: secret.into() };
-            let client = Client { address: address.parse().unwrap(), credential: Some(&proof) };
-            directory.admit(client).map(|grant| grant.caller)
-        };
-        assert_eq!(admit("app", "hash-1", "192.0.2.1"), Ok("app".to_owned()));
-        assert_eq!(admit("app", "hash-2", "192.0.2.1"), Ok("app".to_owned()));
-        assert_eq!(admit("app", "hash-0", "192.0.2.1"), Err(Denial::Revoked), "a secret that was rotated out");
-        assert_eq!(admit("gone", "hash-1", "192.0.2.1"), Err(Denial::Revoked));
-        assert_eq!(admit("app", "hash-1", "198.51.100.1"), Err(Denial::OutsideNetworks));
-    }
-}
+mod tests;

@@ -175,7 +175,10 @@ mod tests {
     fn a_hash_is_of_the_first_line_and_comes_with_the_lines_for_the_config() {
         let text = hashed("correct horse\r\nand more\n", false).unwrap();
         assert!(password::verify(value(&text, "secrets"), b"correct horse"), "{text}");
-        assert!(text.starts_with("[[credential]]\nuser = \"shop\"\ntenant = \"web\"\nsecrets = [\"$argon2id$"), "{text}");
+        assert!(
+            text.starts_with("[[credential]]\nuser = \"shop\"\ntenant = \"web\"\nsecrets = [\"$argon2id$"),
+            "{text}"
+        );
         assert!(!text.contains("horse"));
         let bare = hashed("correct horse", true).unwrap();
         assert!(password::verify(bare.trim_end(), b"correct horse"), "{bare}");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::admission::{Authority, Submission, authorize};
 use crate::events::schema::{self, CommonHeaders, Extras, Mail, MailObject};
 use crate::message::stamp::{self, Client, Context, EightBitHeaders, Stamped};
 use crate::reception::{Stamp, StampContext, StampedHeader};
@@ -34,7 +35,12 @@ impl Stamp for Stamper {
             },
         )
         .map_err(|refusal| refusal.reply())?;
-        let mail_json = mail_json(&stamped, context);
+        let submission = Submission { envelope: context.envelope, claims: &stamped.claims, control: &stamped.control };
+        let authority = authorize(context.directory, context.grant, submission).map_err(|denial| {
+            tracing::debug!(client = %context.client, caller = %context.grant.caller, %denial, "message denied");
+            denial.reply()
+        })?;
+        let mail_json = mail_json(&stamped, context, &authority);
         let send_event = schema::send(Mail { id: context.id, json: &mail_json }, &Extras::default());
         Ok(StampedHeader {
             header_bytes: u32::try_from(stamped.header_bytes).unwrap_or(u32::MAX),
@@ -43,22 +49,27 @@ impl Stamp for Stamper {
             bytes: Bytes::from(stamped.block),
             mail_json,
             send_event,
+            authority,
         })
     }
 }
 
-fn mail_json(stamped: &Stamped, context: &StampContext<'_>) -> Bytes {
+fn mail_json(stamped: &Stamped, context: &StampContext<'_>, authority: &Authority) -> Bytes {
     let original = &stamped.original;
     let mut tags: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, value) in &stamped.control.tags {
         tags.entry(name.clone()).or_default().push(value.clone());
+    }
+    // Those of the configuration set, where the message does not say otherwise.
+    for (name, value) in authority.set.iter().flat_map(|set| &set.tags) {
+        tags.entry(name.clone()).or_insert_with(|| vec![value.clone()]);
     }
     let from_domain = original.from.first().and_then(|from| domain_of(from));
     schema::render_mail(&MailObject {
         message_id: context.id,
         source: &context.envelope.reverse_path,
         source_ip: Some(context.client),
-        caller_identity: context.caller,
+        caller_identity: &context.grant.caller,
         destination: &context.envelope.recipients,
         headers: &original.headers,
         headers_truncated: original.truncated,
@@ -73,7 +84,7 @@ fn mail_json(stamped: &Stamped, context: &StampContext<'_>) -> Bytes {
         },
         tags: &tags,
         from_domain,
-        configuration_set: stamped.control.configuration_set.as_deref(),
+        configuration_set: authority.set_name.as_deref(),
         source_tls: context.tls.map(|tls| tls.version),
     })
 }

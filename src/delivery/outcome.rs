@@ -251,7 +251,7 @@ fn lost(index: usize, loss: &Loss) -> Fate {
 /// No connection: every recipient fares the same.
 pub(super) fn connect_fates(unreached: &Unreached, way: &Arc<Way>, results: &mut Results, now: Timestamp) {
     match unreached {
-        Unreached::Failed { host, address, failure } => {
+        Unreached::Failed { host, address, failure, .. } => {
             let place = format!("{host}[{}]", address.ip());
             results.fail_all(way, |index, _| match &failure.cause {
                 ConnectCause::Refused(reply) => {

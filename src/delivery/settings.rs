@@ -13,8 +13,21 @@ pub enum TlsMode {
     None,
     /// STARTTLS where offered, certificate not checked; a failed handshake is followed by a new clear connection.
     Opportunistic,
+    /// STARTTLS, certificate not checked, or no delivery: what a configuration set of SES calls "require".
+    Encrypt,
     /// STARTTLS with a valid certificate for the host name, or no delivery.
     Require,
+}
+
+impl TlsMode {
+    /// For a message that must not go in clear.
+    #[must_use]
+    pub const fn encrypted(self) -> Self {
+        match self {
+            TlsMode::None | TlsMode::Opportunistic | TlsMode::Encrypt => TlsMode::Encrypt,
+            TlsMode::Require => TlsMode::Require,
+        }
+    }
 }
 
 /// Where mail for some domains goes, instead of to their MX hosts.

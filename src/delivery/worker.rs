@@ -16,14 +16,14 @@ use super::dispatch::Input;
 use super::outcome::{Results, connect_fates};
 use super::route::{Hop, HopHost, Route, RouteFailure};
 use super::session::{BodyReader, BodySource, ConnectCause, ConnectFailure, Session, Target, Transaction, connect};
-use super::settings::NextHop;
+use super::settings::{NextHop, TlsMode};
 use super::shared::{Reloadable, Shared, source_for};
 use crate::events::metric;
 use crate::net::BoxFuture;
 use crate::queue::{Queue, StoredBody};
 use crate::scheduler::settlement::Way;
 use crate::scheduler::{ConnectionId, HostFeedback, Lease, Payload};
-use crate::smtp::client::LossReason;
+use crate::smtp::client::{LossReason, Stage};
 use crate::types::{MessageId, Reply, Severity};
 
 /// An assignment and a close may wait at once.
@@ -134,9 +134,14 @@ impl Worker {
         if self.session.as_mut().is_some_and(|session| !session.is_quiet()) {
             self.session = None;
         }
+        let needs_tls = payload.message.origin.tls_required;
+        // A message that must not go in clear has a connection of its own where this one is.
+        if let Some(session) = self.session.take_if(|session| needs_tls && session.about().tls.is_none()) {
+            session.quit().await;
+        }
         while !results.is_complete() {
             if self.session.is_none()
-                && let Err(failure) = self.connect(&reloadable, payload.message.id).await
+                && let Err(failure) = self.connect(&reloadable, payload.message.id, needs_tls).await
             {
                 let feedback = failure.feedback();
                 if failure.is_no_attempt() && results.is_untouched() {
@@ -203,7 +208,7 @@ impl Worker {
     }
 
     /// Opens a connection to the best address that answers.
-    async fn connect(&mut self, reloadable: &Reloadable, message: MessageId) -> Result<(), Unreached> {
+    async fn connect(&mut self, reloadable: &Reloadable, message: MessageId, needs_tls: bool) -> Result<(), Unreached> {
         let settings = &reloadable.settings;
         let mut failures = Vec::new();
         let mut last: Option<Unreached> = None;
@@ -221,7 +226,7 @@ impl Worker {
                             break;
                         }
                         tried += 1;
-                        match self.connect_to(reloadable, &hop, address).await {
+                        match self.connect_to(reloadable, &hop, address, needs_tls).await {
                             Ok(()) => return Ok(()),
                             Err(unreached) => last = Some(unreached),
                         }
@@ -230,7 +235,7 @@ impl Worker {
             }
         }
         for (hop, address) in later.into_iter().take(settings.addresses_per_attempt_max.saturating_sub(tried)) {
-            match self.connect_to(reloadable, &hop, address).await {
+            match self.connect_to(reloadable, &hop, address, needs_tls).await {
                 Ok(()) => return Ok(()),
                 Err(unreached) => last = Some(unreached),
             }
@@ -239,7 +244,13 @@ impl Worker {
         Err(last.unwrap_or_else(no_address))
     }
 
-    async fn connect_to(&mut self, reloadable: &Reloadable, hop: &Hop, address: SocketAddr) -> Result<(), Unreached> {
+    async fn connect_to(
+        &mut self,
+        reloadable: &Reloadable,
+        hop: &Hop,
+        address: SocketAddr,
+        needs_tls: bool,
+    ) -> Result<(), Unreached> {
         let settings = &reloadable.settings;
         let source = source_for(settings, &address);
         let login = self.route.login.as_ref().and_then(|login| reloadable.logins.get(login)).cloned();
@@ -255,7 +266,7 @@ impl Worker {
             address,
             source,
             ehlo_name: reloadable.ehlo_name.clone(),
-            tls: self.route.tls,
+            tls: if needs_tls { self.route.tls.encrypted() } else { self.route.tls },
             tls_hint: self.shared.tls_hint(address),
             login,
             chunking: false,
@@ -277,11 +288,13 @@ impl Worker {
                 Ok(())
             }
             Err(failure) => {
-                if failure.host_fault {
+                // That TLS is not to be had says nothing to mail that can do without.
+                let of_message = needs_tls && self.route.tls != TlsMode::Require && failure.stage == Stage::Tls;
+                if failure.host_fault && !of_message {
                     self.shared.unreachable(address, source, self.shared.clock.now());
                 }
                 tracing::debug!(site = %self.route.site, host = %hop.host, %address, %failure, "no connection");
-                Err(Unreached::Failed { host: hop.host.to_string(), address, failure })
+                Err(Unreached::Failed { host: hop.host.to_string(), address, failure, of_message })
             }
         }
     }
@@ -302,6 +315,8 @@ pub(super) enum Unreached {
         address: SocketAddr,
         /// What happened.
         failure: ConnectFailure,
+        /// It failed for what this message asks for.
+        of_message: bool,
     },
     /// No host has an address.
     NoAddress(RouteFailure),
@@ -324,11 +339,11 @@ impl Unreached {
 
     fn feedback(&self) -> HostFeedback {
         match self {
-            Unreached::StaleRoute => HostFeedback::None,
-            Unreached::Failed { host, address, failure } if is_busy(failure).is_some() => {
+            Unreached::StaleRoute | Unreached::Failed { of_message: true, .. } => HostFeedback::None,
+            Unreached::Failed { host, address, failure, .. } if is_busy(failure).is_some() => {
                 HostFeedback::Busy(format!("{host}[{}]: {failure}", address.ip()))
             }
-            Unreached::Failed { host, address, failure } => {
+            Unreached::Failed { host, address, failure, .. } => {
                 HostFeedback::Unreachable(format!("{host}[{}]: {failure}", address.ip()))
             }
             Unreached::NoAddress(failure) => HostFeedback::Unreachable(failure.to_string()),

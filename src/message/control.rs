@@ -12,12 +12,21 @@ const TAG_BYTES_MAX: usize = 256;
 /// Octets of a configuration set's name, as SES limits them.
 const CONFIGURATION_SET_BYTES_MAX: usize = 64;
 
+/// Characters kept of an ARN: more than the longest address needs.
+const ARN_CHARS_MAX: usize = 512;
+
 /// What the control fields of a message asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Control {
     /// `X-SES-CONFIGURATION-SET`, as written (the first one, where it is repeated). May name a set that does not exist,
     /// or be no name at all: see [`Control::configuration_set_is_name`].
     pub configuration_set: Option<String>,
+    /// `X-SES-SOURCE-ARN`: the identity whose authority the sender claims, as written.
+    pub source_arn: Option<String>,
+    /// `X-SES-FROM-ARN`: the same for `From` and `Sender`.
+    pub from_arn: Option<String>,
+    /// `X-SES-RETURN-PATH-ARN`: the same for the return path.
+    pub return_path_arn: Option<String>,
     /// `X-SES-MESSAGE-TAGS`, in order, names unique (the first one counts), each name and value 1 to 256 of
     /// `A-Za-z0-9_-`. At most 50.
     pub tags: Vec<(String, String)>,
@@ -33,11 +42,20 @@ impl Control {
 
     /// Takes one `X-SES-*` field.
     pub(super) fn add(&mut self, field: &Field<'_>) {
-        if field.name().eq_ignore_ascii_case(b"X-SES-CONFIGURATION-SET") {
+        let is = |name: &str| field.name().eq_ignore_ascii_case(name.as_bytes());
+        let kept = |chars_max: usize| -> String {
             let value = String::from_utf8_lossy(field.value());
-            let kept = value.chars().filter(|c| !c.is_control()).take(CONFIGURATION_SET_BYTES_MAX + 1).collect();
-            self.configuration_set.get_or_insert(kept);
-        } else if field.name().eq_ignore_ascii_case(b"X-SES-MESSAGE-TAGS") {
+            value.chars().filter(|c| !c.is_control()).take(chars_max).collect()
+        };
+        if is("X-SES-CONFIGURATION-SET") {
+            self.configuration_set.get_or_insert_with(|| kept(CONFIGURATION_SET_BYTES_MAX + 1));
+        } else if is("X-SES-SOURCE-ARN") {
+            self.source_arn.get_or_insert_with(|| kept(ARN_CHARS_MAX));
+        } else if is("X-SES-FROM-ARN") {
+            self.from_arn.get_or_insert_with(|| kept(ARN_CHARS_MAX));
+        } else if is("X-SES-RETURN-PATH-ARN") {
+            self.return_path_arn.get_or_insert_with(|| kept(ARN_CHARS_MAX));
+        } else if is("X-SES-MESSAGE-TAGS") {
             let value = String::from_utf8_lossy(field.value());
             for tag in value.split(',').map(str::trim).filter(|tag| !tag.is_empty()) {
                 self.add_tag(tag);

@@ -5,6 +5,7 @@
 //! Does not: read clocks, draw random numbers, or decide whether somebody may send (`admission`) or when to send again
 //! (`policy`).
 
+mod claims;
 mod control;
 pub mod dsn;
 mod encode;
@@ -13,5 +14,6 @@ mod original;
 mod received;
 pub mod stamp;
 
+pub use claims::{Claim, Claims};
 pub use control::Control;
 pub use original::OriginalHeaders;

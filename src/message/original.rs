@@ -158,10 +158,15 @@ fn decode_address(text: &str) -> String {
 /// Splits an address list (RFC 5322 §3.4) at its commas, not at those in quotes, comments, angle brackets and domain
 /// literals. A group gives its members; one without members gives itself (`undisclosed-recipients:;`).
 pub(super) fn split_addresses(list: &str) -> Vec<String> {
+    split(list).into_iter().map(decode_address).collect()
+}
+
+/// The same, each element as it stands.
+pub(super) fn split(list: &str) -> Vec<&str> {
     // Without a separator there is at most one: by far the most common case.
     if memchr::memchr3(b',', b':', b';', list.as_bytes()).is_none() {
         let only = list.trim_matches([' ', '\t']);
-        return if only.is_empty() { Vec::new() } else { vec![decode_address(only)] };
+        return if only.is_empty() { Vec::new() } else { vec![only] };
     }
     let mut splitter = Splitter::default();
     for (at, byte) in list.bytes().enumerate() {
@@ -172,8 +177,8 @@ pub(super) fn split_addresses(list: &str) -> Vec<String> {
 }
 
 #[derive(Default)]
-struct Splitter {
-    found: Vec<String>,
+struct Splitter<'a> {
+    found: Vec<&'a str>,
     /// Where the current element starts.
     start: usize,
     /// Where the current group's name starts, and how many were found before it.
@@ -185,8 +190,8 @@ struct Splitter {
     literal: bool,
 }
 
-impl Splitter {
-    fn step(&mut self, list: &str, at: usize, byte: u8) {
+impl<'a> Splitter<'a> {
+    fn step(&mut self, list: &'a str, at: usize, byte: u8) {
         if std::mem::take(&mut self.escaped) {
             return;
         }
@@ -212,20 +217,20 @@ impl Splitter {
         }
     }
 
-    fn push(&mut self, list: &str, end: usize) {
+    fn push(&mut self, list: &'a str, end: usize) {
         let element = list.get(self.start..end).unwrap_or_default().trim();
         if !element.is_empty() {
-            self.found.push(decode_address(element));
+            self.found.push(element);
         }
         self.start = end + 1;
     }
 
-    fn end_group(&mut self, list: &str, at: usize) {
+    fn end_group(&mut self, list: &'a str, at: usize) {
         self.push(list, at);
         if let Some((start, found_before)) = self.group.take()
             && self.found.len() == found_before
         {
-            self.found.push(decode_address(list.get(start..=at).unwrap_or_default().trim()));
+            self.found.push(list.get(start..=at).unwrap_or_default().trim());
         }
     }
 }

@@ -9,6 +9,7 @@
 
 use std::net::IpAddr;
 
+use super::claims::Claims;
 use super::control::Control;
 use super::encode;
 use super::header::{End, Field, Fields, Known, Single, first_line};
@@ -80,6 +81,8 @@ pub struct Stamped {
     pub header_is_ascii: bool,
     /// What the control fields asked for.
     pub control: Control,
+    /// Whom it says it is from.
+    pub claims: Claims,
     /// For events.
     pub original: OriginalHeaders,
 }
@@ -145,6 +148,7 @@ pub fn stamp(block: &[u8], context: &Context<'_>) -> Result<Stamped, Refusal> {
         hops_max: context.hops_max,
         eight_bit: context.eight_bit,
         control: Control::default(),
+        claims: Claims::default(),
         collector: Collector::default(),
     };
     received::write(&mut pass.out, context, &id, &date);
@@ -162,13 +166,13 @@ pub fn stamp(block: &[u8], context: &Context<'_>) -> Result<Stamped, Refusal> {
     if let Some(message_id) = &message_id {
         pass.append("Message-ID", message_id);
     }
-    let Pass { mut out, control, collector, .. } = pass;
+    let Pass { mut out, control, claims, collector, .. } = pass;
     out.extend_from_slice(b"\r\n");
     let header_bytes = out.len();
     let header_is_ascii = out.is_ascii();
     out.extend_from_slice(body);
     let original = collector.finish((!has_date).then_some(date.as_str()), message_id.as_deref());
-    Ok(Stamped { block: out, header_bytes, header_is_ascii, control, original })
+    Ok(Stamped { block: out, header_bytes, header_is_ascii, control, claims, original })
 }
 
 /// What follows the header, without the empty line.
@@ -189,6 +193,7 @@ struct Pass {
     hops_max: usize,
     eight_bit: EightBitHeaders,
     control: Control,
+    claims: Claims,
     collector: Collector,
 }
 
@@ -210,6 +215,7 @@ impl Pass {
             return Err(Refusal::TooManyFields);
         }
         let known = field.known();
+        self.claims.add(field, known);
         if known == Known::Stripped {
             return Ok(());
         }

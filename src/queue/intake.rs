@@ -26,10 +26,23 @@ pub struct NewMessage {
     pub mail_json: Bytes,
     /// The `Send` event that is committed with the message.
     pub send_event: EventLine,
-    /// Who submitted it: `callerIdentity`.
-    pub caller: Box<str>,
+    /// Whose it is.
+    pub origin: Origin,
     /// How long it may be retried.
     pub lifetime: Duration,
+}
+
+/// Whose message it is, and what its configuration set asks of delivery.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Who submitted it: `callerIdentity`.
+    pub caller: Box<str>,
+    /// Whose mail it is; empty for what we write ourselves.
+    pub tenant: Box<str>,
+    /// The name of its configuration set; empty: none.
+    pub configuration_set: Box<str>,
+    /// Delivery needs TLS.
+    pub tls_required: bool,
 }
 
 /// Where the octets of a new message are.

@@ -45,7 +45,7 @@ use store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 pub use blocking::tell;
 pub use committer::EndGroup;
 pub use inline::InlineCommitter;
-pub use intake::{AcceptError, Intake, NewBody, NewMessage};
+pub use intake::{AcceptError, Intake, NewBody, NewMessage, Origin};
 pub use open::{OpenError, Opened, random_seed};
 pub use salvage::{HeldGroup, LostMessage, Salvaged};
 pub use stored::{DueEntry, DueJob, JobKey, RecipientOutcome, RecipientState, StoredBody, StoredMessage};

@@ -5,7 +5,7 @@ use queue_format as format;
 
 pub use format::{DueEntry, RecipientOutcome, RecipientState};
 
-use super::intake::{NewBody, NewMessage};
+use super::intake::{NewBody, NewMessage, Origin};
 use crate::types::{
     BodyKind, Domain, DsnReturn, EmailAddress, Envelope, MessageId, Notify, OriginalRecipient, Recipient, ReversePath,
     Timestamp,
@@ -66,8 +66,8 @@ pub struct StoredMessage {
     pub body_bytes: u64,
     /// Parts of a spooled body; 0: inline.
     pub body_parts: u32,
-    /// Who submitted it.
-    pub caller: Box<str>,
+    /// Whose it is.
+    pub origin: Origin,
     /// The `mail` object of its events.
     pub mail_json: Bytes,
 }
@@ -129,7 +129,7 @@ impl StoredMessage {
             header_bytes: new.header_bytes,
             body_bytes,
             body_parts,
-            caller: new.caller.clone(),
+            origin: new.origin.clone(),
             mail_json: new.mail_json.clone(),
         }
     }
@@ -160,7 +160,10 @@ impl StoredMessage {
             header_bytes: self.header_bytes,
             body_bytes: self.body_bytes,
             body_parts: self.body_parts,
-            caller: self.caller.to_string(),
+            caller: self.origin.caller.to_string(),
+            tenant: self.origin.tenant.to_string(),
+            configuration_set: self.origin.configuration_set.to_string(),
+            tls_required: self.origin.tls_required,
             mail_json: self.mail_json.to_vec(),
         }
     }
@@ -203,7 +206,12 @@ impl StoredMessage {
             header_bytes: record.header_bytes,
             body_bytes: record.body_bytes,
             body_parts: record.body_parts,
-            caller: record.caller.into(),
+            origin: Origin {
+                caller: record.caller.into(),
+                tenant: record.tenant.into(),
+                configuration_set: record.configuration_set.into(),
+                tls_required: record.tls_required,
+            },
             mail_json: record.mail_json.into(),
         })
     }

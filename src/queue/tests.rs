@@ -76,7 +76,7 @@ fn new_message(id: MessageId, domains: u8, body: NewBody) -> NewMessage {
         header_bytes: 0,
         mail_json: Bytes::from_static(b"{}"),
         send_event: line(EventKind::Send),
-        caller: "network".into(),
+        origin: Origin { caller: "network".into(), tenant: "shop".into(), ..Origin::default() },
         lifetime: Duration::from_secs(86_400),
     }
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use super::facts::Facts;
+use super::facts::{Caller, Facts};
 use super::memory::{ClientMemory, READ_BYTES_MAX, Reservation, SESSION_BYTES_MAX, SPOOL_SLACK_BYTES};
 use super::stamp::{Stamp, StampedHeader};
-use crate::admission::Grant;
+use crate::admission::Authority;
 use crate::events::EventLine;
 use crate::queue::intake::SPOOL_PART_BYTES;
-use crate::queue::{AcceptError, Intake, NewBody, NewMessage};
+use crate::queue::{AcceptError, Intake, NewBody, NewMessage, Origin};
 use crate::smtp::server::{Content, Message};
 use crate::types::{BodyKind, EnhancedStatus, Envelope, MessageId, Reply, ReplyCode};
 
@@ -40,6 +40,7 @@ struct HeaderFacts {
     needs_smtputf8: bool,
     mail_json: Bytes,
     send_event: EventLine,
+    authority: Authority,
 }
 
 /// How a header block is stamped in this session.
@@ -47,6 +48,23 @@ struct HeaderFacts {
 pub(super) struct Stamping<'a> {
     pub(super) stamp: &'a dyn Stamp,
     pub(super) facts: &'a Facts,
+    pub(super) caller: Caller<'a>,
+}
+
+impl Stamping<'_> {
+    fn header(&self, raw: &[u8], id: MessageId, message: &Message) -> Result<StampedHeader, Reply> {
+        self.stamp.stamp(raw, &self.facts.context(id, &message.envelope, self.caller))
+    }
+}
+
+/// Whose message it is.
+fn origin(stamp: &Stamping<'_>, authority: &Authority) -> Origin {
+    Origin {
+        caller: (*stamp.caller.grant.caller).into(),
+        tenant: authority.tenant.name.as_str().into(),
+        configuration_set: authority.set_name.clone().unwrap_or_default(),
+        tls_required: authority.set.as_ref().is_some_and(|set| set.tls_required),
+    }
 }
 
 impl Assembly {
@@ -99,19 +117,14 @@ impl Assembly {
     }
 
     /// The message is complete: hands it over. Returns its id once it is safe.
-    pub(super) async fn finish(
-        mut self,
-        mut message: Message,
-        grant: Grant,
-        stamp: Stamping<'_>,
-    ) -> Result<MessageId, Reply> {
+    pub(super) async fn finish(mut self, mut message: Message, stamp: Stamping<'_>) -> Result<MessageId, Reply> {
         if message.content.has_eight_bit_body() {
             message.envelope.body = BodyKind::EightBitMime;
         }
         if self.spool.is_none() {
             let id = self.intake.new_id();
             if message.content.kept().len() <= SPOOL_PART_BYTES
-                && let Some(new) = self.inline(id, &mut message, &grant, stamp)?
+                && let Some(new) = self.inline(id, &mut message, stamp)?
             {
                 return self.accept(new).await;
             }
@@ -132,8 +145,8 @@ impl Assembly {
             header_bytes: spool.header.header_bytes,
             mail_json: spool.header.mail_json.clone(),
             send_event: spool.header.send_event.clone(),
-            caller: grant.caller.into(),
-            lifetime: grant.lifetime,
+            origin: origin(&stamp, &spool.header.authority),
+            lifetime: spool.header.authority.lifetime,
         };
         self.accept(new).await
     }
@@ -143,13 +156,12 @@ impl Assembly {
         &mut self,
         id: MessageId,
         message: &mut Message,
-        grant: &Grant,
         stamp: Stamping<'_>,
     ) -> Result<Option<NewMessage>, Reply> {
         let kept = message.content.kept();
         let header_end = message.content.header_bytes().unwrap_or(kept.len());
         let (raw, body) = kept.split_at_checked(header_end).unwrap_or((kept, &[]));
-        let stamped = stamp.stamp.stamp(raw, &stamp.facts.context(id, &message.envelope))?;
+        let stamped = stamp.header(raw, id, message)?;
         if stamped.bytes.len() + body.len() > SPOOL_PART_BYTES {
             self.begin_spool(id, stamped, &mut message.content);
             return Ok(None);
@@ -164,8 +176,8 @@ impl Assembly {
             header_bytes: stamped.header_bytes,
             mail_json: stamped.mail_json,
             send_event: stamped.send_event,
-            caller: grant.caller.as_str().into(),
-            lifetime: grant.lifetime,
+            origin: origin(&stamp, &stamped.authority),
+            lifetime: stamped.authority.lifetime,
         }))
     }
 
@@ -173,20 +185,20 @@ impl Assembly {
     fn stamp(&mut self, id: MessageId, message: &mut Message, stamp: Stamping<'_>) -> Result<(), Reply> {
         let kept = message.content.kept();
         let raw = kept.get(..message.content.header_bytes().unwrap_or(kept.len())).unwrap_or(kept);
-        let stamped = stamp.stamp.stamp(raw, &stamp.facts.context(id, &message.envelope))?;
+        let stamped = stamp.header(raw, id, message)?;
         self.begin_spool(id, stamped, &mut message.content);
         Ok(())
     }
 
     fn begin_spool(&mut self, id: MessageId, stamped: StampedHeader, content: &mut Content) {
         content.replace_header(&stamped.bytes);
-        let StampedHeader { header_bytes, needs_smtputf8, mail_json, send_event, .. } = stamped;
+        let StampedHeader { header_bytes, needs_smtputf8, mail_json, send_event, authority, .. } = stamped;
         self.spool = Some(Spool {
             intake: Arc::clone(&self.intake),
             id,
             parts: 0,
             bytes: 0,
-            header: HeaderFacts { header_bytes, needs_smtputf8, mail_json, send_event },
+            header: HeaderFacts { header_bytes, needs_smtputf8, mail_json, send_event, authority },
             handed_over: false,
         });
     }

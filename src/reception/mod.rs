@@ -52,7 +52,7 @@ pub use stamp::{Stamp, StampContext, StampedHeader, TlsInfo};
 pub struct Ports {
     /// Limits and behaviour.
     pub settings: Arc<ArcSwap<Settings>>,
-    /// Who may relay.
+    /// Who may send, as whom.
     pub admission: Arc<ArcSwap<Directory>>,
     /// Says whether a login is right.
     pub authenticator: Arc<Authenticator>,

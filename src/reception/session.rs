@@ -11,17 +11,16 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::assembly::{self, Assembly, Stamping};
-use super::facts::Facts;
+use super::facts::{Caller, Facts};
 use super::handshakes::Begun;
 use super::listener::{ListenerSpec, TlsMode};
 use super::memory::ClientMemory;
 use super::settings::Settings;
 use super::wire::{Expect, Heard, Wire};
-use crate::admission::{self, Authenticated, Client, Denial, Grant};
+use crate::admission::{self, Authenticated, Client, Denial, Directory, Grant};
 use crate::events::metric;
 use crate::net::BoxStream;
 use crate::smtp::server::{ContentLimits, Farewell, Limits, Machine, Message, Step, TlsState};
-use crate::types::Reply;
 
 /// A connection of a client.
 pub(super) struct Session {
@@ -170,16 +169,10 @@ impl Session {
         // What is never taken gets the machine's 552, not the 452 that asks the client to try again.
         let declared_bytes = mail.declared_bytes.unwrap_or_default().min(self.facts.settings.message_bytes_max);
         let sender = mail.reverse_path.as_str();
-        let client = Client { address: self.facts.client, credential: self.login.as_ref() };
-        let grant = match self.shared.ports.admission.load().admit(client) {
+        let grant = match self.admit(&self.shared.ports.admission.load(), sender) {
             Ok(grant) => grant,
             Err(denial) => {
-                tracing::debug!(client = %self.facts.client, ?denial, "relay denied");
-                let reply = self.denied(denial, sender);
-                self.machine.refuse(&reply);
-                if denial == Denial::Revoked {
-                    self.log_out();
-                }
+                self.deny(&denial);
                 return Next::GoOn;
             }
         };
@@ -192,14 +185,17 @@ impl Session {
         Next::GoOn
     }
 
-    fn denied(&self, denial: Denial, sender: &str) -> Reply {
-        match denial {
-            Denial::NotARelayClient => assembly::reply(530, (5, 7, 0), "Authentication required"),
-            Denial::Revoked => assembly::reply(535, (5, 7, 8), "Authentication Credentials Invalid"),
-            Denial::OutsideNetworks => {
-                let user = self.login.as_ref().map_or("", |login| &login.user);
-                assembly::reply(554, (5, 7, 1), &admission::access_denied(user, sender))
-            }
+    /// As whom the client sends, by this directory.
+    fn admit(&self, directory: &Directory, sender: &str) -> Result<Grant, Denial> {
+        admission::admit(directory, Client { address: self.facts.client, credential: self.login.as_ref() }, sender)
+    }
+
+    /// Refuses what waits for a decision.
+    fn deny(&mut self, denial: &Denial) {
+        tracing::debug!(client = %self.facts.client, %denial, "not admitted");
+        self.machine.refuse(&denial.reply());
+        if *denial == Denial::Revoked {
+            self.log_out();
         }
     }
 
@@ -220,25 +216,35 @@ impl Session {
         let Some(assembly) = &mut self.assembly else {
             return;
         };
-        let Some(message) = self.machine.message_mut() else {
+        let (Some(message), Some(grant)) = (self.machine.message_mut(), &self.grant) else {
             return;
         };
         if assembly.stamps_next(message) {
             let smtputf8 = message.envelope.smtputf8;
-            let caller = self.grant.as_ref().map_or("", |grant| &grant.caller);
-            self.facts.update(&self.machine, smtputf8, caller);
+            self.facts.update(&self.machine, smtputf8);
         }
         if let Some(message) = self.machine.message_mut() {
-            let stamp = Stamping { stamp: &*self.shared.ports.stamp, facts: &self.facts };
+            let directory = self.shared.ports.admission.load();
+            let caller = Caller { grant, directory: &directory };
+            let stamp = Stamping { stamp: &*self.shared.ports.stamp, facts: &self.facts, caller };
             assembly.make_room(message, &self.memory, deadline, stamp).await;
         }
     }
 
     /// A whole message: the reply comes when it is safe.
     async fn message(&mut self, message: Message) -> Next {
-        let (Some(assembly), Some(grant)) = (self.assembly.take(), self.grant.take()) else {
+        let (Some(assembly), Some(_)) = (self.assembly.take(), self.grant.take()) else {
             self.machine.refuse(&assembly::local_error());
             return Next::GoOn;
+        };
+        // Rights may have changed since MAIL.
+        let directory = self.shared.ports.admission.load_full();
+        let grant = match self.admit(&directory, message.envelope.reverse_path.as_str()) {
+            Ok(grant) => grant,
+            Err(denial) => {
+                self.deny(&denial);
+                return Next::GoOn;
+            }
         };
         // The client learns of one message before the next is waited for: should we stop now, it sends none twice.
         if self.owes_acceptance && self.flush().await == Next::Lost {
@@ -246,9 +252,10 @@ impl Session {
         }
         let began_at = Instant::now();
         let recipients = u64::try_from(message.envelope.recipients.len()).unwrap_or_default();
-        self.facts.update(&self.machine, message.envelope.smtputf8, &grant.caller);
-        let stamp = Stamping { stamp: &*self.shared.ports.stamp, facts: &self.facts };
-        match assembly.finish(message, grant, stamp).await {
+        self.facts.update(&self.machine, message.envelope.smtputf8);
+        let caller = Caller { grant: &grant, directory: &directory };
+        let stamp = Stamping { stamp: &*self.shared.ports.stamp, facts: &self.facts, caller };
+        match assembly.finish(message, stamp).await {
             Ok(id) => {
                 self.machine.accepted(&id);
                 self.owes_acceptance = true;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 
 use super::settings::Settings;
+use crate::admission::{Authority, Directory, Grant};
 use crate::events::EventLine;
 use crate::types::{Envelope, MessageId, Reply, Timestamp};
 
@@ -34,14 +35,16 @@ pub struct StampContext<'a> {
     pub protocol: &'static str,
     /// The envelope. Of a message above 1 MiB, `body` is what the client declared; else what the octets are.
     pub envelope: &'a Envelope,
-    /// `callerIdentity`.
-    pub caller: &'a str,
+    /// Who submitted it, as admitted.
+    pub grant: &'a Grant,
+    /// Who is who.
+    pub directory: &'a Directory,
     /// Our name, hops, whether to show the client.
     pub settings: &'a Settings,
 }
 
 /// A header block that is ready to be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct StampedHeader {
     /// In place of all the octets that were given: the header block with its empty line, and body octets behind it where
     /// the given ones had some (lines that are no header fields). CRLF line ends.
@@ -54,9 +57,12 @@ pub struct StampedHeader {
     pub mail_json: Bytes,
     /// The `Send` event.
     pub send_event: EventLine,
+    /// As what it is sent.
+    pub authority: Authority,
 }
 
-/// Completes header blocks: Received, Date, Message-ID in; Bcc, Return-Path out; loops and doubled fields refused.
+/// Completes header blocks: Received, Date, Message-ID in; Bcc, Return-Path out; loops, doubled fields and senders that are not
+/// the caller's refused.
 pub trait Stamp: Send + Sync + 'static {
     /// `raw` are the octets up to and including the first empty line, or the whole message where it has none; with CRLF
     /// line ends, no NUL, within the limits. The reply is given to the client where the message is refused. Called on

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::settlement::{Attempt, Fate, SettlementSettings, Words};
 use crate::events::schema::{self, CommonHeaders, Extras, Mail, MailObject};
 use crate::message::dsn::{self, Diagnostic, Kind, Notification, Original, RecipientStatus};
-use crate::queue::{NewBody, NewMessage};
+use crate::queue::{NewBody, NewMessage, Origin};
 use crate::types::{Envelope, MessageId, Notify, Recipient, ReversePath, Timestamp};
 
 /// A failed message up to this size is returned in full where RET=FULL asks for it.
@@ -119,7 +119,7 @@ fn new_message(id: MessageId, envelope: Envelope, built: dsn::Built, settings: &
         header_bytes: u32::try_from(built.header_bytes).unwrap_or(u32::MAX),
         mail_json,
         send_event,
-        caller: CALLER.into(),
+        origin: Origin { caller: CALLER.into(), ..Origin::default() },
         lifetime: settings.notification_lifetime,
     }
 }

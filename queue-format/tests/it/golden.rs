@@ -100,7 +100,19 @@ fn full_message() -> MessageRecord {
         body_bytes: u64::MAX,
         body_parts: 40,
         caller: "tenant/app".into(),
+        tenant: String::new(),
+        configuration_set: String::new(),
+        tls_required: false,
         mail_json: vec![0x00, 0xff, b'{', b'}'],
+    }
+}
+
+fn tenants_message() -> MessageRecord {
+    MessageRecord {
+        tenant: "shop".into(),
+        configuration_set: "receipts-1".into(),
+        tls_required: true,
+        ..typical_message()
     }
 }
 
@@ -135,6 +147,7 @@ fn due() -> DueEntry {
 fn messages_keep_their_bytes() {
     check("message-empty", &MessageRecord::default(), MessageRecord::encode, MessageRecord::decode);
     check("message-typical", &typical_message(), MessageRecord::encode, MessageRecord::decode);
+    check("message-tenant", &tenants_message(), MessageRecord::encode, MessageRecord::decode);
     check("message-full", &full_message(), MessageRecord::encode, MessageRecord::decode);
     let ret_full = MessageRecord { ret: Some(Ret::Full), ..typical_message() };
     check("message-ret-full", &ret_full, MessageRecord::encode, MessageRecord::decode);

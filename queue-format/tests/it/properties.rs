@@ -56,6 +56,9 @@ prop_compose! {
             header_bytes: sizes.0,
             body_bytes: sizes.1,
             body_parts: sizes.2,
+            tenant: if flags.0 { texts.1.clone() } else { String::new() },
+            configuration_set: if flags.1 { texts.1.clone() } else { String::new() },
+            tls_required: flags.0 != flags.1,
             caller: texts.1,
             mail_json,
         }

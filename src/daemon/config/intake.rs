@@ -1,14 +1,12 @@
 //! Who may hand mail in, where and how: `hostname`, `[[listener]]`, `[relay]`, `[reception]`.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::findings::{PathKind, Problem};
 use super::section::{Section, Value};
-use crate::admission::directory::{Name, Relay, Tenant};
 use crate::reception::settings::{
     CertificateFiles, EightBitHeaders, Hygiene, ListenerAuth, ListenerSettings, ListenerTls, Settings,
 };
@@ -18,9 +16,6 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
-
-/// As whom clients without a credential send.
-const DEFAULT_TENANT: &str = "default";
 
 /// Listeners are few and each has its label in metrics. Above: an error.
 const LISTENERS_MAX: usize = 64;
@@ -149,7 +144,7 @@ fn listener_auth(section: &mut Section<'_>, address: Option<SocketAddr>) -> List
     auth
 }
 
-pub(super) fn relay(mut section: Section<'_>) -> Relay {
+pub(super) fn relay_networks(mut section: Section<'_>) -> Vec<IpNet> {
     let loopback = ["127.0.0.0/8", "::1/128"].map(|text| text.parse().expect("a constant network parses"));
     let networks = section.list("networks", loopback.to_vec(), "[\"127.0.0.0/8\", \"10.0.0.0/8\"]", network);
     let everything = |network: &IpNet| network.prefix_len() == 0;
@@ -163,8 +158,7 @@ pub(super) fn relay(mut section: Section<'_>) -> Relay {
         }
     }
     section.close();
-    let tenant = Name::parse(DEFAULT_TENANT).expect("a constant name parses");
-    Relay { networks, tenant: Arc::new(Tenant::trusted(tenant)) }
+    networks
 }
 
 fn network(value: &Value<'_>) -> Result<IpNet, Problem> {

@@ -60,7 +60,7 @@ pub struct Config {
     pub listeners: Vec<ListenerSettings>,
     /// `[reception]`.
     pub reception: reception::settings::Settings,
-    /// `[relay]`, and the lifetime of `[queue]`.
+    /// `[relay]`, `[sending]`, `[[tenant]]`, `[[credential]]`, `[[identity]]`, `[[configuration_set]]`, and the lifetime of `[queue]`.
     pub admission: Directory,
     /// `data_dir` and `[queue]`.
     pub queue: QueueSettings,
@@ -164,7 +164,7 @@ fn read_root(mut root: Section<'_>) -> Config {
     let listeners = intake::listeners(&mut root);
     let reception = intake::reception(root.child("reception"), &hostname);
     let queue = keeping::queue(&mut root);
-    let relay = intake::relay(root.child("relay"));
+    let networks = intake::relay_networks(root.child("relay"));
     let retry = keeping::retry(root.child("retry"), queue.lifetime);
     let delivery = outbound::delivery(&mut root, &hostname);
     let dns = outbound::dns(root.child("dns"));
@@ -174,7 +174,7 @@ fn read_root(mut root: Section<'_>) -> Config {
     let config = Config {
         listeners,
         reception,
-        admission: Directory::new(relay, queue.lifetime),
+        admission: Directory::relay_only(networks, queue.lifetime),
         queue,
         retry,
         delivery,

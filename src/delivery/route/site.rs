@@ -34,6 +34,7 @@ pub fn site_of_rule(rule: &RouteRule) -> SiteName {
     };
     let tls = match rule.tls {
         TlsMode::Opportunistic => "",
+        TlsMode::Encrypt => ";encrypt",
         TlsMode::Require => ";tls",
         TlsMode::None => ";clear",
     };

@@ -246,7 +246,7 @@ impl<'a> Opening<'a> {
                 (self, info) = self.handshake(tls, hello).await?;
                 peer = self.greet().await.map_err(first_words_over_tls)?;
                 tls_info = Some(info);
-            } else if self.target.tls == TlsMode::Require {
+            } else if matches!(self.target.tls, TlsMode::Encrypt | TlsMode::Require) {
                 self.wire.quit(self.timeouts.quit).await;
                 let text = "host does not offer STARTTLS, and TLS is required";
                 return Err(Failure::new(Stage::Tls, ConnectCause::Unacceptable(text.into())));
@@ -331,7 +331,7 @@ impl<'a> Opening<'a> {
     async fn handshake(self, tls: &TlsClient, hello: Hello) -> Result<(Self, TlsInfo), Failure> {
         let check = match self.target.tls {
             TlsMode::Require => CertificateCheck::Enforce,
-            TlsMode::None | TlsMode::Opportunistic => CertificateCheck::Record,
+            TlsMode::None | TlsMode::Opportunistic | TlsMode::Encrypt => CertificateCheck::Record,
         };
         let name = match &self.target.host {
             NextHop::Host(host) => TlsName::Host(host),

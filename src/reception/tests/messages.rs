@@ -19,7 +19,7 @@ async fn a_message_is_stamped_accepted_and_answered_with_its_id() {
     let reply = client.reply().await;
     let accepted = rig.queue.accepted.lock().unwrap().clone();
     assert_eq!(reply, format!("250 2.0.0 Ok {}", accepted[0].id));
-    assert_eq!(&*accepted[0].caller, "network");
+    assert_eq!(&*accepted[0].origin.caller, "network");
     assert_eq!(accepted[0].lifetime, Duration::from_secs(60));
     assert_eq!(accepted[0].envelope.recipients[0].address.as_str(), "b@b.test");
     let header =

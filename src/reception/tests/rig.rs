@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
 use crate::admission::authenticate::Authenticator;
-use crate::admission::testing::directory;
+use crate::admission::{self, Directory};
 use crate::events::audit::AuditLog;
 use crate::events::{EventKind, EventLine};
 use crate::net::{BoxFuture, BoxStream};
@@ -98,7 +99,7 @@ impl Stamp for FakeStamp {
         let tls = context.tls.map_or("clear", |tls| tls.version);
         let line = format!(
             "Received: from {} ({}) by {} with {} ({tls}) as {}\r\n",
-            context.helo, context.client, context.settings.hostname, context.protocol, context.caller
+            context.helo, context.client, context.settings.hostname, context.protocol, context.grant.caller
         );
         let bytes = Bytes::from([line.as_bytes(), raw].concat());
         let event = EventLine { kind: EventKind::Send, json: Bytes::from_static(b"{}"), id_at: 1 };
@@ -109,6 +110,7 @@ impl Stamp for FakeStamp {
             needs_smtputf8: false,
             mail_json: Bytes::from_static(b"{}"),
             send_event: event,
+            authority: admission::Authority::plain(context.directory, context.grant),
         })
     }
 }
@@ -118,6 +120,7 @@ pub(super) struct Rig {
     pub(super) reception: Arc<Reception>,
     pub(super) queue: Arc<FakeQueue>,
     pub(super) settings: Arc<ArcSwap<Settings>>,
+    pub(super) admission: Arc<ArcSwap<Directory>>,
 }
 
 pub(super) fn settings() -> Settings {
@@ -137,17 +140,19 @@ impl Rig {
             commits: Semaphore::new(1_000),
         });
         let settings = Arc::new(ArcSwap::from_pointee(settings));
-        let directory = directory(&["127.0.0.0/8", "192.0.2.0/24"]);
+        let networks = vec!["127.0.0.0/8".parse().unwrap(), "192.0.2.0/24".parse().unwrap()];
+        let admission = Directory::relay_only(networks, Duration::from_secs(60));
+        let admission = Arc::new(ArcSwap::from_pointee(admission));
         let ports = Ports {
             settings: Arc::clone(&settings),
-            admission: Arc::new(ArcSwap::from_pointee(directory)),
+            admission: Arc::clone(&admission),
             authenticator: Authenticator::new(2),
             audit: Arc::new(AuditLog::off(Arc::new(SystemClock))),
             intake: Arc::clone(&queue) as Arc<dyn Intake>,
             stamp: Arc::new(FakeStamp),
         };
         let reception = Arc::new(Reception::start(listeners, ports).unwrap());
-        Self { reception, queue, settings }
+        Self { reception, queue, settings, admission }
     }
 
     /// A client at 192.0.2.1, over memory.

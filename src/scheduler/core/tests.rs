@@ -68,7 +68,7 @@ impl World {
             header_bytes: 0,
             body_bytes: 10,
             body_parts: 0,
-            caller: "test".into(),
+            origin: crate::queue::Origin { caller: "test".into(), ..Default::default() },
             mail_json: Bytes::new(),
         };
         let body = StoredBody::Inline(Bytes::from_static(b"0123456789"));

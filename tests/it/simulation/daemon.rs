@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use posthaste::admission::Directory;
 use posthaste::admission::authenticate::Authenticator;
-use posthaste::admission::directory::{Directory, Name, Relay, Tenant};
 use posthaste::daemon::stamp::Stamper;
 use posthaste::delivery::dispatch::{Dispatcher, Request};
 use posthaste::delivery::route::Router;
@@ -81,7 +81,10 @@ impl Daemon {
                 hostname: HOSTNAME.to_owned(),
                 ..ReceptionSettings::default()
             })),
-            admission: Arc::new(ArcSwap::from_pointee(directory(plan))),
+            admission: Arc::new(ArcSwap::from_pointee(Directory::relay_only(
+                vec!["192.0.2.0/24".parse().unwrap()],
+                plan.lifetime,
+            ))),
             authenticator: Authenticator::new(1),
             audit: Arc::new(AuditLog::off(Arc::clone(&clock))),
             intake: Arc::new(queue.clone()),
@@ -210,9 +213,4 @@ fn reloadable(plan: &Plan, ports: &Arc<network::Ports>, clock: &Arc<dyn Clock>, 
         ehlo_name: EhloName::parse(HOSTNAME).unwrap(),
         logins: HashMap::new(),
     }
-}
-
-fn directory(plan: &Plan) -> Directory {
-    let tenant = Arc::new(Tenant::trusted(Name::parse("default").unwrap()));
-    Directory::new(Relay { networks: vec!["192.0.2.0/24".parse().unwrap()], tenant }, plan.lifetime)
 }
