@@ -10,6 +10,7 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 use zeroize::Zeroizing;
 
 use super::Failure;
+use crate::admission::directory::LOCAL_TENANT;
 use crate::admission::password;
 
 #[derive(Debug, clap::Args)]
@@ -32,8 +33,8 @@ struct HashArgs {
     #[arg(long, value_name = "NAME", default_value = "app")]
     user: String,
     /// Tenant in the lines for the config.
-    #[arg(long, value_name = "NAME")]
-    tenant: Option<String>,
+    #[arg(long, value_name = "NAME", default_value = LOCAL_TENANT)]
+    tenant: String,
     /// Print the hash alone.
     #[arg(long)]
     bare: bool,
@@ -45,8 +46,8 @@ struct GenerateArgs {
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
     /// Tenant in the lines for the config.
-    #[arg(long, value_name = "NAME")]
-    tenant: Option<String>,
+    #[arg(long, value_name = "NAME", default_value = LOCAL_TENANT)]
+    tenant: String,
 }
 
 pub(super) fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
@@ -69,7 +70,7 @@ fn hash(args: &HashArgs, secret: &[u8], out: &mut dyn Write) -> Result<(), Failu
     if args.bare {
         return Ok(writeln!(out, "{hash}")?);
     }
-    Ok(print_block(&args.user, args.tenant.as_deref(), &hash, out)?)
+    Ok(print_block(&args.user, &args.tenant, &hash, out)?)
 }
 
 fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), Failure> {
@@ -80,15 +81,13 @@ fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), Failure> {
     writeln!(out, "#   user    {user}")?;
     writeln!(out, "#   secret  {}", *secret)?;
     writeln!(out, "# For config.toml, then reload:")?;
-    Ok(print_block(user, args.tenant.as_deref(), &password::hash(secret.as_bytes()), out)?)
+    Ok(print_block(user, &args.tenant, &password::hash(secret.as_bytes()), out)?)
 }
 
-fn print_block(user: &str, tenant: Option<&str>, hash: &str, out: &mut dyn Write) -> io::Result<()> {
+fn print_block(user: &str, tenant: &str, hash: &str, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "[[credential]]")?;
     writeln!(out, "user = {}", quoted(user))?;
-    if let Some(tenant) = tenant {
-        writeln!(out, "tenant = {}", quoted(tenant))?;
-    }
+    writeln!(out, "tenant = {}", quoted(tenant))?;
     writeln!(out, "secrets = [{}]", quoted(hash))
 }
 
@@ -159,7 +158,7 @@ mod tests {
     use super::*;
 
     fn hashed(secret: &str, bare: bool) -> Result<String, String> {
-        let args = HashArgs { user: "shop".to_owned(), tenant: Some("web".to_owned()), bare };
+        let args = HashArgs { user: "shop".to_owned(), tenant: "web".to_owned(), bare };
         let mut out = Vec::new();
         let line = first_line(&mut secret.as_bytes()).map_err(|failure| format!("{failure:?}"))?;
         hash(&args, &line, &mut out).map_err(|failure| failure.text().unwrap_or_default().to_owned())?;
@@ -196,7 +195,7 @@ mod tests {
     #[test]
     fn a_generated_secret_is_shown_once_and_fits_its_hash() {
         let mut out = Vec::new();
-        generate(&GenerateArgs { user: None, tenant: None }, &mut out).unwrap();
+        generate(&GenerateArgs { user: None, tenant: LOCAL_TENANT.to_owned() }, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         let secret = text.lines().find_map(|line| line.strip_prefix("#   secret  ")).unwrap();
         assert_eq!(text.matches(secret).count(), 1);

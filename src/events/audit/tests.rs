@@ -11,7 +11,7 @@ fn clock() -> Arc<ManualClock> {
 }
 
 fn settings() -> SinkSettings {
-    SinkSettings { file_name: "audit.jsonl".to_owned(), ..SinkSettings::default() }
+    SinkSettings { file_name: "audit.jsonl".to_owned(), rotate_age: None, ..SinkSettings::default() }
 }
 
 fn start(storage: &ModelStorage) -> AuditLog {
@@ -76,8 +76,10 @@ fn a_rotation_begins_a_new_file_and_old_ones_go() {
     let directory = tempfile::tempdir().unwrap();
     let mut settings = AuditSettings { directory: directory.path().join("events"), file: Some(settings()) };
     settings.file.as_mut().unwrap().keep_files = Some(2);
-    let log = AuditLog::start(&settings, clock()).unwrap();
+    let clock = clock();
+    let log = AuditLog::start(&settings, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
     for number in 0..5 {
+        clock.advance(Duration::from_secs(1));
         log.note(attempt(&number.to_string()));
         log.rotate();
         // Answered behind what came before.
@@ -89,7 +91,7 @@ fn a_rotation_begins_a_new_file_and_old_ones_go() {
     let mut names: Vec<String> =
         settings.directory.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
-    assert_eq!(names, ["audit-20230505T210026Z-0.jsonl", "audit-20230505T210027Z-0.jsonl", "audit.jsonl"]);
+    assert_eq!(names, ["audit-20230505T210027Z-0.jsonl", "audit-20230505T210028Z-0.jsonl", "audit.jsonl"]);
     let current = std::fs::read_to_string(settings.directory.join("audit.jsonl")).unwrap();
     assert!(current.contains("\"last\"") && current.lines().count() == 1, "{current}");
 }
