@@ -342,7 +342,8 @@ fn new_message(queue: &Queue, octets: &Bytes) -> NewMessage {
 
 /// A login: known to be right, and verified by argon2.
 fn logins(criterion: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime starts");
     let hash = password::hash(b"correct horse");
     let mut directory = Directory::relay_only(Vec::new(), Duration::from_secs(60));
     directory.add_credential(Credential {
