@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
-use posthaste::admission::directory::{Name, Quota};
+use posthaste::admission::authenticate::{Authenticator, Claim, Verdict};
+use posthaste::admission::directory::{Credential, Name, Quota};
 use posthaste::admission::quota::{Quotas, Scope, ScopeLimit};
+use posthaste::admission::{Directory, password};
 use posthaste::events::schema::{CommonHeaders, DeliveryInfo, Extras, Mail, MailObject, delivery, render_mail, send};
 use posthaste::message::stamp::{Client, Context, stamp};
 use posthaste::policy::quota::Minute;
@@ -63,6 +65,7 @@ fn main() {
     events(&mut criterion);
     scheduling(&mut criterion);
     quotas(&mut criterion);
+    logins(&mut criterion);
     commits(&mut criterion);
     due_scans(&mut criterion);
     suppression(&mut criterion);
@@ -345,6 +348,33 @@ fn new_message(queue: &Queue, octets: &Bytes) -> NewMessage {
         charges: Charges::default(),
         ended: Ended::default(),
     }
+}
+
+/// A login: known to be right, and verified by argon2.
+fn logins(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime starts");
+    let hash = password::hash(b"correct horse");
+    let mut directory = Directory::relay_only(Vec::new(), Duration::from_secs(60));
+    directory.add_credential(Credential {
+        user: "app".into(),
+        secrets: vec![hash.as_str().into()],
+        tenant: Arc::clone(&directory.relay.tenant),
+        networks: Vec::new(),
+        identities: None,
+        configuration_set: None,
+        quota: Quota::default(),
+    });
+    let claim = Claim { user: "app", secret: b"correct horse", client: [127, 0, 0, 1].into() };
+    let authenticator = runtime.block_on(async { Authenticator::new(1) });
+    let verify = || runtime.block_on(authenticator.verify(&directory, claim));
+    assert!(matches!(verify(), Verdict::Right(_)));
+    let mut group = criterion.benchmark_group("logins");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("known", |bencher| bencher.iter(|| black_box(verify())));
+    group.sample_size(20);
+    group.bench_function("verified", |bencher| bencher.iter(|| black_box(password::verify(&hash, claim.secret))));
+    group.finish();
 }
 
 /// Durable acceptances on a real disk, by so many writers at once. What was accepted is settled beside it, as delivered

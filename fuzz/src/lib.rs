@@ -18,7 +18,7 @@ pub use dns::dns_answer;
 pub use event_files::event_files;
 pub use message::{message_dsn, message_stamp};
 pub use routing::routing;
-pub use server::{smtp_command, smtp_server};
+pub use server::{smtp_auth, smtp_command, smtp_server};
 
 /// A function that takes any octets.
 pub type Body = fn(&[u8]);
@@ -27,6 +27,7 @@ pub type Body = fn(&[u8]);
 /// in `queue-format/tests/golden`.
 pub const BODIES: &[(&str, Body)] = &[
     ("smtp_server", smtp_server),
+    ("smtp_auth", smtp_auth),
     ("smtp_command", smtp_command),
     ("smtp_replies", smtp_replies),
     ("smtp_client", smtp_client),

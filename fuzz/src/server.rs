@@ -1,8 +1,9 @@
 //! The receiving side of SMTP: a client that says anything, cut into reads in any way.
 
 use posthaste::smtp::command::Command;
-use posthaste::smtp::framing::COMMAND_LINE_BYTES_MAX;
-use posthaste::smtp::server::{ContentLimits, Hygiene, Limits, Machine, Step, TlsState};
+use posthaste::smtp::framing::{AUTH_LINE_BYTES_MAX, COMMAND_LINE_BYTES_MAX};
+use posthaste::smtp::sasl::Login;
+use posthaste::smtp::server::{ContentLimits, Hygiene, Limits, LoginOffer, Machine, Step, TlsState};
 use posthaste::types::{EmailAddress, EnhancedStatus, MessageId, Reply, ReplyCode, Timestamp};
 
 use super::octets::assert_clean;
@@ -26,9 +27,33 @@ const LIMITS: Limits = Limits {
 struct Transcript {
     replies: Vec<u8>,
     messages: Vec<(Vec<String>, Vec<u8>)>,
+    /// User, secret, and whether it asked to act as another.
+    logins: Vec<(String, Vec<u8>, bool)>,
 }
 
-/// A session of the server machine. Octet 0 chooses hygiene, TLS and admission, octet 1 the size of reads.
+/// AUTH is offered.
+const LOGIN_FLAG: u8 = 8;
+
+/// A session in which AUTH is offered, from behind its EHLO. Octet 0 is the size of reads.
+pub fn smtp_auth(data: &[u8]) {
+    let Some((read_bytes, octets)) = data.split_first() else { return };
+    let octets = [b"EHLO c.test\r\n", octets].concat();
+    let cut = session(&octets, usize::from(*read_bytes).max(1), LOGIN_FLAG);
+    assert_eq!(
+        cut,
+        session(&octets, usize::MAX, LOGIN_FLAG),
+        "the result depends on how the octets were cut into reads"
+    );
+    let replies = String::from_utf8_lossy(&cut.replies).into_owned();
+    let let_in = cut.logins.iter().filter(|login| is_right(login)).count();
+    assert_eq!(replies.lines().filter(|line| line.starts_with("235 ")).count(), let_in, "{replies}");
+}
+
+fn is_right((_, secret, acts_as_other): &(String, Vec<u8>, bool)) -> bool {
+    secret == b"right" && !acts_as_other
+}
+
+/// A session of the server machine. Octet 0 chooses hygiene, TLS, admission and AUTH, octet 1 the size of reads.
 pub fn smtp_server(data: &[u8]) {
     let Some(([flags, read_bytes], octets)) = data.split_first_chunk::<2>() else { return };
     let cut = session(octets, usize::from(*read_bytes).max(1), *flags);
@@ -53,6 +78,12 @@ fn session(octets: &[u8], read_bytes: usize, flags: u8) -> Transcript {
         limits.content.hygiene = Hygiene::Repair;
     }
     let mut machine = Machine::new("mx.test", limits, tls);
+    let line_bytes_max = if flags & LOGIN_FLAG == 0 {
+        COMMAND_LINE_BYTES_MAX
+    } else {
+        machine.offer_login(LoginOffer::Always);
+        AUTH_LINE_BYTES_MAX
+    };
     let mut transcript = Transcript::default();
     let mut buffer = Vec::new();
     for read in octets.chunks(read_bytes) {
@@ -67,7 +98,7 @@ fn session(octets: &[u8], read_bytes: usize, flags: u8) -> Transcript {
                 }
             }
         }
-        assert!(buffer.len() <= COMMAND_LINE_BYTES_MAX, "{} octets wait undecided", buffer.len());
+        assert!(buffer.len() <= line_bytes_max, "{} octets wait undecided", buffer.len());
     }
     transcript.replies.extend(machine.take_output());
     transcript
@@ -104,6 +135,7 @@ fn advance(
             transcript.messages.push((recipients, content));
             machine.accepted(&MessageId::new(Timestamp::EPOCH, 0));
         }
+        Step::Login(login) => log_in(machine, *login, transcript),
         Step::StartTls => machine.tls_started(),
         Step::Close { .. } => {
             transcript.replies.extend(machine.take_output());
@@ -111,6 +143,21 @@ fn advance(
         }
     }
     Some(Progress::Again(used))
+}
+
+fn log_in(machine: &mut Machine, login: Login, transcript: &mut Transcript) {
+    assert!((1..=255).contains(&login.user.len()) && !login.user.contains('\0'), "{login:?}");
+    let secret = login.secret.expose().to_vec();
+    let shown = String::from_utf8_lossy(&secret).into_owned();
+    let is_told = login.user.contains(&shown) || "Login { mechanism: Plain }".contains(&shown);
+    assert!(shown.len() < 6 || is_told || !format!("{login:?}").contains(&shown), "a secret is shown");
+    let login = (login.user.into(), secret, login.acts_as_other);
+    match () {
+        () if is_right(&login) => machine.logged_in(),
+        () if login.1 == b"later" => machine.login_deferred(),
+        () => machine.login_refused(),
+    }
+    transcript.logins.push(login);
 }
 
 fn refusal() -> Reply {

@@ -5,9 +5,11 @@
 //! open sessions too. Promises: decisions are pure; every refusal names who, what and which rule, in SES's words where SES has
 //! some. Does not: reply, read the message, or count.
 
+pub mod authenticate;
 mod authorize;
 pub mod directory;
 pub mod identity;
+pub mod password;
 pub mod quota;
 pub mod suppression;
 
@@ -130,6 +132,35 @@ fn check_sending(directory: &Directory, tenant: &Tenant) -> Result<(), Denial> {
         return Err(Denial::Paused(format!("tenant {}", tenant.name).into()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Directories for tests of logins.
+
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::directory::{Credential, Directory, Quota};
+
+    /// Relays for these networks; nobody can log in.
+    pub(crate) fn directory(networks: &[&str]) -> Directory {
+        let networks = networks.iter().map(|text| text.parse().unwrap()).collect();
+        Directory::relay_only(networks, Duration::from_secs(60))
+    }
+
+    /// Adds a user of the relay clients' tenant with these hashes.
+    pub(crate) fn add_user(directory: &mut Directory, user: &str, secrets: &[&str], networks: &[&str]) {
+        directory.add_credential(Credential {
+            user: user.into(),
+            secrets: secrets.iter().map(|secret| (*secret).into()).collect(),
+            tenant: Arc::clone(&directory.relay.tenant),
+            networks: networks.iter().map(|text| text.parse().unwrap()).collect(),
+            identities: None,
+            configuration_set: None,
+            quota: Quota::default(),
+        });
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@
 
 mod check;
 mod client;
+mod credential;
 mod demo;
 mod format;
 mod queue;
@@ -64,6 +65,8 @@ enum Command {
     Queue(queue::Args),
     /// Look at suppression lists, and change them: addresses that mail is held back from.
     Suppression(suppression::Args),
+    /// Hash secrets, and make credentials, for the config.
+    Credential(credential::Args),
     /// Run the whole daemon on a temporary directory against a built-in mail world, and show what it does.
     Demo(demo::Args),
 }
@@ -153,6 +156,7 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, out: &mut dyn Write,
         Command::Quota(args) => quota::run(&args, out),
         Command::Queue(args) => queue::run(&args, out, err),
         Command::Suppression(args) => suppression::run(&args, out, err),
+        Command::Credential(args) => credential::run(&args, out, err),
         Command::Demo(args) => demo::run(&args),
     };
     let result = result.and_then(|()| out.flush().map_err(Failure::from));

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::config::Config;
+use super::config::{Config, EventFileSettings};
 use crate::delivery::route::Router;
 use crate::delivery::session::{Credentials, EhloName, Secret};
 use crate::delivery::settings::Login;
 use crate::delivery::shared::Reloadable;
 use crate::events;
+use crate::events::audit::AuditSettings;
 use crate::net::Resolver;
 use crate::net::tls_client::TlsClient;
 use crate::policy::retry;
@@ -55,7 +56,21 @@ pub(super) fn scheduler_settings(config: &Config) -> scheduler::Settings {
 
 /// Event files.
 pub(super) fn event_settings(config: &Config) -> events::Settings {
-    let sinks = config.events.files.iter().map(|file| events::SinkSettings {
+    events::Settings {
+        directory: config.events.directory.clone(),
+        sinks: config.events.files.iter().map(sink_settings).collect(),
+        ..events::Settings::default()
+    }
+}
+
+/// The audit stream, beside the event files.
+pub(super) fn audit_settings(config: &Config) -> AuditSettings {
+    let file = config.audit.enabled.then(|| sink_settings(&config.audit.file));
+    AuditSettings { directory: config.events.directory.clone(), file }
+}
+
+fn sink_settings(file: &EventFileSettings) -> events::SinkSettings {
+    events::SinkSettings {
         file_name: format!("{}.jsonl", file.name),
         kinds: file.types.clone(),
         sets: file.sets.clone(),
@@ -63,11 +78,6 @@ pub(super) fn event_settings(config: &Config) -> events::Settings {
         rotate_age: Some(file.rotate_age),
         keep_files: Some(file.keep_files),
         keep_age: Some(file.keep_age),
-    });
-    events::Settings {
-        directory: config.events.directory.clone(),
-        sinks: sinks.collect(),
-        ..events::Settings::default()
     }
 }
 

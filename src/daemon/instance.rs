@@ -17,15 +17,18 @@ use super::assembly;
 use super::backend::Control;
 use super::config::Config;
 use super::monitor;
+use super::pauses;
 use super::quotas;
 use super::stamp::Stamper;
 use super::suppressing::SuppressingIntake;
 use crate::admission::Directory;
+use crate::admission::authenticate::Authenticator;
 use crate::admission::quota::Quotas;
 use crate::admission::suppression::Lists;
 use crate::delivery;
 use crate::delivery::dispatch::{Dispatcher, Request};
 use crate::delivery::shared::{Counts, Reloadable, Shared};
+use crate::events::audit::AuditLog;
 use crate::events::writer::{EventWriter, WriterHandle};
 use crate::net::dial::TcpDialer;
 use crate::net::dns::HickoryResolver;
@@ -63,6 +66,7 @@ pub struct Instance {
     dispatcher_task: Mutex<Option<JoinHandle<()>>>,
     dispatcher_alive: AbortHandle,
     events: Arc<WriterHandle>,
+    audit: Arc<AuditLog>,
     clock: Arc<dyn Clock>,
     counts: Arc<Counts>,
     background: CancellationToken,
@@ -83,10 +87,12 @@ impl Instance {
         }
         let messages = queue.health().messages();
         tracing::info!(messages, data_dir = %config.queue.data_dir.display(), "queue is open");
-        let quotas = quotas::open(&queue, &clock)?;
         let events = EventWriter::start(queue.outbox(), assembly::event_settings(&config), Arc::clone(&clock))
             .map_err(|error| error.to_string())?;
         let events = Arc::new(events);
+        let audit = AuditLog::start(&assembly::audit_settings(&config), Arc::clone(&clock));
+        let audit = Arc::new(audit.map_err(|error| error.to_string())?);
+        let quotas = quotas::open(&queue, &clock, Arc::clone(&audit))?;
         let resolver = HickoryResolver::new(&config.dns, Arc::clone(&clock)).map_err(|error| error.to_string())?;
         let resolver = Arc::new(resolver);
         let reloadable = Arc::new(ArcSwap::from_pointee(build_reloadable(&config, &resolver, &clock)?));
@@ -111,6 +117,8 @@ impl Instance {
             settings: Arc::clone(&reception_settings),
             admission: Arc::clone(&admission),
             quotas: Arc::clone(&quotas),
+            authenticator: Authenticator::new(cores()),
+            audit: Arc::clone(&audit),
             intake: Arc::new(intake),
             stamp: Arc::new(Stamper),
         };
@@ -134,6 +142,7 @@ impl Instance {
             dispatcher_alive: dispatcher_task.abort_handle(),
             dispatcher_task: Mutex::new(Some(dispatcher_task)),
             events,
+            audit,
             clock,
             counts,
             background,
@@ -171,6 +180,12 @@ impl Instance {
     /// Open client connections.
     pub fn sessions(&self) -> usize {
         self.reception.sessions()
+    }
+
+    /// Begins new event and audit files. Returns at once.
+    pub fn rotate_files(&self) {
+        self.events.rotate();
+        self.audit.rotate();
     }
 
     /// The event files.
@@ -229,12 +244,14 @@ impl Instance {
             .reception
             .reload(&new.listeners)
             .map_err(|error| error.to_string())
-            .and_then(|()| self.events.reload(assembly::event_settings(&new)).map_err(|error| error.to_string()));
+            .and_then(|()| self.events.reload(assembly::event_settings(&new)).map_err(|error| error.to_string()))
+            .and_then(|()| self.audit.reload(&assembly::audit_settings(&new)).map_err(|error| error.to_string()));
         if let Err(problem) = applied {
             // Back to what was in force a moment ago; these settings worked then.
             let dns = self.resolver.reload(&old.dns).map_err(|error| error.to_string());
             let listeners = self.reception.reload(&old.listeners).map_err(|error| error.to_string());
-            for error in [dns.err(), listeners.err()].into_iter().flatten() {
+            let events = self.events.reload(assembly::event_settings(&old)).map_err(|error| error.to_string());
+            for error in [dns.err(), listeners.err(), events.err()].into_iter().flatten() {
                 tracing::error!(%error, "the old settings could not be restored");
             }
             return Err(problem);
@@ -242,6 +259,7 @@ impl Instance {
         // Nothing below can fail.
         self.reloadable.store(Arc::new(reloadable));
         self.reception_settings.store(Arc::new(new.reception.clone()));
+        pauses::changes(&old.admission, &new.admission).into_iter().for_each(|entry| self.audit.note(entry));
         self.admission.store(Arc::new(new.admission.clone()));
         self.queue.reload(&assembly::queue_settings(&new));
         let request = Request::Reload(assembly::scheduler_settings(&new));
@@ -288,8 +306,15 @@ impl Instance {
             self.dispatcher_alive.abort();
         }
         self.background.cancel();
-        let events = Arc::clone(&self.events);
-        let stopped = tokio::task::spawn_blocking(move || events.stop(LAST_WRITES)).await.unwrap_or(false);
+        let (events, audit) = (Arc::clone(&self.events), Arc::clone(&self.audit));
+        let stopped = tokio::task::spawn_blocking(move || {
+            // Sessions are over: nothing more is noted.
+            if !audit.stop(LAST_WRITES) {
+                tracing::warn!("the last audit lines could not be written");
+            }
+            events.stop(LAST_WRITES)
+        });
+        let stopped = stopped.await.unwrap_or(false);
         if !stopped {
             tracing::warn!("event files do not hold every event yet; the next start goes on where they end");
         }
@@ -311,6 +336,11 @@ impl Instance {
         }
         tracing::warn!("the committer did not end in time; what it has is synced or due again");
     }
+}
+
+/// Secrets are verified on so many at once.
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn open_queue(config: &Config, clock: &Arc<dyn Clock>) -> Result<queue::Opened, String> {

@@ -49,7 +49,7 @@ enum Kind {
 }
 
 /// Every metric: name, kind, unit, help. `docs/OPERATIONS.md` has the same table; a test holds both together.
-const METRICS: [(&str, Kind, Unit, &str); 32] = [
+const METRICS: [(&str, Kind, Unit, &str); 35] = [
     (metric::MESSAGES_ACCEPTED, Kind::Counter, Unit::Count, "Messages answered 250."),
     (metric::RECIPIENTS_ACCEPTED, Kind::Counter, Unit::Count, "Recipients of accepted messages."),
     (metric::REFUSALS, Kind::Counter, Unit::Count, "Refusals sent to clients, by reply code."),
@@ -64,6 +64,9 @@ const METRICS: [(&str, Kind, Unit, &str); 32] = [
         Unit::Count,
         "TLS handshakes of clients whose handshakes lead to nothing: waited or refused.",
     ),
+    (metric::AUTH_ATTEMPTS, Kind::Counter, Unit::Count, "Attempts to log in, by outcome."),
+    (metric::AUTH_CACHE, Kind::Counter, Unit::Count, "Logins whose secret was known to be right (hit) or not (miss)."),
+    (metric::AUTH_WAITING, Kind::Gauge, Unit::Count, "Verifications of secrets that run or wait for a core."),
     (metric::ACCEPT_SECONDS, Kind::Histogram, Unit::Seconds, "From the final dot of a client to the durable commit."),
     (metric::COMMIT_OPERATIONS, Kind::Histogram, Unit::Count, "Operations in one commit batch."),
     (metric::COMMIT_SECONDS, Kind::Histogram, Unit::Seconds, "One store write, synced or not."),

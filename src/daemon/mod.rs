@@ -11,6 +11,7 @@ pub mod logging;
 pub mod metrics_exporter;
 mod monitor;
 pub mod notify;
+mod pauses;
 mod places;
 mod quotas;
 pub mod run;

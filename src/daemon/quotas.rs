@@ -6,20 +6,23 @@ use std::sync::Arc;
 use super::admin::model::QuotaUsage;
 use crate::admission::directory::{Directory, Quota};
 use crate::admission::quota::{self, QuotaNotice, Quotas, Scope};
+use crate::events::audit::{AuditEntry, AuditLog};
 use crate::events::metric;
 use crate::queue::Queue;
 use crate::types::Clock;
 
 /// Quotas with what the queue's store says was used.
-pub(super) fn open(queue: &Queue, clock: &Arc<dyn Clock>) -> Result<Arc<Quotas>, String> {
-    let quotas = Quotas::new(Arc::clone(clock), Box::new(tell));
+pub(super) fn open(queue: &Queue, clock: &Arc<dyn Clock>, audit: Arc<AuditLog>) -> Result<Arc<Quotas>, String> {
+    let quotas = Quotas::new(Arc::clone(clock), Box::new(move |notice| tell(notice, &audit)));
     quotas.load(queue).map_err(|error| format!("cannot read what was charged to quotas: {error}"))?;
     Ok(Arc::new(quotas))
 }
 
-fn tell(notice: &QuotaNotice) {
+fn tell(notice: &QuotaNotice, audit: &AuditLog) {
     let QuotaNotice { scope, used, limit, percent } = notice;
     tracing::warn!(%scope, used, limit, percent, "a daily quota is nearly or wholly used");
+    let entry = AuditEntry::new("quota").text("scope", scope.kind()).text("name", scope.name());
+    audit.note(entry.number("used", *used).number("limit", *limit).number("percent", u64::from(*percent)));
 }
 
 /// Every scope with a limit, and every one that used anything in the last 24 hours.

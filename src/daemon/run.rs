@@ -99,8 +99,8 @@ async fn until_stopped(
             _ = signals.interrupt.recv() => return Ok(()),
             _ = signals.hangup.recv() => reload(instance, config_path, log).await,
             _ = signals.rotate.recv() => {
-                tracing::info!("event files are rotated (SIGUSR1)");
-                instance.events().rotate();
+                tracing::info!("event and audit files are rotated (SIGUSR1)");
+                instance.rotate_files();
             }
             _ = signals.flush.recv() => {
                 tracing::info!("all deferred mail is due now (SIGUSR2)");

@@ -19,6 +19,12 @@ pub const CLIENT_CONNECTIONS: &str = "posthaste_client_connections";
 pub const CLIENT_CONNECTIONS_TOTAL: &str = "posthaste_client_connections_total";
 /// Counter, label `outcome` (waited, refused): TLS handshakes of clients whose handshakes lead to nothing.
 pub const TLS_HANDSHAKES_HELD_UP: &str = "posthaste_tls_handshakes_held_up_total";
+/// Counter, label `outcome` (accepted, refused, deferred): attempts to log in.
+pub const AUTH_ATTEMPTS: &str = "posthaste_auth_attempts_total";
+/// Counter, label `result` (hit, miss): whether the secret of a login was known to be right.
+pub const AUTH_CACHE: &str = "posthaste_auth_cache_total";
+/// Gauge: verifications of secrets that run or wait for a core.
+pub const AUTH_WAITING: &str = "posthaste_auth_verifications_waiting";
 /// Histogram, seconds: from the final dot to the durable commit.
 pub const ACCEPT_SECONDS: &str = "posthaste_accept_seconds";
 /// Histogram: operations in one commit batch.

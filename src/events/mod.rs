@@ -10,12 +10,14 @@
 //! | [`schema`] | rendering: the `mail` object once a message, then one line an event |
 //! | [`mod@file`] | one stream of files: names, recovery, writes, rotation, retention |
 //! | [`writer`] | the thread between the outbox and the files |
+//! | [`audit`] | the audit stream: files of its own, no outbox |
 //! | [`tail`] | a reader that follows a stream across rotations, for the demo and for tests |
 //! | [`metric`] | names of all metrics |
 //!
 //! docs/EVENTS.md is the contract with log shippers, docs/event.schema.json its checkable half. Does not: decide what
 //! becomes of a message, or know the queue.
 
+pub mod audit;
 pub mod file;
 mod json;
 pub mod metric;

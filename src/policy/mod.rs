@@ -7,6 +7,7 @@ pub mod classify;
 pub mod fault;
 pub mod handshakes;
 mod hint;
+pub mod logins;
 mod phrase;
 pub mod quota;
 pub mod rate;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::connections::{Full, Ticket};
 use super::session::Session;
-use super::settings::{CertificateFiles, ListenerSettings, ListenerTls};
+use super::settings::{CertificateFiles, ListenerAuth, ListenerSettings, ListenerTls};
 use crate::events::metric;
 use crate::net::BoxStream;
 use crate::net::tls_server::{self, CertificateError};
@@ -61,7 +61,9 @@ pub(super) enum TlsMode {
 
 /// What sessions of a listener begin with.
 pub(super) struct ListenerSpec {
+    pub(super) name: Box<str>,
     pub(super) tls: TlsMode,
+    pub(super) auth: ListenerAuth,
     open: metrics::Gauge,
     accepted: metrics::Counter,
     refused: metrics::Counter,
@@ -78,14 +80,17 @@ impl ListenerSpec {
             ListenerTls::StartTls(files) => TlsMode::StartTls(load(files)?),
             ListenerTls::Implicit(files) => TlsMode::Implicit(load(files)?),
         };
-        Ok(Self { tls, ..Self::plain(&settings.name) })
+        Ok(Self { tls, auth: settings.auth, ..Self::plain(&settings.name) })
     }
 
     pub(super) fn plain(name: &str) -> Self {
+        let shown = name.into();
         let name = name.to_owned();
         let total = |outcome| metrics::counter!(metric::CLIENT_CONNECTIONS_TOTAL, "listener" => name.clone(), "outcome" => outcome);
         Self {
+            name: shown,
             tls: TlsMode::None,
+            auth: ListenerAuth::default(),
             accepted: total("accepted"),
             refused: total("refused"),
             open: metrics::gauge!(metric::CLIENT_CONNECTIONS, "listener" => name),

@@ -38,7 +38,9 @@ use self::listener::{Listener, ListenerSpec};
 use self::memory::MemoryBudget;
 use self::settings::{ListenerSettings, Settings};
 use crate::admission::Directory;
+use crate::admission::authenticate::Authenticator;
 use crate::admission::quota::Quotas;
+use crate::events::audit::AuditLog;
 use crate::events::metric;
 use crate::net::BoxStream;
 use crate::queue::Intake;
@@ -55,6 +57,10 @@ pub struct Ports {
     pub admission: Arc<ArcSwap<Directory>>,
     /// What senders used of their limits.
     pub quotas: Arc<Quotas>,
+    /// Says whether a login is right.
+    pub authenticator: Arc<Authenticator>,
+    /// Where logins are noted.
+    pub audit: Arc<AuditLog>,
     /// Takes the messages.
     pub intake: Arc<dyn Intake>,
     /// Completes their header blocks.

@@ -1,5 +1,7 @@
 //! One session: drives the machine over the wire.
 
+mod login;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use super::listener::{ListenerSpec, TlsMode};
 use super::memory::ClientMemory;
 use super::settings::Settings;
 use super::wire::{Expect, Heard, Wire};
-use crate::admission::{self, Client, Denial, Directory, Grant, quota};
+use crate::admission::{self, Authenticated, Client, Denial, Directory, Grant, quota};
 use crate::events::metric;
 use crate::net::BoxStream;
 use crate::smtp::server::{ContentLimits, Farewell, Limits, Machine, Message, Step, TlsState};
@@ -28,7 +30,9 @@ pub(super) struct Session {
     wire: Wire,
     facts: Facts,
     memory: ClientMemory,
-    /// The TLS handshake, until a message came of it.
+    /// Who logged in.
+    login: Option<Authenticated>,
+    /// The TLS handshake, until a login or a message came of it.
     handshake: Option<Begun>,
     /// From the last MAIL that was admitted.
     grant: Option<Grant>,
@@ -66,19 +70,22 @@ impl Session {
         let wire = Wire::new(stream, &shared.draining);
         let ends_at = Instant::now() + settings.session_timeout;
         let facts = Facts::new(client, settings);
-        Self {
+        let mut session = Self {
             shared,
             spec,
             machine,
             wire,
             facts,
             memory,
+            login: None,
             handshake: None,
             grant: None,
             assembly: None,
             owes_acceptance: false,
             ends_at,
-        }
+        };
+        session.machine.offer_login(session.login_offer());
+        session
     }
 
     /// Serves the client until either side ends the session. Dropped half-way: spooled parts are discarded, the client
@@ -92,6 +99,9 @@ impl Session {
         }
         loop {
             let (used, step) = self.machine.step(&self.wire.input);
+            if matches!(step, Step::Login(_)) {
+                self.wire.wipe(used);
+            }
             self.wire.input.advance(used);
             let next = match step {
                 Step::Read => self.read().await,
@@ -102,6 +112,7 @@ impl Session {
                     Next::GoOn
                 }
                 Step::Message(message) => self.message(*message).await,
+                Step::Login(login) => self.log_in(*login).await,
                 Step::StartTls => self.start_tls().await,
                 Step::Close { orderly } => {
                     if self.flush().await == Next::GoOn {
@@ -162,8 +173,7 @@ impl Session {
         let grant = match self.admit(&directory, sender) {
             Ok(grant) => grant,
             Err(denial) => {
-                tracing::debug!(client = %self.facts.client, %denial, "not admitted");
-                self.machine.refuse(&denial.reply());
+                self.deny(&denial);
                 return Next::GoOn;
             }
         };
@@ -184,7 +194,16 @@ impl Session {
 
     /// As whom the client sends, by this directory.
     fn admit(&self, directory: &Directory, sender: &str) -> Result<Grant, Denial> {
-        admission::admit(directory, Client { address: self.facts.client, credential: None }, sender)
+        admission::admit(directory, Client { address: self.facts.client, credential: self.login.as_ref() }, sender)
+    }
+
+    /// Refuses what waits for a decision.
+    fn deny(&mut self, denial: &Denial) {
+        tracing::debug!(client = %self.facts.client, %denial, "not admitted");
+        self.machine.refuse(&denial.reply());
+        if *denial == Denial::Revoked {
+            self.log_out();
+        }
     }
 
     /// DATA or the first BDAT: memory first, since the client sends as soon as it may.
@@ -231,8 +250,7 @@ impl Session {
         let grant = match self.admit(&directory, message.envelope.reverse_path.as_str()) {
             Ok(grant) => grant,
             Err(denial) => {
-                tracing::debug!(client = %self.facts.client, %denial, "not admitted any more");
-                self.machine.refuse(&denial.reply());
+                self.deny(&denial);
                 return Next::GoOn;
             }
         };
@@ -249,9 +267,7 @@ impl Session {
             Ok(id) => {
                 self.machine.accepted(&id);
                 self.owes_acceptance = true;
-                if let Some(begun) = self.handshake.take() {
-                    self.shared.handshakes.in_earnest(begun, &self.facts.settings);
-                }
+                self.is_in_earnest();
                 let metrics = &self.shared.metrics;
                 metrics.messages.increment(1);
                 metrics.recipients.increment(recipients);
@@ -260,6 +276,13 @@ impl Session {
             Err(reply) => self.machine.refuse(&reply),
         }
         Next::GoOn
+    }
+
+    /// The client logged in, or a message came of it: its handshake was no waste.
+    fn is_in_earnest(&mut self) {
+        if let Some(begun) = self.handshake.take() {
+            self.shared.handshakes.in_earnest(begun, &self.facts.settings);
+        }
     }
 
     async fn start_tls(&mut self) -> Next {

@@ -17,6 +17,20 @@ pub struct ListenerSettings {
     pub address: SocketAddr,
     /// Clear, STARTTLS offered, or TLS from the first byte.
     pub tls: ListenerTls,
+    /// Where clients may log in.
+    pub auth: ListenerAuth,
+}
+
+/// When a listener offers AUTH, if anybody can log in at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListenerAuth {
+    /// Under TLS only.
+    #[default]
+    Tls,
+    /// In clear too: on loopback addresses only.
+    Clear,
+    /// Never.
+    Never,
 }
 
 /// How a listener uses TLS.

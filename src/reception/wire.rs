@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use zeroize::Zeroize;
 
 use super::memory::READ_BYTES_MAX;
 use super::stamp::TlsInfo;
@@ -73,6 +74,13 @@ impl Wire {
             timer: Box::pin(tokio::time::sleep(FAR_AWAY)),
             // A child has a lock of its own: sessions do not contend.
             drain: Box::pin(drain.child_token().cancelled_owned()),
+        }
+    }
+
+    /// Overwrites the first octets that came, which are used: they held a secret.
+    pub(super) fn wipe(&mut self, count: usize) {
+        if let Some(used) = self.input.get_mut(..count) {
+            used.zeroize();
         }
     }
 

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Visits, mailbox};
 use crate::smtp::command::Command;
-use crate::smtp::framing::{DotFramer, Dotted, Framed, LineFramer};
+use crate::smtp::framing::{COMMAND_LINE_BYTES_MAX, DotFramer, Dotted, Framed, LineFramer};
 
 /// Octets of one read.
 const READ_BYTES: usize = 16 * 1024;
@@ -86,7 +86,7 @@ impl Session {
 
     fn take_line(&mut self, input: &[u8]) -> usize {
         let mut lines = std::mem::take(&mut self.lines);
-        let (used, framed) = lines.next(input);
+        let (used, framed) = lines.next(input, COMMAND_LINE_BYTES_MAX);
         match framed {
             Framed::Incomplete => {}
             Framed::Line(line) => match Command::parse(line, true) {

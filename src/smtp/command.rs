@@ -1,4 +1,4 @@
-//! Command lines as values (RFC 5321 §4.1.1, RFC 3030, RFC 3207, RFC 3461, RFC 6531).
+//! Command lines as values (RFC 5321 §4.1.1, RFC 3030, RFC 4954, RFC 3207, RFC 3461, RFC 6531).
 //!
 //! Strict where a mistake would lose what the client asked for: an unknown or doubled parameter is refused. Tolerant
 //! where real clients differ: case, spaces after `FROM:` and `TO:` and at the line end, a source route (dropped, as
@@ -8,6 +8,8 @@
 use crate::types::{BodyKind, DsnReturn, Recipient, ReversePath};
 
 use super::command_params;
+use super::sasl::Mechanism;
+use super::secret::Secret;
 
 /// A parsed command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,10 +43,21 @@ pub enum Command {
     Quit,
     /// STARTTLS (RFC 3207).
     StartTls,
-    /// Known and not implemented: AUTH (RFC 4954) until credentials exist, EXPN, and the obsolete SEND, SOML, SAML, TURN.
+    /// AUTH (RFC 4954 §4).
+    Auth(Box<AuthCommand>),
+    /// Known and not implemented: EXPN, and the obsolete SEND, SOML, SAML, TURN.
     NotImplemented,
     /// A line of HTTP: a browser that was tricked into posting to this port.
     Http,
+}
+
+/// AUTH with its mechanism.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthCommand {
+    /// `None`: one that we do not know.
+    pub mechanism: Option<Mechanism>,
+    /// The initial response as it stands in the line: it may hold a password.
+    pub initial: Option<Secret>,
 }
 
 /// MAIL with its parameters.
@@ -139,7 +152,8 @@ fn parse_verb(verb: &[u8], rest: &str, smtputf8: bool) -> Result<Command, Comman
         b"HELP" => Ok(Command::Help),
         b"QUIT" => alone(rest, Command::Quit),
         b"STARTTLS" => alone(rest, Command::StartTls),
-        b"AUTH" | b"EXPN" | b"SEND" | b"SOML" | b"SAML" | b"TURN" | b"ETRN" => Ok(Command::NotImplemented),
+        b"AUTH" => auth(rest),
+        b"EXPN" | b"SEND" | b"SOML" | b"SAML" | b"TURN" | b"ETRN" => Ok(Command::NotImplemented),
         b"GET" | b"POST" | b"PUT" | b"HEAD" | b"OPTIONS" | b"CONNECT" => Ok(Command::Http),
         _ => Err(CommandError::Unknown),
     }
@@ -147,6 +161,18 @@ fn parse_verb(verb: &[u8], rest: &str, smtputf8: bool) -> Result<Command, Comman
 
 fn alone(rest: &str, command: Command) -> Result<Command, CommandError> {
     if rest.is_empty() { Ok(command) } else { Err(CommandError::Argument("This command takes no argument")) }
+}
+
+/// `AUTH mechanism [initial-response]` (RFC 4954 §4).
+fn auth(rest: &str) -> Result<Command, CommandError> {
+    let mut words = rest.split(' ').filter(|word| !word.is_empty());
+    match (words.next(), words.next(), words.next()) {
+        (Some(mechanism), initial, None) => Ok(Command::Auth(Box::new(AuthCommand {
+            mechanism: Mechanism::parse(mechanism),
+            initial: initial.map(Secret::new),
+        }))),
+        _ => Err(CommandError::Argument("Syntax: AUTH mechanism [initial-response]")),
+    }
 }
 
 /// `BDAT size [LAST]` (RFC 3030 §2).
@@ -184,6 +210,10 @@ mod tests {
         Command::parse(line.as_bytes(), false)
     }
 
+    fn auth(mechanism: Option<Mechanism>, initial: Option<&str>) -> Command {
+        Command::Auth(Box::new(AuthCommand { mechanism, initial: initial.map(Secret::new) }))
+    }
+
     #[test]
     fn verbs_parse_in_any_case_and_with_spaces_at_the_end() {
         for (line, expected) in [
@@ -194,7 +224,10 @@ mod tests {
             ("HELP MAIL", Command::Help),
             ("vrfy a", Command::Vrfy),
             ("starttls", Command::StartTls),
-            ("AUTH PLAIN AGEAYg==", Command::NotImplemented),
+            ("auth  plain AGEAYg== ", auth(Some(Mechanism::Plain), Some("AGEAYg=="))),
+            ("AUTH LOGIN", auth(Some(Mechanism::Login), None)),
+            ("AUTH PLAIN =", auth(Some(Mechanism::Plain), Some("="))),
+            ("AUTH CRAM-MD5", auth(None, None)),
             ("EXPN list", Command::NotImplemented),
             ("POST / HTTP/1.1", Command::Http),
             ("BDAT 0 last", Command::Bdat { bytes: 0, last: true }),
@@ -217,7 +250,8 @@ mod tests {
             assert_eq!(parse(line), Err(CommandError::NotText), "{line:?}");
         }
         assert_eq!(Command::parse(b"RCPT TO:<\xff@b.test>", true), Err(CommandError::NotText));
-        for line in ["DATA now", "QUIT now", "RSET x", "STARTTLS x", "EHLO", "HELO  ", "VRFY"] {
+        for line in ["DATA now", "QUIT now", "RSET x", "STARTTLS x", "EHLO", "HELO  ", "VRFY", "AUTH", "AUTH PLAIN a b"]
+        {
             assert!(matches!(parse(line), Err(CommandError::Argument(_))), "{line:?}");
         }
         for line in

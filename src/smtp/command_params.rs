@@ -10,6 +10,8 @@ use super::command::{CommandError, MailCommand};
 const ENVID_BYTES_MAX: usize = 100;
 /// RFC 3461 §4.2.
 const ORCPT_BYTES_MAX: usize = 500;
+/// RFC 4954 §5 adds 500 octets to a MAIL command.
+const SUBMITTER_BYTES_MAX: usize = 500;
 /// What a reply repeats of a bad address or parameter, in characters.
 const ECHO_CHARS_MAX: usize = 256;
 /// RFC 1870 §3: up to 20 digits.
@@ -85,6 +87,12 @@ fn mail_parameter(
         let error = CommandError::Argument("ENVID must be xtext of at most 100 octets");
         let value = value.filter(|value| !value.is_empty() && value.len() <= ENVID_BYTES_MAX);
         command.envid = Some(value.and_then(xtext_decode).ok_or(error)?.into());
+    } else if key.eq_ignore_ascii_case("AUTH") {
+        // RFC 4954 §5: who submitted it first, as the client says. Nobody is trusted to say that for others: as if `<>`.
+        seen.first(Seen::AUTH)?;
+        let error = CommandError::Argument("AUTH must be xtext of at most 500 octets, or <>");
+        let value = value.filter(|value| !value.is_empty() && value.len() <= SUBMITTER_BYTES_MAX);
+        value.filter(|value| *value == "<>" || xtext_decode(value).is_some()).ok_or(error)?;
     } else {
         return Err(CommandError::UnknownParameter(echo(key)));
     }
@@ -103,6 +111,7 @@ impl Seen {
     const ENVID: u8 = 16;
     const NOTIFY: u8 = 32;
     const ORCPT: u8 = 64;
+    const AUTH: u8 = 128;
 
     fn first(&mut self, parameter: u8) -> Result<(), CommandError> {
         if self.0 & parameter != 0 {
@@ -339,6 +348,14 @@ mod tests {
     }
 
     #[test]
+    fn the_first_submitter_may_be_named_and_changes_nothing() {
+        let bare = mail("FROM:<a@b.test>").unwrap();
+        for submitter in ["<>", "e+3Dmc2@example.com", "a@b.test"] {
+            assert_eq!(mail(&format!("FROM:<a@b.test> AUTH={submitter}")).as_ref(), Ok(&bare), "{submitter}");
+        }
+    }
+
+    #[test]
     fn bad_parameters_are_refused() {
         for rest in [
             "SIZE=",
@@ -353,6 +370,10 @@ mod tests {
             "ENVID=a+0D+0Ab",
             "ENVID=a+4",
             "ENVID=a=b",
+            "AUTH",
+            "AUTH=",
+            "AUTH=a+4",
+            "AUTH=<> AUTH=<>",
         ] {
             let line = format!("FROM:<a@b.test> {rest}");
             assert!(matches!(mail(&line), Err(CommandError::Argument(_))), "{rest}");

@@ -12,6 +12,9 @@ use memchr::memmem;
 /// rest of the line is skipped.
 pub const COMMAND_LINE_BYTES_MAX: usize = 2_048;
 
+/// Octets of a line within an AUTH exchange, CRLF included (RFC 4954 §4). Longer: 500 5.5.6, and the exchange is over.
+pub const AUTH_LINE_BYTES_MAX: usize = 12_288;
+
 const CRLF: &[u8] = b"\r\n";
 
 /// Cuts command lines out of a buffer.
@@ -28,7 +31,7 @@ pub enum Framed<'a> {
     Incomplete,
     /// A line without its CRLF.
     Line(&'a [u8]),
-    /// No line end within [`COMMAND_LINE_BYTES_MAX`]: reported once, the rest of the line is skipped.
+    /// No line end within the limit: reported once, the rest of the line is skipped.
     TooLong,
     /// An LF without a CR: reported once, and everything up to the next CRLF is skipped. So a client that ends its
     /// lines with LF gets an answer at once, and what follows the LF is never run as a command.
@@ -36,14 +39,14 @@ pub enum Framed<'a> {
 }
 
 impl LineFramer {
-    /// The next line of `input`, and how many octets to drop from its front.
-    pub fn next<'a>(&mut self, input: &'a [u8]) -> (usize, Framed<'a>) {
+    /// The next line of `input`, of at most `bytes_max` octets with its CRLF, and how many octets to drop from its front.
+    pub fn next<'a>(&mut self, input: &'a [u8], bytes_max: usize) -> (usize, Framed<'a>) {
         let skipped = if self.skipping { self.skip(input) } else { 0 };
         let input = input.get(skipped..).unwrap_or_default();
         if self.skipping || input.is_empty() {
             return (skipped, Framed::Incomplete);
         }
-        let window = input.get(..COMMAND_LINE_BYTES_MAX).unwrap_or(input);
+        let window = input.get(..bytes_max).unwrap_or(input);
         match memchr::memchr(b'\n', window) {
             Some(lf_at) => {
                 let used = skipped + lf_at + 1;
@@ -56,7 +59,7 @@ impl LineFramer {
                     }
                 }
             }
-            None if window.len() == COMMAND_LINE_BYTES_MAX => {
+            None if window.len() == bytes_max => {
                 self.skipping = true;
                 let last_is_cr = window.ends_with(b"\r");
                 (skipped + window.len() - usize::from(last_is_cr), Framed::TooLong)
@@ -142,7 +145,7 @@ mod tests {
         for chunk in input.chunks(step) {
             buffer.extend_from_slice(chunk);
             loop {
-                let (used, framed) = framer.next(&buffer);
+                let (used, framed) = framer.next(&buffer, COMMAND_LINE_BYTES_MAX);
                 let text = match framed {
                     Framed::Line(line) => String::from_utf8_lossy(line).into_owned(),
                     Framed::Incomplete => String::new(),

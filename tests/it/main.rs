@@ -5,6 +5,8 @@ mod backlog;
 #[cfg(test)]
 mod crash_points;
 #[cfg(test)]
+mod credentials;
+#[cfg(test)]
 mod damage;
 #[cfg(test)]
 mod disk_faults;

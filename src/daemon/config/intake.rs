@@ -7,7 +7,9 @@ use ipnet::IpNet;
 
 use super::findings::{PathKind, Problem};
 use super::section::{Section, Value};
-use crate::reception::settings::{CertificateFiles, EightBitHeaders, Hygiene, ListenerSettings, ListenerTls, Settings};
+use crate::reception::settings::{
+    CertificateFiles, EightBitHeaders, Hygiene, ListenerAuth, ListenerSettings, ListenerTls, Settings,
+};
 use crate::types::Domain;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -63,6 +65,7 @@ fn listener(mut section: Section<'_>, others: &[ListenerSettings]) -> Option<Lis
     let name = section.required("name", "\"local\", to be seen in logs and metrics", listener_name);
     let address = section.required("address", "\"127.0.0.1:25\"", socket_address);
     let tls = listener_tls(&mut section);
+    let auth = listener_auth(&mut section, address);
     for other in others {
         if name.as_ref() == Some(&other.name) {
             let problem = format!("{:?} is the name of an earlier listener", other.name);
@@ -74,7 +77,7 @@ fn listener(mut section: Section<'_>, others: &[ListenerSettings]) -> Option<Lis
         }
     }
     section.close();
-    Some(ListenerSettings { name: name?, address: address?, tls: tls? })
+    Some(ListenerSettings { name: name?, address: address?, tls: tls?, auth })
 }
 
 fn listener_name(value: &Value<'_>) -> Result<String, Problem> {
@@ -129,6 +132,16 @@ fn listener_tls(section: &mut Section<'_>) -> Option<ListenerTls> {
     }
     let files = CertificateFiles { certificate: certificate?, key: key? };
     Some(if word == TlsWord::StartTls { ListenerTls::StartTls(files) } else { ListenerTls::Implicit(files) })
+}
+
+fn listener_auth(section: &mut Section<'_>, address: Option<SocketAddr>) -> ListenerAuth {
+    let words = [("tls", ListenerAuth::Tls), ("clear", ListenerAuth::Clear), ("never", ListenerAuth::Never)];
+    let auth = section.word("auth", ListenerAuth::default(), &words);
+    if auth == ListenerAuth::Clear && address.is_some_and(|address| !address.ip().to_canonical().is_loopback()) {
+        let problem = "sends passwords in clear over a network";
+        section.error("auth", Problem::new(problem, "write auth = \"tls\", or a loopback address"));
+    }
+    auth
 }
 
 pub(super) fn relay_networks(section: &mut Section<'_>) -> Vec<IpNet> {

@@ -1,10 +1,12 @@
-//! What is kept and told: `data_dir`, `[queue]`, `[retry]`, `[events]`, `[dsn]`.
+//! What is kept and told: `data_dir`, `[queue]`, `[retry]`, `[events]`, `[audit]`, `[dsn]`.
 
 use std::time::Duration;
 
 use super::findings::{PathKind, Problem};
 use super::section::{Section, Value};
-use super::settings::{BounceMessages, DsnSettings, EventFileSettings, EventsSettings, QueueSettings, RetrySettings};
+use super::settings::{
+    AuditStreamSettings, BounceMessages, DsnSettings, EventFileSettings, EventsSettings, QueueSettings, RetrySettings,
+};
 use super::submission;
 use super::units::format_duration;
 use crate::admission::Directory;
@@ -111,27 +113,48 @@ fn event_files(events: &Section<'_>, sections: Vec<Section<'_>>, who: &Directory
     accepted
 }
 
+pub(super) fn audit(mut section: Section<'_>, events: &EventsSettings) -> AuditStreamSettings {
+    let default = AuditStreamSettings::default();
+    let settings = AuditStreamSettings {
+        enabled: section.flag("enabled", default.enabled),
+        file: file_settings(&mut section, default.file),
+    };
+    let name = &settings.file.name;
+    if settings.enabled && events.files.iter().any(|file| file.name == *name) {
+        let problem = format!("{name:?} is the name of an event file");
+        section.error("name", Problem::new(problem, "give the audit stream its own name"));
+    }
+    section.close();
+    settings
+}
+
 fn event_file(section: &mut Section<'_>, who: &Directory) -> EventFileSettings {
     let default = EventFileSettings::default();
     let kinds = EventKind::ALL.map(|kind| (kind.name(), kind));
-    let listed = section.list("types", default.types, "[\"Delivery\", \"Bounce\"]", |value| value.word(&kinds));
+    let listed = section.list("types", default.types.clone(), "[\"Delivery\", \"Bounce\"]", |value| value.word(&kinds));
     if listed.is_empty() && section.has("types") {
         let remedy = "list some, or remove types to take all";
         section.error("types", Problem::new("takes no event", remedy));
     }
+    let types = EventKind::ALL.into_iter().filter(|kind| listed.contains(kind)).collect();
+    let sets = section.list("configuration_sets", default.sets.clone(), "[\"receipts\"]", |value| {
+        let name = submission::name_form(value)?;
+        // Where none is configured, names of sets are tags.
+        let is_known = !who.has_sets() || who.set(name.as_str()).is_some();
+        if is_known { Ok(name.to_string()) } else { Err(submission::unknown("configuration_set", name.as_str())) }
+    });
+    file_settings(section, EventFileSettings { types, sets, ..default })
+}
+
+/// Name, rotation and retention; the rest is as given.
+fn file_settings(section: &mut Section<'_>, default: EventFileSettings) -> EventFileSettings {
     EventFileSettings {
         name: section.read("name", default.name, event_file_name),
-        types: EventKind::ALL.into_iter().filter(|kind| listed.contains(kind)).collect(),
-        sets: section.list("configuration_sets", default.sets, "[\"receipts\"]", |value| {
-            let name = submission::name_form(value)?;
-            // Where none is configured, names of sets are tags.
-            let is_known = !who.has_sets() || who.set(name.as_str()).is_some();
-            if is_known { Ok(name.to_string()) } else { Err(submission::unknown("configuration_set", name.as_str())) }
-        }),
         rotate_size_bytes: section.size("rotate_size", default.rotate_size_bytes, 64 << 10..=TIB),
         rotate_age: section.duration("rotate_age", default.rotate_age, MINUTE..=366 * DAY),
         keep_files: section.count("keep_files", default.keep_files, 1..=100_000),
         keep_age: section.duration("keep_age", default.keep_age, MINUTE..=3_660 * DAY),
+        ..default
     }
 }
 

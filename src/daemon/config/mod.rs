@@ -35,8 +35,8 @@ use toml::de::DeTable;
 
 pub use findings::{ConfigErrors, Finding};
 pub use settings::{
-    AdminSettings, BounceMessages, DEFAULT_SOCKET, DsnSettings, EventFileSettings, EventsSettings, LogFormat, LogLevel,
-    LogSettings, MetricsSettings, QueueSettings, RetrySettings, ShutdownSettings,
+    AdminSettings, AuditStreamSettings, BounceMessages, DEFAULT_SOCKET, DsnSettings, EventFileSettings, EventsSettings,
+    LogFormat, LogLevel, LogSettings, MetricsSettings, QueueSettings, RetrySettings, ShutdownSettings,
 };
 
 use crate::admission::Directory;
@@ -76,6 +76,8 @@ pub struct Config {
     pub dns: DnsSettings,
     /// `[events]`.
     pub events: EventsSettings,
+    /// `[audit]`.
+    pub audit: AuditStreamSettings,
     /// `[dsn]`.
     pub dsn: DsnSettings,
     /// `[metrics]`.
@@ -175,6 +177,7 @@ fn read_root(mut root: Section<'_>) -> Config {
     let delivery = outbound::delivery(&mut root, &hostname);
     let dns = outbound::dns(root.child("dns"));
     let events = keeping::events(root.child("events"), &admission);
+    let audit = keeping::audit(root.child("audit"), &events);
     let dsn = keeping::dsn(root.child("dsn"));
     let config = Config {
         listeners,
@@ -185,6 +188,7 @@ fn read_root(mut root: Section<'_>) -> Config {
         delivery,
         dns,
         events,
+        audit,
         dsn,
         metrics: operation::metrics(root.child("metrics")),
         admin: operation::admin(root.child("admin")),

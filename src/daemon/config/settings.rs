@@ -120,6 +120,22 @@ impl Default for EventFileSettings {
     }
 }
 
+/// The audit stream: `NAME.jsonl` in the directory of the event files. Of the file's settings, `types` means nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditStreamSettings {
+    /// Whether it is written.
+    pub enabled: bool,
+    /// Name, rotation and retention.
+    pub file: EventFileSettings,
+}
+
+impl Default for AuditStreamSettings {
+    fn default() -> Self {
+        let file = EventFileSettings { name: "audit".to_owned(), types: Vec::new(), ..EventFileSettings::default() };
+        Self { enabled: true, file }
+    }
+}
+
 /// Whether a bounce is mailed to the envelope sender where RCPT had no NOTIFY. An explicit NOTIFY (RFC 3461) is always
 /// honoured, and a null sender never gets one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -27,8 +27,9 @@ mod sink;
 mod storage;
 
 pub(crate) use name::SinkName;
-pub(crate) use scan::line_id;
-pub(crate) use sink::Sink;
+pub(crate) use recovery::free_name;
+pub(crate) use scan::{line_id, read_range};
+pub(crate) use sink::{Sink, delete_old};
 pub use storage::{DirStorage, FileKey, FileStat, Storage, StorageFile};
 
 use super::EventId;

@@ -75,7 +75,7 @@ pub(super) fn first_event(file: &dyn StorageFile) -> io::Result<Option<EventId>>
 }
 
 /// A name for a rotated file that is free: where the clock shows the time of an earlier rotation, a later second.
-pub(super) fn free_name(
+pub(crate) fn free_name(
     storage: &dyn Storage,
     name: &SinkName,
     now: Timestamp,

@@ -26,7 +26,7 @@ pub(crate) fn line_id(line: &[u8]) -> Option<EventId> {
 }
 
 /// Octets from `offset` on, up to `limit` or the end of the file.
-pub(super) fn read_range(file: &dyn StorageFile, offset: u64, limit: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn read_range(file: &dyn StorageFile, offset: u64, limit: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; limit];
     let mut filled = 0;
     while let Some(free) = bytes.get_mut(filled..).filter(|free| !free.is_empty()) {

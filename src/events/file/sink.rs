@@ -117,7 +117,7 @@ impl Sink {
                 other => other.map_err(failed)?,
             },
         }
-        sink.delete_old(now);
+        delete_old(&*sink.storage, &sink.name, &sink.settings, now);
         Ok(sink)
     }
 
@@ -346,7 +346,7 @@ impl Sink {
         self.close();
         tracing::debug!(file = %self.path().display(), renamed_to = rotated, "event file rotated");
         self.ensure_open(now)?;
-        self.delete_old(now);
+        delete_old(&*self.storage, &self.name, &self.settings, now);
         Ok(())
     }
 
@@ -357,29 +357,6 @@ impl Sink {
         self.len = 0;
         self.written.offset = 0;
         self.synced.offset = 0;
-    }
-
-    /// Retention. What fails is tried again at the next rotation.
-    fn delete_old(&self, now: Timestamp) {
-        let rotated = match self.storage.list() {
-            Ok(names) => self.name.rotated_among(&names),
-            Err(error) => {
-                tracing::warn!(directory = %self.storage.directory().display(), %error, "cannot list event files");
-                return;
-            }
-        };
-        let surplus = self.settings.keep_files.map_or(0, |keep| rotated.len().saturating_sub(keep));
-        let oldest_kept = self.settings.keep_age.map(|age| stamp(now.minus(age)));
-        for (index, file) in rotated.iter().enumerate() {
-            let is_old = oldest_kept.as_ref().is_some_and(|oldest| file.stamp < *oldest);
-            if index >= surplus && !is_old {
-                continue;
-            }
-            match self.storage.remove(&file.name) {
-                Ok(()) => tracing::info!(file = file.name, "old event file deleted"),
-                Err(error) => tracing::warn!(file = file.name, %error, "cannot delete old event file"),
-            }
-        }
     }
 
     fn fail(&mut self, now: Timestamp, error: &io::Error) {
@@ -411,6 +388,29 @@ impl Sink {
 
     fn path(&self) -> PathBuf {
         self.storage.directory().join(self.name.current())
+    }
+}
+
+/// Retention. What fails is tried again at the next rotation.
+pub(crate) fn delete_old(storage: &dyn Storage, name: &SinkName, settings: &SinkSettings, now: Timestamp) {
+    let rotated = match storage.list() {
+        Ok(names) => name.rotated_among(&names),
+        Err(error) => {
+            tracing::warn!(directory = %storage.directory().display(), %error, "cannot list event files");
+            return;
+        }
+    };
+    let surplus = settings.keep_files.map_or(0, |keep| rotated.len().saturating_sub(keep));
+    let oldest_kept = settings.keep_age.map(|age| stamp(now.minus(age)));
+    for (index, file) in rotated.iter().enumerate() {
+        let is_old = oldest_kept.as_ref().is_some_and(|oldest| file.stamp < *oldest);
+        if index >= surplus && !is_old {
+            continue;
+        }
+        match storage.remove(&file.name) {
+            Ok(()) => tracing::info!(file = file.name, "old event file deleted"),
+            Err(error) => tracing::warn!(file = file.name, %error, "cannot delete old event file"),
+        }
     }
 }
 

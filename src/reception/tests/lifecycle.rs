@@ -7,10 +7,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::rig::{Client, Rig, settings};
-use crate::reception::settings::{ListenerSettings, ListenerTls};
+use crate::reception::settings::{ListenerAuth, ListenerSettings, ListenerTls};
 
 fn listener(name: &str, address: &str) -> ListenerSettings {
-    ListenerSettings { name: name.to_owned(), address: address.parse().unwrap(), tls: ListenerTls::None }
+    ListenerSettings {
+        name: name.to_owned(),
+        address: address.parse().unwrap(),
+        tls: ListenerTls::None,
+        auth: ListenerAuth::Tls,
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 mod lifecycle;
 mod limits;
+mod login;
 mod messages;
 mod quotas;
 mod rig;

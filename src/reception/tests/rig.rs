@@ -10,14 +10,16 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
+use crate::admission::authenticate::Authenticator;
 use crate::admission::quota::Quotas;
 use crate::admission::{self, Directory};
+use crate::events::audit::AuditLog;
 use crate::events::{EventKind, EventLine};
 use crate::net::{BoxFuture, BoxStream};
 use crate::queue::{AcceptError, Intake, NewMessage};
 use crate::reception::settings::{ListenerSettings, Settings};
 use crate::reception::{Ports, Reception, Stamp, StampContext, StampedHeader};
-use crate::types::{EnhancedStatus, ManualClock, MessageId, Reply, ReplyCode, Timestamp};
+use crate::types::{EnhancedStatus, ManualClock, MessageId, Reply, ReplyCode, SystemClock, Timestamp};
 
 /// The disk of the fake queue.
 pub(super) const FREE_BYTES: u64 = 1_000_000_000_000;
@@ -150,6 +152,8 @@ impl Rig {
             settings: Arc::clone(&settings),
             admission: Arc::clone(&admission),
             quotas: Arc::clone(&quotas),
+            authenticator: Authenticator::new(2),
+            audit: Arc::new(AuditLog::off(Arc::new(SystemClock))),
             intake: Arc::clone(&queue) as Arc<dyn Intake>,
             stamp: Arc::new(FakeStamp),
         };

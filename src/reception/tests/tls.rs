@@ -13,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::rig::{Client, Rig, settings};
 use crate::net::BoxStream;
-use crate::reception::settings::{CertificateFiles, ListenerSettings, ListenerTls, Settings};
+use crate::reception::settings::{CertificateFiles, ListenerAuth, ListenerSettings, ListenerTls, Settings};
 
 /// Writes a fresh certificate for mx.test to `dir`.
 fn write_certificate(dir: &Path) -> (CertificateFiles, CertificateDer<'static>) {
@@ -37,7 +37,7 @@ async fn handshake(stream: BoxStream, trusted: &CertificateDer<'static>) -> std:
 }
 
 fn listener(tls: ListenerTls) -> ListenerSettings {
-    ListenerSettings { name: "smtp".to_owned(), address: "127.0.0.1:0".parse().unwrap(), tls }
+    ListenerSettings { name: "smtp".to_owned(), address: "127.0.0.1:0".parse().unwrap(), tls, auth: ListenerAuth::Tls }
 }
 
 async fn send_message(client: &mut Client) {

@@ -1,34 +1,9 @@
 //! SMTP AUTH for smart hosts: PLAIN (RFC 4616) and LOGIN, over TLS only (RFC 4954).
 
-use std::fmt;
-
 use super::capabilities::{Capabilities, Extension};
 use super::command::Line;
-
-/// A password. Never printed; its memory is overwritten when it goes.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Box<[u8]>);
-
-impl Secret {
-    /// Takes the text over.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into().into_bytes().into_boxed_slice())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
-    }
-}
-
-impl Drop for Secret {
-    fn drop(&mut self) {
-        self.0.fill(0);
-        // Keeps the compiler from dropping the stores.
-        std::hint::black_box(&self.0);
-    }
-}
+use crate::smtp::base64;
+use crate::smtp::secret::Secret;
 
 /// A user and its password.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,10 +48,10 @@ impl Mechanism {
 impl Credentials {
     /// Both must be there and free of NUL.
     pub fn new(user: &str, password: Secret) -> Result<Self, CredentialsError> {
-        if user.is_empty() || password.0.is_empty() {
+        if user.is_empty() || password.expose().is_empty() {
             return Err(CredentialsError::Empty);
         }
-        if user.contains('\0') || password.0.contains(&0) {
+        if user.contains('\0') || password.expose().contains(&0) {
             return Err(CredentialsError::Nul);
         }
         Ok(Self { user: user.into(), password })
@@ -92,58 +67,26 @@ impl Credentials {
     pub fn lines(&self, mechanism: Mechanism) -> Vec<Vec<u8>> {
         let line = |verb: &str, argument: &[u8]| {
             let mut out = Vec::new();
-            Line::new(&mut out).text(verb).text(&base64(argument)).end();
+            Line::new(&mut out).text(verb).text(&base64::encode(argument)).end();
             out
         };
         match mechanism {
             Mechanism::Plain => {
-                let message = [&b"\0"[..], self.user.as_bytes(), b"\0", &self.password.0].concat();
+                let message = [&b"\0"[..], self.user.as_bytes(), b"\0", self.password.expose()].concat();
                 vec![line("AUTH PLAIN ", &message)]
             }
             Mechanism::Login => {
                 let mut start = Vec::new();
                 Line::new(&mut start).text("AUTH LOGIN").end();
-                vec![start, line("", self.user.as_bytes()), line("", &self.password.0)]
+                vec![start, line("", self.user.as_bytes()), line("", self.password.expose())]
             }
         }
     }
 }
 
-/// RFC 4648 §4.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let octet = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
-        let bits = octet(0) << 16 | octet(1) << 8 | octet(2);
-        for digit in 0..4_usize {
-            let index = bits >> (18 - 6 * digit) & 63;
-            let byte = usize::try_from(index).ok().and_then(|index| ALPHABET.get(index)).copied().unwrap_or(b'=');
-            out.push(if digit <= group.len() { char::from(byte) } else { '=' });
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_agrees_with_the_vectors_of_rfc_4648() {
-        for (text, expected) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(text.as_bytes()), expected);
-        }
-        assert_eq!(base64(&[0xfb, 0xff, 0xbf]), "+/+/");
-    }
 
     #[test]
     fn plain_and_login_say_what_their_documents_say() {

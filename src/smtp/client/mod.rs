@@ -24,8 +24,9 @@ mod transaction;
 #[cfg(test)]
 mod machine_tests;
 
+pub use super::secret::Secret;
 pub use crate::types::Stage;
-pub use auth::{Credentials, CredentialsError, Mechanism, Secret};
+pub use auth::{Credentials, CredentialsError, Mechanism};
 pub use capabilities::{Capabilities, Extension, Limits, SizeLimit};
 pub use command::{EhloName, EhloNameError};
 pub use dot_stuffing::DotStuffer;

@@ -1,7 +1,8 @@
 //! States, inputs, steps. The module's page has the diagram.
 
 use super::super::command::{Command, CommandError, MailCommand};
-use super::super::framing::{DotFramer, Framed, LineFramer};
+use super::super::framing::{COMMAND_LINE_BYTES_MAX, DotFramer, Framed, LineFramer};
+use super::super::sasl::{Exchange, Login, Mechanism};
 use super::answer::{self, Answer, Farewell, write_reply};
 use super::content::ContentLimits;
 use super::transaction::{Added, Message, Transaction};
@@ -33,6 +34,17 @@ pub enum TlsState {
     Active,
 }
 
+/// Where a client may log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginOffer {
+    /// Nowhere.
+    Never,
+    /// Under TLS.
+    UnderTls,
+    /// With and without TLS.
+    Always,
+}
+
 /// What the driver does next.
 #[derive(Debug)]
 #[must_use]
@@ -47,6 +59,9 @@ pub enum Step {
     Abandoned,
     /// A whole message: take it over, then [`Machine::accepted`] or [`Machine::refuse`], then step again.
     Message(Box<Message>),
+    /// Find out whether this is true: [`Machine::logged_in`], [`Machine::login_refused`] or [`Machine::login_deferred`], then
+    /// step again. The octets of this step hold the secret.
+    Login(Box<Login>),
     /// Send the output, do the handshake, then [`Machine::tls_started`].
     StartTls,
     /// Send the output and close.
@@ -80,6 +95,10 @@ pub(super) enum State {
         answer: Answer,
         then: Option<Box<Transaction>>,
     },
+    /// AUTH has begun: the client's next line belongs to it.
+    Exchange(Exchange),
+    /// The driver finds out whether a login is right.
+    LoginPending,
     /// The driver has the message.
     Accepting,
     /// The driver does the handshake.
@@ -101,10 +120,13 @@ pub(super) struct Hello {
 pub struct Machine {
     hostname: Box<str>,
     pub(super) limits: Limits,
-    tls: TlsState,
+    pub(super) tls: TlsState,
+    pub(super) login_offer: LoginOffer,
+    pub(super) is_logged_in: bool,
+    pub(super) failed_logins: u32,
     pub(super) hello: Option<Hello>,
     pub(super) state: State,
-    lines: LineFramer,
+    pub(super) lines: LineFramer,
     pub(super) output: Vec<u8>,
     /// Codes of refusals since they were last taken; at most one for each command of a read.
     pub(super) refusals: Vec<u16>,
@@ -114,12 +136,15 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A session whose output holds the greeting. `hostname` is our name (RFC 5321 §4.2.1).
+    /// A session whose output holds the greeting, without AUTH. `hostname` is our name (RFC 5321 §4.2.1).
     pub fn new(hostname: &str, limits: Limits, tls: TlsState) -> Self {
         Self {
             hostname: hostname.into(),
             limits,
             tls,
+            login_offer: LoginOffer::Never,
+            is_logged_in: false,
+            failed_logins: 0,
             hello: None,
             state: State::Connected,
             lines: LineFramer::default(),
@@ -139,11 +164,12 @@ impl Machine {
             let rest = input.get(used..).unwrap_or_default();
             let (count, step) = match self.state {
                 State::Connected | State::Ready | State::Transaction(_) | State::Chunks(_) => self.line(rest),
+                State::Exchange(_) => self.exchange(rest),
                 State::Data(..) => self.data(rest),
                 State::Chunk { .. } => self.chunk(rest),
                 State::Skip { .. } => self.skip(rest),
                 State::Closed { orderly } => (rest.len(), Some(Step::Close { orderly })),
-                State::MailPending(_) | State::Accepting | State::TlsPending => {
+                State::MailPending(_) | State::LoginPending | State::Accepting | State::TlsPending => {
                     unreachable!("the driver answers a step before it steps again")
                 }
             };
@@ -205,13 +231,18 @@ impl Machine {
 
     /// `with` of the Received field (RFC 3848, RFC 6531 §4.3) for a transaction that asked for SMTPUTF8 or not.
     pub fn protocol(&self, smtputf8: bool) -> &'static str {
-        let extended = self.hello.as_ref().is_some_and(|hello| hello.extended);
-        match (extended, smtputf8, self.tls == TlsState::Active) {
-            (_, true, false) => "UTF8SMTP",
-            (_, true, true) => "UTF8SMTPS",
-            (false, false, _) => "SMTP",
-            (true, false, false) => "ESMTP",
-            (true, false, true) => "ESMTPS",
+        // A client that used an extension spoke ESMTP, whatever it said first.
+        let extended = self.is_logged_in || self.hello.as_ref().is_some_and(|hello| hello.extended);
+        match (extended, smtputf8, self.tls == TlsState::Active, self.is_logged_in) {
+            (_, true, false, false) => "UTF8SMTP",
+            (_, true, false, true) => "UTF8SMTPA",
+            (_, true, true, false) => "UTF8SMTPS",
+            (_, true, true, true) => "UTF8SMTPSA",
+            (false, false, ..) => "SMTP",
+            (true, false, false, false) => "ESMTP",
+            (true, false, false, true) => "ESMTPA",
+            (true, false, true, false) => "ESMTPS",
+            (true, false, true, true) => "ESMTPSA",
         }
     }
 
@@ -267,7 +298,7 @@ impl Machine {
     }
 
     fn line(&mut self, input: &[u8]) -> (usize, Option<Step>) {
-        let (used, framed) = self.lines.next(input);
+        let (used, framed) = self.lines.next(input, COMMAND_LINE_BYTES_MAX);
         let step = match framed {
             Framed::Incomplete => Some(Step::Read),
             Framed::TooLong => self.refuse_command(&answer::LINE_TOO_LONG),
@@ -308,10 +339,15 @@ impl Machine {
                 self.reply(&answer::OK);
                 abandoned
             }
+            (State::Connected | State::Ready, Command::StartTls) if self.is_logged_in => {
+                self.refuse_command(&answer::TLS_AFTER_LOGIN)
+            }
             (State::Connected | State::Ready, Command::StartTls) => self.start_tls(more),
-            (_, Command::StartTls) => self.refuse_command(&answer::TLS_IN_TRANSACTION),
+            (State::Ready, Command::Auth(auth)) => self.begin_login(&auth),
+            (_, Command::StartTls) => self.refuse_command(&answer::NOT_IN_TRANSACTION),
             (State::Connected, _) => self.refuse_command(&answer::HELLO_FIRST),
             (State::Chunks(_), _) => self.refuse_command(&answer::CHUNKS_BEGUN),
+            (_, Command::Auth(_)) => self.refuse_command(&answer::NOT_IN_TRANSACTION),
             (State::Ready, Command::Mail(mail)) => self.mail(mail),
             (_, Command::Mail(_)) => self.refuse_command(&answer::NESTED_MAIL),
             (State::Transaction(_), Command::Rcpt(recipient)) => self.recipient(*recipient),
@@ -330,7 +366,6 @@ impl Machine {
     fn hello(&mut self, hello: Hello) -> Option<Step> {
         let abandoned = self.abandon();
         self.state = State::Ready;
-        let out = &mut self.output;
         if hello.extended {
             let lines = [
                 &*self.hostname,
@@ -342,15 +377,20 @@ impl Machine {
                 "ENHANCEDSTATUSCODES",
                 "CHUNKING",
             ];
+            let offers_login = self.offers_login();
+            let out = &mut self.output;
             for line in lines {
                 out.extend_from_slice(format!("250-{line}\r\n").as_bytes());
             }
             if self.tls == TlsState::Offered {
                 out.extend_from_slice(b"250-STARTTLS\r\n");
             }
+            if offers_login {
+                out.extend_from_slice(format!("250-{}\r\n", Mechanism::ANNOUNCED).as_bytes());
+            }
             out.extend_from_slice(b"250 HELP\r\n");
         } else {
-            out.extend_from_slice(format!("250 {}\r\n", self.hostname).as_bytes());
+            self.output.extend_from_slice(format!("250 {}\r\n", self.hostname).as_bytes());
         }
         self.hello = Some(hello);
         abandoned
@@ -421,7 +461,7 @@ impl Machine {
         self.count_refusal(answer.code);
     }
 
-    fn refuse_and_close(&mut self, answer: &Answer) -> Option<Step> {
+    pub(super) fn refuse_and_close(&mut self, answer: &Answer) -> Option<Step> {
         answer.write(&mut self.output);
         self.refusals.push(answer.code);
         self.state = State::Closed { orderly: false };
@@ -448,6 +488,12 @@ impl Machine {
 fn is_idle(command: &Command) -> bool {
     matches!(
         command,
-        Command::Noop | Command::Rset | Command::Vrfy | Command::Help | Command::Ehlo(_) | Command::Helo(_)
+        Command::Noop
+            | Command::Rset
+            | Command::Vrfy
+            | Command::Help
+            | Command::Ehlo(_)
+            | Command::Helo(_)
+            | Command::Auth(_)
     )
 }

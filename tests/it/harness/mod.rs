@@ -24,6 +24,7 @@
 
 mod client;
 mod config;
+mod credentials;
 mod daemon;
 mod dns;
 mod events;
@@ -37,6 +38,7 @@ mod watch;
 
 pub(crate) use client::{Client, Reply, simple};
 pub(crate) use config::ConfigText;
+pub(crate) use credentials::{audit_lines, auth_plain, credential_table, hashed};
 pub(crate) use daemon::{Daemon, Signal};
 pub(crate) use dns::{Dns, DnsMode};
 pub(crate) use events::{Events, recipients};

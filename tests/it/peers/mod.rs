@@ -3,6 +3,7 @@
 //! | file | on the other end |
 //! |---|---|
 //! | `clients` | swaks, Python's smtplib, curl, nodemailer, and a client that speaks BDAT octet by octet |
+//! | `logins` | the same and msmtp with a user name and a secret, and a Postfix that logs in |
 //! | `upstream` | a Postfix that relays all its mail to us, and its load generator `smtp-source` |
 //! | `receivers` | aiosmtpd, smtp-sink, and a Postfix with mailboxes |
 //! | `names` | Knot DNS with a zone file |
@@ -23,6 +24,7 @@ mod aiosmtpd;
 mod clients;
 mod hostile;
 mod knot;
+mod logins;
 mod names;
 mod postfix;
 mod receivers;

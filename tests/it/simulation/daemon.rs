@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use posthaste::admission::Directory;
+use posthaste::admission::authenticate::Authenticator;
 use posthaste::admission::quota::{Quotas, Scope};
 use posthaste::admission::suppression::Lists;
 use posthaste::daemon::stamp::Stamper;
@@ -15,6 +16,7 @@ use posthaste::delivery::route::Router;
 use posthaste::delivery::session::EhloName;
 use posthaste::delivery::settings::Settings as DeliverySettings;
 use posthaste::delivery::shared::{Reloadable, Shared};
+use posthaste::events::audit::AuditLog;
 use posthaste::events::writer::{Pump, Step};
 use posthaste::events::{self, EventKind, SinkSettings};
 use posthaste::net::tls_client::TlsClient;
@@ -85,6 +87,7 @@ impl Daemon {
         )));
         let suppression: Arc<dyn SuppressionCheck> = Arc::new(Lists::new(queue.clone(), Arc::clone(&admission)));
         let quotas = load_quotas(world, &queue, &clock)?;
+        let audit = Arc::new(AuditLog::off(Arc::clone(&clock)));
         let shared = Shared::new(queue.clone(), clock, ports, Arc::clone(&suppression), Arc::clone(&reloadable));
         let counts = Arc::clone(&shared.counts);
         let reception_ports = reception::Ports {
@@ -94,6 +97,8 @@ impl Daemon {
             })),
             admission,
             quotas,
+            authenticator: Authenticator::new(1),
+            audit,
             intake: Arc::new(SuppressingIntake { queue: queue.clone(), suppression, reloadable, counts }),
             stamp: Arc::new(Stamper),
         };

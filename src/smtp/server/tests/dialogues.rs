@@ -1,10 +1,10 @@
 //! Runs `dialogues/*.txt`. `C: line` is sent with CRLF, `C> text` as it stands (escapes `\r \n \0 \\`, and `*N` at the
 //! end repeats it N times); consecutive client lines go in one piece. `S: line` is what must come, `[close]`,
-//! `[abandoned]` and `[tls]` are steps. `! option` sets up the session; `#` begins a comment. `M: text` is the content
+//! `[abandoned]`, `[tls]` and `[login MECHANISM user secret]` are steps. `! option` sets up the session; `#` begins a comment. `M: text` is the content
 //! of the message taken over last, with the escapes.
 
 use super::driver::{Driver, LIMITS};
-use crate::smtp::server::{Farewell, Hygiene, TlsState};
+use crate::smtp::server::{Farewell, Hygiene, LoginOffer, TlsState};
 
 const DIALOGUES: &[(&str, &str)] = &[
     ("basics", include_str!("dialogues/basics.txt")),
@@ -16,6 +16,11 @@ const DIALOGUES: &[(&str, &str)] = &[
     ("bdat-close", include_str!("dialogues/bdat-close.txt")),
     ("starttls", include_str!("dialogues/starttls.txt")),
     ("starttls-injection", include_str!("dialogues/starttls-injection.txt")),
+    ("auth", include_str!("dialogues/auth.txt")),
+    ("auth-lines", include_str!("dialogues/auth-lines.txt")),
+    ("auth-failures", include_str!("dialogues/auth-failures.txt")),
+    ("auth-tls", include_str!("dialogues/auth-tls.txt")),
+    ("auth-never", include_str!("dialogues/auth-never.txt")),
     ("limits", include_str!("dialogues/limits.txt")),
     ("recipients", include_str!("dialogues/recipients.txt")),
     ("errors", include_str!("dialogues/errors.txt")),
@@ -80,7 +85,12 @@ fn set_up(script: &str) -> Driver {
         limits.transactions_max = 1_000;
     }
     let tls = if script.contains("! tls") { TlsState::Offered } else { TlsState::Unavailable };
-    let mut driver = Driver::new(limits, tls);
+    let offer = match () {
+        () if script.contains("! auth always") => LoginOffer::Always,
+        () if script.contains("! auth tls") => LoginOffer::UnderTls,
+        () => LoginOffer::Never,
+    };
+    let mut driver = Driver::with_login(limits, tls, offer);
     driver.denied = script.contains("! denied");
     driver
 }

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::smtp::server::{ContentLimits, Hygiene, Limits, Machine, Step, TlsState};
+use crate::smtp::sasl::Login;
+use crate::smtp::server::{ContentLimits, Hygiene, Limits, LoginOffer, Machine, Step, TlsState};
 use crate::types::{EnhancedStatus, MessageId, Reply, ReplyCode, Timestamp};
 
 /// Small limits, so that dialogues reach them.
@@ -39,9 +40,18 @@ pub(super) struct Driver {
     pub(super) log: String,
     pub(super) closed: bool,
     in_message: bool,
+    /// Logins that were let in.
+    pub(super) logins: usize,
 }
 
 impl Driver {
+    /// AUTH is offered; the secret `right` is right, and `later` gets 454.
+    pub(super) fn with_login(limits: Limits, tls: TlsState, offer: LoginOffer) -> Self {
+        let mut driver = Self::new(limits, tls);
+        driver.machine.offer_login(offer);
+        driver
+    }
+
     pub(super) fn new(limits: Limits, tls: TlsState) -> Self {
         Self {
             machine: Machine::new("mx.test", limits, tls),
@@ -52,6 +62,7 @@ impl Driver {
             log: String::new(),
             closed: false,
             in_message: false,
+            logins: 0,
         }
     }
 
@@ -91,6 +102,19 @@ impl Driver {
                         content: content.take_all(),
                     });
                     self.machine.accepted(&MessageId::new(Timestamp::EPOCH, 0));
+                }
+                Step::Login(login) => {
+                    let secret = String::from_utf8_lossy(login.secret.expose()).into_owned();
+                    let Login { mechanism, user, acts_as_other, .. } = *login;
+                    let other = if acts_as_other { " as another" } else { "" };
+                    let shown = if secret.len() > 99 { format!("{} octets", secret.len()) } else { secret.clone() };
+                    self.note(&format!("[login {} {user} {shown}{other}]", mechanism.name()));
+                    match &*secret {
+                        "right" if !acts_as_other => self.machine.logged_in(),
+                        "later" => self.machine.login_deferred(),
+                        _ => self.machine.login_refused(),
+                    }
+                    self.logins += usize::from(secret == "right" && !acts_as_other);
                 }
                 Step::StartTls => {
                     self.note("[tls]");

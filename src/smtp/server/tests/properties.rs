@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::driver::{Driver, LIMITS, Taken};
-use crate::smtp::server::{Hygiene, Limits, TlsState};
+use crate::smtp::server::machine::State;
+use crate::smtp::server::{Hygiene, Limits, LoginOffer, TlsState};
 
 /// Enough for random sessions not to end early.
 fn patient(hygiene: Hygiene) -> Limits {
@@ -32,6 +33,12 @@ const PIECES: &[&str] = &[
     "NOOP\r\n",
     "STARTTLS\r\n",
     "AUTH PLAIN\r\n",
+    "AUTH LOGIN\r\n",
+    "AUTH PLAIN AGFwcAByaWdodA==\r\n",
+    "AUTH LOGIN YXBw\r\n",
+    "cmlnaHQ=\r\n",
+    "AGFwcAB3cm9uZw==\r\n",
+    "*\r\n",
     "VRFY x\r\n",
     "FOO\r\n",
     "a\nb\rc\0\r\n",
@@ -40,18 +47,19 @@ const PIECES: &[&str] = &[
 
 fn session(input: &[u8], hygiene: Hygiene, step: usize) -> (String, Vec<Taken>) {
     // STARTTLS is not offered: what stands behind it depends on the reads by nature.
-    let mut driver = Driver::new(patient(hygiene), TlsState::Unavailable);
+    let mut driver = Driver::with_login(patient(hygiene), TlsState::Unavailable, LoginOffer::Always);
     let replies = input.chunks(step).map(|chunk| driver.send(chunk)).collect();
     (replies, driver.taken)
 }
 
 /// The order in which replies to a correct session may come, judged from outside.
 fn check_order(pieces: &[&str]) {
-    let mut driver = Driver::new(patient(Hygiene::Refuse), TlsState::Unavailable);
+    let mut driver = Driver::with_login(patient(Hygiene::Refuse), TlsState::Unavailable, LoginOffer::Always);
     let (mut greeted, mut sender, mut recipients) = (false, false, 0_usize);
     driver.replies();
     for piece in pieces {
         let in_data = driver.machine.is_in_data();
+        let in_exchange = matches!(driver.machine.state, State::Exchange(_));
         let taken = driver.taken.len();
         let replies = driver.send(piece.as_bytes());
         if driver.taken.len() > taken {
@@ -60,9 +68,12 @@ fn check_order(pieces: &[&str]) {
         if replies.contains("354 ") {
             assert!(greeted && sender && recipients > 0 && !in_data, "{pieces:?}");
         }
+        assert_eq!(driver.machine.is_logged_in, driver.logins > 0, "{pieces:?}");
+        assert_eq!(driver.machine.protocol(true).ends_with('A'), driver.logins > 0, "{pieces:?}");
+        assert!(!(in_data && replies.contains("[login")), "{pieces:?}");
         let ok = replies.starts_with("250");
         match *piece {
-            _ if in_data => {}
+            _ if in_data || in_exchange => {}
             piece if piece.starts_with("EHLO") || piece.starts_with("HELO") => {
                 (greeted, sender, recipients) = (true, false, 0);
             }

@@ -1,9 +1,10 @@
-"""smtplib_client.py HOST PORT SENDER RECIPIENT... [--starttls CA] [--option MAIL_PARAMETER]...: sends the message on stdin.
+"""smtplib_client.py HOST PORT SENDER RECIPIENT... [--starttls CA | --implicit CA] [--login USER [--mechanism NAME]] [--option MAIL_PARAMETER]...
 
-Prints the reply to the message. Exits with 1 and the reply where the server refuses.
+Sends the message on stdin; the secret of USER is in the environment variable SECRET. Prints the reply to the message. Exits with 1 and the reply where the server refuses.
 """
 
 import argparse
+import os
 import smtplib
 import ssl
 import sys
@@ -11,9 +12,13 @@ import sys
 
 class Client(smtplib.SMTP):
     def data(self, msg):
-        code, reply = super().data(msg)
+        code, reply = smtplib.SMTP.data(self, msg)
         print(code, reply.decode())
         return code, reply
+
+
+class TlsClient(smtplib.SMTP_SSL):
+    data = Client.data
 
 
 def main():
@@ -23,11 +28,27 @@ def main():
     parser.add_argument("sender")
     parser.add_argument("recipients", nargs="+")
     parser.add_argument("--starttls")
+    parser.add_argument("--implicit")
+    parser.add_argument("--login")
+    parser.add_argument("--mechanism")
     parser.add_argument("--option", action="append", default=[])
     args = parser.parse_args()
-    with Client(args.host, args.port, timeout=30) as client:
+    if args.implicit:
+        context = ssl.create_default_context(cafile=args.implicit)
+        connect = lambda: TlsClient(args.host, args.port, timeout=30, context=context)
+    else:
+        connect = lambda: Client(args.host, args.port, timeout=30)
+    with connect() as client:
         if args.starttls:
             client.starttls(context=ssl.create_default_context(cafile=args.starttls))
+        if args.login:
+            secret = os.environ["SECRET"]
+            if args.mechanism:
+                client.ehlo_or_helo_if_needed()
+                client.user, client.password = args.login, secret
+                client.auth(args.mechanism, getattr(client, "auth_" + args.mechanism.lower()))
+            else:
+                client.login(args.login, secret)
         refused = client.sendmail(args.sender, args.recipients, sys.stdin.buffer.read(), mail_options=args.option)
     if refused:
         sys.exit(str(refused))
