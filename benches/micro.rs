@@ -11,15 +11,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use posthaste::admission::authenticate::{Authenticator, Claim, Verdict};
-use posthaste::admission::directory::{Credential, Quota};
+use posthaste::admission::directory::{Credential, Name, Quota};
+use posthaste::admission::quota::{Quotas, Scope, ScopeLimit};
 use posthaste::admission::{Directory, password};
 use posthaste::events::schema::{CommonHeaders, DeliveryInfo, Extras, Mail, MailObject, delivery, render_mail, send};
 use posthaste::message::stamp::{Client, Context, stamp};
+use posthaste::policy::quota::Minute;
 use posthaste::policy::{self, classify};
 use posthaste::queue::rocks::{RocksSettings, RocksStore};
 use posthaste::queue::store::{Change, Family, Key, Store};
 use posthaste::queue::{
-    DueKey, EndGroup, Handoff, Intake, JobKey, NewBody, NewMessage, Next, Opened, Origin, Queue,
+    Charges, DueKey, EndGroup, Handoff, Intake, JobKey, NewBody, NewMessage, Next, Opened, Origin, Queue,
     Settings as QueueSettings, Settlement, StoredBody, StoredMessage,
 };
 use posthaste::scheduler::core::Scheduler;
@@ -46,6 +48,8 @@ const DELETED: u64 = 1_000_000;
 const WAITING: u64 = 100_000;
 /// Of each so many, one stays: it was deferred.
 const KEPT: u64 = 1_000;
+/// Senders with quotas of their own.
+const TENANTS: u64 = 1_000;
 const HEADER: &str = "From: News <news@example.com>\r\nTo: Ann <ann@example.org>\r\nSubject: Spring is here\r\n\
     MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nX-Mailer: app 1.0\r\nX-SES-MESSAGE-TAGS: c=spring\r\n\r\n";
 
@@ -58,6 +62,7 @@ fn main() {
     headers(&mut criterion);
     events(&mut criterion);
     scheduling(&mut criterion);
+    quotas(&mut criterion);
     logins(&mut criterion);
     commits(&mut criterion);
     due_scans(&mut criterion);
@@ -337,6 +342,7 @@ fn new_message(queue: &Queue, octets: &Bytes) -> NewMessage {
         mail_json,
         origin: Origin { caller: "network".into(), tenant: "local".into(), ..Origin::default() },
         lifetime: Duration::from_secs(86_400),
+        charges: Charges::default(),
     }
 }
 
@@ -484,4 +490,68 @@ fn fill_due_index(store: &RocksStore) -> DueKey {
     }
     let (at, job, _) = key(DELETED);
     DueKey::of(at, job)
+}
+
+fn quota_limits(tenant: u64) -> [ScopeLimit; 2] {
+    let quota = Quota { per_day: Some(u64::MAX), per_second: Some(1_000_000) };
+    let name = Name::parse(&format!("tenant-{tenant}")).expect("letters and digits");
+    [ScopeLimit { scope: Scope::Tenant(name), quota }, ScopeLimit { scope: Scope::Server, quota }]
+}
+
+/// Room for one message and its keeping, by two threads that take turns at a thousand tenants; and what a start reads where
+/// a thousand tenants sent in every minute of a day.
+fn quotas(criterion: &mut Criterion) {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let limits: Vec<_> = (0..TENANTS).map(quota_limits).collect();
+    let quotas = Quotas::new(Arc::clone(&clock), Box::new(|_| ()));
+    let mut group = criterion.benchmark_group("quota");
+    group.bench_function("reserve_and_keep", |bencher| {
+        let mut turn = limits.iter().cycle();
+        bencher.iter(|| charge(&quotas, turn.next().expect("a cycle has no end")));
+    });
+    group.throughput(Throughput::Elements(2 * TENANTS));
+    group.bench_function("reserve_and_keep_2_threads_1000_tenants_each", |bencher| {
+        bencher.iter(|| {
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| limits.iter().for_each(|limits| charge(&quotas, limits)));
+                }
+            });
+        });
+    });
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = RocksStore::open(directory.path(), &RocksSettings::default()).expect("RocksDB opens");
+    fill_counters(&store, Minute::of(clock.now()).number());
+    let settings = QueueSettings { free_space_reserve_bytes: 0, ..QueueSettings::default() };
+    let opened = Queue::open(Arc::new(store), &settings, Arc::clone(&clock), 7).expect("the queue opens");
+    group.throughput(Throughput::Elements(TENANTS * 1_440));
+    group.sample_size(10);
+    group.bench_function("load_1000_scopes_of_1440_minutes", |bencher| {
+        bencher.iter(|| {
+            let quotas = Quotas::new(Arc::clone(&clock), Box::new(|_| ()));
+            quotas.load(&opened.queue).expect("the disk of a bench works");
+            quotas.all().len()
+        });
+    });
+    group.finish();
+    drop(opened.queue);
+    opened.committer.join().expect("the committer does not panic");
+}
+
+fn charge(quotas: &Quotas, limits: &[ScopeLimit]) {
+    let charges = quotas.reserve(limits, 1).expect("the limits are far").into_charges();
+    charges.claim.as_ref().expect("a reservation makes one").keep();
+}
+
+fn fill_counters(store: &RocksStore, now: u64) {
+    for minute in now - 1_439..=now {
+        let puts = (0..TENANTS).map(|tenant| {
+            let scope = format!("tenant/tenant-{tenant}");
+            let mut value = Vec::new();
+            queue_format::encode_counter(&scope, 60, &mut value);
+            let key = Key::new(&queue_format::counter_key(queue_format::COUNTER_QUOTA, minute, &scope));
+            Change::Put { family: Family::Counter, key, value: value.into() }
+        });
+        store.write(&puts.collect::<Vec<_>>(), false).expect("the disk of a bench works");
+    }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -18,6 +18,7 @@ use crate::child::Child;
 use crate::dns;
 use crate::failure::{Context, Failure, Result};
 use crate::ledger::Ledger;
+use crate::login::Login;
 
 /// Longest wait for a reply.
 const REPLY_MAX: Duration = Duration::from_secs(120);
@@ -44,6 +45,8 @@ pub(crate) enum Destinations {
 pub(crate) struct Plan {
     /// Submission address of the server.
     pub(crate) server: SocketAddr,
+    /// TLS from the first octet, and AUTH.
+    pub(crate) login: Option<Arc<Login>>,
     /// Their recipients.
     pub(crate) to: Destinations,
     /// Octets of a message.
@@ -126,7 +129,7 @@ impl Session {
             loop {
                 let mut open = match connection.take() {
                     Some(open) => open,
-                    None => Connection::open(self.plan.server).await?,
+                    None => Connection::open(self.plan.server, self.plan.login.as_deref()).await?,
                 };
                 if self.transaction(&mut open, number).await? {
                     connection = Some(open);
@@ -178,21 +181,33 @@ impl Session {
     }
 }
 
+/// In clear or under TLS.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
 /// A connection to the server.
 struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     output: Vec<u8>,
     input: Vec<u8>,
 }
 
 impl Connection {
-    /// Connects, reads the greeting, says EHLO. 421 is waited out.
-    async fn open(server: SocketAddr) -> Result<Self> {
+    /// Connects, reads the greeting, says EHLO, logs in. 421 is waited out.
+    async fn open(server: SocketAddr, login: Option<&Login>) -> Result<Self> {
         for _ in 0..REFUSALS_MAX {
             let stream = TcpStream::connect(server).await.context(|| format!("connection to {server}"))?;
             stream.set_nodelay(true).context(|| format!("connection to {server}"))?;
+            let stream: Box<dyn Stream> = match login {
+                None => Box::new(stream),
+                Some(login) => Box::new(login.handshake(stream).await?),
+            };
             let mut connection = Self { stream, output: Vec::new(), input: Vec::new() };
             if connection.reply(220).await? && connection.command("EHLO load.bench.test\r\n", 250).await? {
+                if let Some(login) = login {
+                    connection.command(login.command(), 235).await?;
+                }
                 return Ok(connection);
             }
             sleep(PAUSE).await;

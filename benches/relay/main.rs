@@ -13,6 +13,7 @@ mod failure;
 mod hostile;
 mod ledger;
 mod load;
+mod login;
 mod namespace;
 mod options;
 mod report;

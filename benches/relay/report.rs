@@ -100,6 +100,17 @@ fn remarks(work: Work, figures: &Figures) -> Vec<String> {
             ratio(beside.storm_rate, figures.rate),
         ));
     }
+    if let Some(logins) = &figures.logins {
+        remarks.push(format!(
+            "logged in on kept connections {:.0}/s at {:.3} CPU s/1,000 ({} of alone), on new ones {:.0}/s at {:.3} ({} of alone)",
+            logins.kept_rate,
+            logins.kept_cpu,
+            ratio(logins.kept_rate, figures.rate),
+            logins.new_rate,
+            logins.new_cpu,
+            ratio(logins.new_rate, figures.rate),
+        ));
+    }
     remarks.push(format!("stopped in {}", milliseconds(figures.stop)));
     remarks
 }
@@ -141,6 +152,7 @@ fn name(work: Work) -> &'static str {
         Work::Half => "half",
         Work::Dead => "dead",
         Work::Hostile => "hostile",
+        Work::Login => "login",
     }
 }
 

@@ -1,5 +1,6 @@
 //! The servers under test. Each starts with an empty queue in a directory of its own, and is stopped by SIGTERM.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -12,12 +13,15 @@ use rustix::process::Signal;
 use crate::child::Child;
 use crate::dns;
 use crate::failure::{Context, Failure, Result};
+use crate::login;
 use crate::sink;
 
 /// Where both take submissions.
 const SUBMISSION: ([u8; 4], u16) = ([127, 0, 0, 1], 2525);
 
-/// Where posthaste takes submissions with TLS from the first octet, in `hostile`.
+/// The certificate of that listener, in the directory of a run.
+pub(crate) const CERTIFICATE: &str = "certificate.pem";
+/// Where posthaste takes submissions with TLS from the first octet, in `hostile` and `login`.
 pub(crate) const IMPLICIT_TLS: ([u8; 4], u16) = ([127, 0, 0, 1], 2465);
 
 /// A running server.
@@ -50,19 +54,39 @@ impl Running {
     }
 }
 
-/// Starts posthaste from `binary`. `directory` may hold the queue of an earlier run. `hostile` connections are let in beside
-/// the load, and it listens with TLS, too.
+/// What a work needs beside the load.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum More {
+    Nothing,
+    /// Room for so many connections, and a listener with TLS.
+    Hostile(u32),
+    /// Tenants with credentials, and a listener with TLS.
+    Logins,
+}
+
+/// Starts posthaste from `binary`. `directory` may hold the queue of an earlier run. `more` is what
+/// the work needs beside the load.
 pub(crate) async fn posthaste(
     binary: &Path,
     directory: &Path,
     connections: Connections,
-    hostile: Option<u32>,
+    more: More,
 ) -> Result<Running> {
     fs::create_dir_all(directory.join("events")).context(|| format!("{}", directory.display()))?;
     let config = directory.join("config.toml");
     let mut text = posthaste_config(directory, connections);
-    if let Some(hostile) = hostile {
-        text.push_str(&hostile_config(directory, hostile)?);
+    match more {
+        More::Nothing => {}
+        More::Hostile(hostile) => {
+            let places = hostile.saturating_add(2_000);
+            text.push_str(&tls_listener(directory)?);
+            write!(text, "\n[reception]\nconnections_max = {places}\nconnections_per_client_max = {places}\n")
+                .context(|| "config".to_owned())?;
+        }
+        More::Logins => {
+            text.push_str(&tls_listener(directory)?);
+            text.push_str(&login::config());
+        }
     }
     fs::write(&config, text).context(|| format!("{}", config.display()))?;
     let arguments = ["run".to_owned(), "--config".to_owned(), config.display().to_string()];
@@ -85,18 +109,17 @@ fn posthaste_config(directory: &Path, connections: Connections) -> String {
     )
 }
 
-/// Room for hostile clients, and a listener with TLS and a new certificate (ECDSA P-256).
-fn hostile_config(directory: &Path, hostile: u32) -> Result<String> {
+/// A listener with TLS from the first octet and a new certificate (ECDSA P-256).
+fn tls_listener(directory: &Path) -> Result<String> {
     let made =
         rcgen::generate_simple_self_signed(["mta.bench.test".to_owned()]).context(|| "certificate".to_owned())?;
-    let (certificate, key) = (directory.join("certificate.pem"), directory.join("key.pem"));
+    let (certificate, key) = (directory.join(CERTIFICATE), directory.join("key.pem"));
     fs::write(&certificate, made.cert.pem()).context(|| format!("{}", certificate.display()))?;
     fs::write(&key, made.signing_key.serialize_pem()).context(|| format!("{}", key.display()))?;
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).context(|| format!("{}", key.display()))?;
-    let places = hostile.saturating_add(2_000);
     let (certificate, key, address) = (certificate.display(), key.display(), SocketAddr::from(IMPLICIT_TLS));
     Ok(format!(
-        "\n[reception]\nconnections_max = {places}\nconnections_per_client_max = {places}\n\n[[listener]]\n\
+        "\n[[listener]]\n\
          name = \"tls\"\naddress = \"{address}\"\ntls = \"implicit\"\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n"
     ))
 }

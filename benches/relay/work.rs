@@ -16,6 +16,7 @@ use crate::failure::{Context, Failure, Result};
 use crate::hostile::{Hostile, Targets};
 use crate::ledger::{Ledger, percentile};
 use crate::load::{self, Destinations, Plan};
+use crate::login::Login;
 use crate::options::{Generator, Options, Server, Work};
 use crate::server::{self, Connections, Running};
 use crate::sink::{self, Sink};
@@ -59,6 +60,19 @@ pub(crate) struct Figures {
     pub(crate) restart: Option<Duration>,
     /// `hostile` only; the other figures are those of the run before the hostile clients came, memory aside.
     pub(crate) beside_hostile: Option<BesideHostile>,
+    /// `login` only; the other figures are those of the run without, memory aside.
+    pub(crate) logins: Option<Logins>,
+}
+
+/// What the same work showed with clients that log in under TLS.
+#[derive(Clone, Debug)]
+pub(crate) struct Logins {
+    /// Messages a second on kept connections, and CPU seconds of the server for 1,000.
+    pub(crate) kept_rate: f64,
+    pub(crate) kept_cpu: f64,
+    /// The same with a connection for each message.
+    pub(crate) new_rate: f64,
+    pub(crate) new_cpu: f64,
 }
 
 /// What the same work showed beside hostile clients.
@@ -118,6 +132,9 @@ impl Bench<'_> {
         if work == Work::Hostile {
             figures.beside_hostile = Some(self.beside_hostile(&running).await?);
         }
+        if work == Work::Login {
+            figures.logins = Some(self.logins(&running, &directory).await?);
+        }
         figures.memory_mib = memory.peak_mib();
         figures.processes = memory.processes();
         drop(memory);
@@ -176,6 +193,34 @@ impl Bench<'_> {
         Ok(figures(&ledger).rate)
     }
 
+    /// The work twice more: logged in, on kept connections and on new ones.
+    async fn logins(&self, running: &Running, directory: &Path) -> Result<Logins> {
+        let login = Arc::new(Login::new(directory)?);
+        let (kept_rate, kept_cpu) = self.login_now(running, &login, self.options.messages_per_connection).await?;
+        let (new_rate, new_cpu) = self.login_now(running, &login, 1).await?;
+        Ok(Logins { kept_rate, kept_cpu, new_rate, new_cpu })
+    }
+
+    /// Messages a second and CPU seconds for 1,000.
+    async fn login_now(&self, running: &Running, login: &Arc<Login>, per_connection: u32) -> Result<(f64, f64)> {
+        let messages = self.messages(Server::Posthaste, Work::One);
+        let ledger = Arc::new(Ledger::new(messages));
+        let _sink = Sink::start(Arc::clone(&ledger), Duration::ZERO)?;
+        let before = usage::cpu_seconds(running.root())?;
+        let login = Some(Arc::clone(login));
+        let server = server::IMPLICIT_TLS.into();
+        let plan = Plan { server, login, per_connection, ..self.plan(Work::One, None) };
+        let submit = async {
+            load::submit(plan, Arc::clone(&ledger)).await?;
+            ledger.complete().await;
+            Ok(())
+        };
+        timeout(self.options.time_max(), submit).await.unwrap_or(Ok(()))?;
+        sleep(SETTLE).await;
+        let cpu = usage::cpu_seconds(running.root())? - before;
+        Ok((figures(&ledger).rate, for_1000(cpu, messages)))
+    }
+
     /// Starts a server on the queue of `dead` and waits for the delivery of a new message to a live destination.
     async fn restart(&self, server: Server, directory: &Path) -> Result<Duration> {
         let ledger = Arc::new(Ledger::new(1));
@@ -197,8 +242,12 @@ impl Bench<'_> {
         match server {
             Server::Postfix => server::postfix(directory, self.options.keep).await,
             Server::Posthaste => {
-                let hostile = (work == Work::Hostile).then_some(self.options.hostile_connections);
-                server::posthaste(&self.binary, directory, connections, hostile).await
+                let more = match work {
+                    Work::Hostile => server::More::Hostile(self.options.hostile_connections),
+                    Work::Login => server::More::Logins,
+                    _ => server::More::Nothing,
+                };
+                server::posthaste(&self.binary, directory, connections, more).await
             }
         }
     }
@@ -229,13 +278,14 @@ impl Bench<'_> {
     fn plan(&self, work: Work, rate: Option<u32>) -> Plan {
         let options = self.options;
         let to = match work {
-            Work::One | Work::Large | Work::Idle | Work::Hostile => Destinations::One(dns::ONE),
+            Work::One | Work::Large | Work::Idle | Work::Hostile | Work::Login => Destinations::One(dns::ONE),
             Work::Dead => Destinations::One(dns::DEAD),
             Work::Many | Work::SlowMx | Work::Half => Destinations::Many(options.destinations),
         };
         let size = if work == Work::Large { options.size.saturating_mul(LARGE.0) } else { options.size };
         Plan {
             server: ([0, 0, 0, 0], 0).into(),
+            login: None,
             to,
             size: usize::try_from(size).unwrap_or(usize::MAX),
             sessions: if work == Work::Idle { 1 } else { options.sessions },
@@ -269,6 +319,7 @@ fn figures(ledger: &Ledger) -> Figures {
         stop: Duration::ZERO,
         restart: None,
         beside_hostile: None,
+        logins: None,
     }
 }
 

@@ -5,8 +5,8 @@ use std::fmt::Debug;
 
 use libfuzzer_sys::fuzz_target;
 use queue_format::{
-    DueEntry, DueEntryRef, FormatError, HoldEntry, MessageRecord, OutboxRecord, OutboxRecordRef, RecipientState,
-    decode_body, decode_meta_number, decode_meta_text, encode_body, encode_meta_number, encode_meta_text,
+    CounterRecord, DueEntry, DueEntryRef, FormatError, HoldEntry, MessageRecord, OutboxRecord, OutboxRecordRef,
+    RecipientState, decode_body, decode_meta_number, decode_meta_text, encode_body, encode_meta_number, encode_meta_text,
     parse_body_part_key, parse_due_key, parse_hold_key, parse_outbox_key, parse_recipient_key,
 };
 
@@ -31,6 +31,7 @@ fn decode_all(bytes: &[u8]) {
     check(bytes, OutboxRecordRef::decode(bytes), |record, out| record.encode(out));
     check(bytes, decode_body(bytes), |body, out| encode_body(body, out));
     check(bytes, decode_meta_number(bytes), |number, out| encode_meta_number(*number, out));
+    check(bytes, CounterRecord::decode(bytes), CounterRecord::encode);
     check(bytes, decode_meta_text(bytes), |text, out| encode_meta_text(text, out));
 }
 

@@ -22,11 +22,13 @@ pub enum RecordKind {
     MetaNumber = 7,
     /// [`encode_meta_text`](crate::encode_meta_text).
     MetaText = 8,
+    /// [`CounterRecord`](crate::CounterRecord).
+    Counter = 10,
 }
 
 impl RecordKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [RecordKind; 8] = [
+    pub const ALL: [RecordKind; 9] = [
         RecordKind::Message,
         RecordKind::Recipient,
         RecordKind::Due,
@@ -35,6 +37,7 @@ impl RecordKind {
         RecordKind::Body,
         RecordKind::MetaNumber,
         RecordKind::MetaText,
+        RecordKind::Counter,
     ];
 
     /// The first byte of a record of this kind.
@@ -59,6 +62,7 @@ impl fmt::Display for RecordKind {
             RecordKind::Body => "body",
             RecordKind::MetaNumber => "meta number",
             RecordKind::MetaText => "meta text",
+            RecordKind::Counter => "counter",
         })
     }
 }

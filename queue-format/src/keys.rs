@@ -17,6 +17,12 @@ pub const RECIPIENT_KEY_BYTES: usize = ID_BYTES + 4;
 pub const BODY_PART_KEY_BYTES: usize = ID_BYTES + 4;
 /// Length of an [`outbox_key`].
 pub const OUTBOX_KEY_BYTES: usize = 8;
+/// Length of a [`counter_key`].
+pub const COUNTER_KEY_BYTES: usize = 1 + 8 + SCOPE_HASH_BYTES;
+/// First byte of the keys of counters that quotas ask for.
+pub const COUNTER_QUOTA: u8 = 1;
+/// Of the scope's name a key holds a hash: names are longer than a key may be.
+const SCOPE_HASH_BYTES: usize = 16;
 
 const ID_LAST: [u8; ID_BYTES] = [0xff; ID_BYTES];
 
@@ -111,6 +117,46 @@ pub fn outbox_range(first: u64, last: u64) -> ([u8; OUTBOX_KEY_BYTES], [u8; OUTB
     (outbox_key(first), successor(&outbox_key(last)))
 }
 
+/// Key of a counter: what it is for, its minute (Unix time / 60 s), a hash of its scope. By time first, so that what is too
+/// old is one range.
+pub fn counter_key(kind: u8, minute: u64, scope: &str) -> [u8; COUNTER_KEY_BYTES] {
+    counter_key_of(kind, minute, scope_hash(scope))
+}
+
+/// Kind, minute and hash of the scope of a [`counter_key`].
+pub fn parse_counter_key(key: &[u8]) -> Option<(u8, u64, [u8; SCOPE_HASH_BYTES])> {
+    let (kind, rest) = key.split_first()?;
+    let (minute, hash) = rest.split_first_chunk()?;
+    Some((*kind, u64::from_be_bytes(*minute), hash.try_into().ok()?))
+}
+
+/// All counters of one kind from `first_minute` to `last_minute`, both included.
+pub fn counter_range(
+    kind: u8,
+    first_minute: u64,
+    last_minute: u64,
+) -> ([u8; COUNTER_KEY_BYTES], [u8; COUNTER_KEY_BYTES + 1]) {
+    let first = counter_key_of(kind, first_minute, [0; SCOPE_HASH_BYTES]);
+    (first, successor(&counter_key_of(kind, last_minute, [0xff; SCOPE_HASH_BYTES])))
+}
+
+fn counter_key_of(kind: u8, minute: u64, hash: [u8; SCOPE_HASH_BYTES]) -> [u8; COUNTER_KEY_BYTES] {
+    let mut key = [0; COUNTER_KEY_BYTES];
+    let parts = std::iter::once(kind).chain(minute.to_be_bytes()).chain(hash);
+    for (to, from) in key.iter_mut().zip(parts) {
+        *to = from;
+    }
+    key
+}
+
+/// FNV-1a of 128 bits. Names come from the config of one administrator: nobody looks for two with one hash.
+fn scope_hash(scope: &str) -> [u8; SCOPE_HASH_BYTES] {
+    const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    let mix = |hash: u128, byte: u8| (hash ^ u128::from(byte)).wrapping_mul(PRIME);
+    scope.bytes().fold(BASIS, mix).to_be_bytes()
+}
+
 /// The smallest byte string above `key`.
 fn successor<const KEY: usize, const END: usize>(key: &[u8; KEY]) -> [u8; END] {
     const { assert!(END == KEY + 1) }
@@ -137,6 +183,10 @@ mod tests {
         assert_eq!(recipient_key(&ID, 0x0102_0304), *b"ABCDEFGHIJKLMNOPQRSTUV\x01\x02\x03\x04");
         assert_eq!(body_part_key(&ID, 1), *b"ABCDEFGHIJKLMNOPQRSTUV\x00\x00\x00\x01");
         assert_eq!(outbox_key(0x0102), *b"\x00\x00\x00\x00\x00\x00\x01\x02");
+        assert_eq!(
+            counter_key(1, 0x0203, "a"),
+            *b"\x01\x00\x00\x00\x00\x00\x00\x02\x03\xd2\x28\xcb\x69\x6f\x1a\x8c\xaf\x78\x91\x2b\x70\x4e\x4a\x89\x64"
+        );
     }
 
     #[test]
@@ -149,6 +199,7 @@ mod tests {
             assert_eq!(parse_recipient_key(key).is_some(), len == RECIPIENT_KEY_BYTES, "{len}");
             assert_eq!(parse_body_part_key(key).is_some(), len == BODY_PART_KEY_BYTES, "{len}");
             assert_eq!(parse_outbox_key(key).is_some(), len == OUTBOX_KEY_BYTES, "{len}");
+            assert_eq!(parse_counter_key(key).is_some(), len == COUNTER_KEY_BYTES, "{len}");
         }
     }
 
@@ -177,6 +228,23 @@ mod tests {
         assert!(outbox_key(u64::MAX).as_slice() < end.as_slice());
         let (_, end) = body_part_range(&ID_LAST);
         assert!(body_part_key(&ID_LAST, u32::MAX).as_slice() < end.as_slice());
+    }
+
+    #[test]
+    fn a_range_of_counters_holds_its_minutes_whatever_the_scope_and_no_other_kind() {
+        let (start, end) = counter_range(1, 5, 6);
+        for (kind, minute, is_in) in
+            [(1, 4, false), (1, 5, true), (1, 6, true), (1, 7, false), (0, 5, false), (2, 5, false)]
+        {
+            for scope in ["", "server", "tenant/shop", "credential/a"] {
+                let key = counter_key(kind, minute, scope);
+                assert_eq!(
+                    (start.as_slice()..end.as_slice()).contains(&key.as_slice()),
+                    is_in,
+                    "{kind} {minute} {scope}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! a reader needs to be safe.
 
 mod body;
+mod counter;
 mod due;
 mod error;
 mod frame;
@@ -25,12 +26,14 @@ mod recipient;
 mod wire;
 
 pub use body::{BODY_OVERHEAD_BYTES, decode_body, encode_body};
+pub use counter::{CounterRecord, decode_counter, encode_counter};
 pub use due::{DueEntry, DueEntryRef, HoldEntry};
 pub use error::{FormatError, Problem, RecordKind};
 pub use keys::{
-    BODY_PART_KEY_BYTES, DUE_KEY_BYTES, HOLD_KEY_BYTES, ID_BYTES, OUTBOX_KEY_BYTES, RECIPIENT_KEY_BYTES, body_part_key,
-    body_part_range, due_key, due_range, hold_key, hold_range, outbox_key, outbox_range, parse_body_part_key,
-    parse_due_key, parse_hold_key, parse_outbox_key, parse_recipient_key, recipient_key, recipient_range,
+    BODY_PART_KEY_BYTES, COUNTER_KEY_BYTES, COUNTER_QUOTA, DUE_KEY_BYTES, HOLD_KEY_BYTES, ID_BYTES, OUTBOX_KEY_BYTES,
+    RECIPIENT_KEY_BYTES, body_part_key, body_part_range, counter_key, counter_range, due_key, due_range, hold_key,
+    hold_range, outbox_key, outbox_range, parse_body_part_key, parse_counter_key, parse_due_key, parse_hold_key,
+    parse_outbox_key, parse_recipient_key, recipient_key, recipient_range,
 };
 pub use message::{MessageRecord, RecipientEntry, Ret};
 pub use meta::{check_format_version, decode_meta_number, decode_meta_text, encode_meta_number, encode_meta_text};

@@ -1,4 +1,4 @@
-//! Values of the meta and counter column families: numbers (counters, positions, versions) and short texts.
+//! Values of the meta column family: numbers (counters, positions, versions) and short texts.
 
 use crate::FORMAT_VERSION;
 use crate::error::{FormatError, RecordKind};

@@ -10,6 +10,7 @@ mod authorize;
 pub mod directory;
 pub mod identity;
 pub mod password;
+pub mod quota;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -67,7 +67,12 @@ fn print_summary(config: &Config, out: &mut dyn Write) -> io::Result<()> {
         let kinds = if file.types.len() == EventKind::ALL.len() { "all kinds".to_owned() } else { names.join(", ") };
         writeln!(out, "  events     {}/{}.jsonl: {kinds}", config.events.directory.display(), file.name)?;
     }
-    let bounces = if config.mails_bounces() { "mailed to the sender" } else { "told in event files only" };
+    let mailed = config.mail_bounces();
+    let bounces = match (mailed.otherwise, mailed.not_of_sets.is_empty()) {
+        (true, true) => "mailed to the sender",
+        (true, false) => "mailed to the sender, but for configuration sets whose event files take them",
+        (false, _) => "told in event files only",
+    };
     writeln!(out, "  bounces    {bounces}, unless the client says NOTIFY")?;
     let metrics = config.metrics.address.map_or("off".to_owned(), |address| format!("http://{address}/metrics"));
     writeln!(out, "  metrics    {metrics}")?;

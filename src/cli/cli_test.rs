@@ -47,6 +47,17 @@ fn status_of_an_unhealthy_daemon_exits_with_5() {
 }
 
 #[test]
+fn quotas_are_shown_with_their_limits_and_shares() {
+    let ran = at(&serve(Fake::with_messages(0)), &["quota"]);
+    let lines: Vec<Vec<&str>> = ran.out.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[1], ["server", "-", "42", "-", "-", "-"], "{}", ran.out);
+    assert_eq!(lines[2], ["tenant", "shop", "42", "60", "70", "%", "5"], "{}", ran.out);
+    let ran = at(&serve(Fake::with_messages(0)), &["quota", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(report["scopes"][1]["per_day"], 60);
+}
+
+#[test]
 fn json_output_is_what_the_api_answered() {
     let ran = at(&serve(Fake::with_messages(2)), &["queue", "list", "--json"]);
     let page: serde_json::Value = serde_json::from_str(&ran.out).unwrap();

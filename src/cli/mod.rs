@@ -24,6 +24,7 @@ mod queue_act;
 mod queue_list;
 mod queue_recover;
 mod queue_show;
+mod quota;
 mod run;
 mod status;
 mod table;
@@ -57,6 +58,8 @@ enum Command {
     Check(check::Args),
     /// Show how the running daemon does.
     Status(status::Args),
+    /// Show what senders used of their limits in the last 24 hours.
+    Quota(quota::Args),
     /// Look at queued messages, and retry, hold, release or cancel them.
     Queue(queue::Args),
     /// Hash secrets, and make credentials, for the config.
@@ -147,6 +150,7 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, out: &mut dyn Write,
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args, out, err),
         Command::Status(args) => status::run(&args, out),
+        Command::Quota(args) => quota::run(&args, out),
         Command::Queue(args) => queue::run(&args, out, err),
         Command::Credential(args) => credential::run(&args, out, err),
         Command::Demo(args) => demo::run(&args),

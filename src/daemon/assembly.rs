@@ -73,6 +73,7 @@ fn sink_settings(file: &EventFileSettings) -> events::SinkSettings {
     events::SinkSettings {
         file_name: format!("{}.jsonl", file.name),
         kinds: file.types.clone(),
+        sets: file.sets.clone(),
         rotate_bytes: Some(file.rotate_size_bytes),
         rotate_age: Some(file.rotate_age),
         keep_files: Some(file.keep_files),
@@ -101,7 +102,7 @@ pub(super) fn reloadable(
         settlement: SettlementSettings {
             hostname,
             retry: retry_settings(config),
-            mail_bounces: config.mails_bounces(),
+            mail_bounces: config.mail_bounces(),
             notification_lifetime: config.queue.lifetime,
         },
         tls,

@@ -6,8 +6,8 @@
 use std::sync::{Arc, Weak};
 
 use super::admin::model::{
-    ActionReport, ConnectionStatus, EventStatus, MessageDetail, MessageSummary, Page, QueueStatus, RecipientDetail,
-    RecipientState, SiteStatus, Status,
+    ActionReport, ConnectionStatus, EventStatus, MessageDetail, MessageSummary, Page, QueueStatus, QuotaReport,
+    RecipientDetail, RecipientState, SiteStatus, Status,
 };
 use super::admin::query::{Action, Filter, ListQuery, Selection};
 use super::admin::{AdminError, Backend};
@@ -357,6 +357,13 @@ fn stopping() -> AdminError {
 impl Backend for Control {
     fn status(&self) -> BoxFuture<'_, Result<Status, AdminError>> {
         Box::pin(self.read_status())
+    }
+
+    fn quota(&self) -> BoxFuture<'_, Result<QuotaReport, AdminError>> {
+        Box::pin(async {
+            let instance = self.instance.upgrade().ok_or_else(stopping)?;
+            Ok(instance.quota_report())
+        })
     }
 
     fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Page, AdminError>> {

@@ -12,13 +12,16 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::admin::AdminServer;
+use super::admin::model::QuotaReport;
 use super::assembly;
 use super::backend::Control;
 use super::config::Config;
 use super::monitor;
+use super::quotas;
 use super::stamp::Stamper;
 use crate::admission::Directory;
 use crate::admission::authenticate::Authenticator;
+use crate::admission::quota::Quotas;
 use crate::delivery;
 use crate::delivery::dispatch::{Dispatcher, Request};
 use crate::delivery::shared::{Counts, Reloadable, Shared};
@@ -52,6 +55,7 @@ pub struct Instance {
     reception: Reception,
     reception_settings: Arc<ArcSwap<ReceptionSettings>>,
     admission: Arc<ArcSwap<Directory>>,
+    quotas: Arc<Quotas>,
     reloadable: Arc<ArcSwap<Reloadable>>,
     resolver: Arc<HickoryResolver>,
     dispatcher: Dispatcher,
@@ -79,6 +83,7 @@ impl Instance {
         }
         let messages = queue.health().messages();
         tracing::info!(messages, data_dir = %config.queue.data_dir.display(), "queue is open");
+        let quotas = quotas::open(&queue, &clock)?;
         let events = EventWriter::start(queue.outbox(), assembly::event_settings(&config), Arc::clone(&clock))
             .map_err(|error| error.to_string())?;
         let events = Arc::new(events);
@@ -94,6 +99,7 @@ impl Instance {
             admission: Arc::clone(&admission),
             authenticator: Authenticator::new(cores()),
             audit: Arc::clone(&audit),
+            quotas: Arc::clone(&quotas),
             intake: Arc::new(queue.clone()),
             stamp: Arc::new(Stamper),
         };
@@ -112,6 +118,7 @@ impl Instance {
             reception,
             reception_settings,
             admission,
+            quotas,
             reloadable,
             resolver,
             dispatcher,
@@ -133,6 +140,8 @@ impl Instance {
             queue: self.queue.clone(),
             dispatcher: self.dispatcher.clone(),
             clock: Arc::clone(&self.clock),
+            quotas: Arc::clone(&self.quotas),
+            admission: Arc::clone(&self.admission),
             data_dir,
             stop: self.background.clone(),
         };
@@ -175,6 +184,11 @@ impl Instance {
     /// The queue.
     pub fn queue(&self) -> &Queue {
         &self.queue
+    }
+
+    /// What senders used of their limits.
+    pub fn quota_report(&self) -> QuotaReport {
+        QuotaReport { scopes: quotas::usage(&self.quotas, &self.admission.load()) }
     }
 
     /// The config in force.

@@ -11,5 +11,6 @@ pub mod metrics_exporter;
 mod monitor;
 pub mod notify;
 mod places;
+mod quotas;
 pub mod run;
 pub mod stamp;

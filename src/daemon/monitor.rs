@@ -4,8 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
+use super::quotas;
+use crate::admission::Directory;
+use crate::admission::quota::Quotas;
 use crate::delivery::dispatch::Dispatcher;
 use crate::events::metric;
 use crate::queue::Queue;
@@ -21,6 +25,8 @@ pub(super) struct Watch {
     pub(super) queue: Queue,
     pub(super) dispatcher: Dispatcher,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) quotas: Arc<Quotas>,
+    pub(super) admission: Arc<ArcSwap<Directory>>,
     pub(super) data_dir: PathBuf,
     pub(super) stop: CancellationToken,
 }
@@ -68,6 +74,7 @@ impl Watch {
             metrics::gauge!(metric::SITES).set(totals.sites as f64);
             metrics::gauge!(metric::SITES_BEHIND).set(totals.sites_behind as f64);
         }
+        quotas::measure(&self.quotas, &self.admission.load());
         metrics::gauge!(metric::EVENTS_PENDING).set(self.queue.outbox().pending() as f64);
     }
 }

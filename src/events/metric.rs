@@ -7,6 +7,12 @@ pub const MESSAGES_ACCEPTED: &str = "posthaste_messages_accepted_total";
 pub const RECIPIENTS_ACCEPTED: &str = "posthaste_recipients_accepted_total";
 /// Counter, label `code`: refusals sent to clients, by reply code.
 pub const REFUSALS: &str = "posthaste_smtp_refusals_total";
+/// Counter, labels `scope` (server, tenant, credential, configuration_set), `limit` (daily, rate): 454s for a quota.
+pub const QUOTA_REFUSALS: &str = "posthaste_quota_refusals_total";
+/// Gauge: recipients that all senders together were charged in the last 24 hours.
+pub const QUOTA_RECIPIENTS: &str = "posthaste_quota_recipients";
+/// Gauge, label `scope`: of all scopes of this kind with a daily limit, the share that the fullest used; 1 is all of it.
+pub const QUOTA_SHARE: &str = "posthaste_quota_share_max";
 /// Gauge, label `listener`: open client connections.
 pub const CLIENT_CONNECTIONS: &str = "posthaste_client_connections";
 /// Counter, labels `listener`, `outcome` (accepted, refused): client connections.
@@ -27,7 +33,7 @@ pub const COMMIT_OPERATIONS: &str = "posthaste_commit_batch_operations";
 pub const COMMIT_SECONDS: &str = "posthaste_commit_seconds";
 /// Counter: store errors.
 pub const STORE_ERRORS: &str = "posthaste_store_errors_total";
-/// Counter, label `record` (message, due, hold, outbox): records that could not be read and were worked around.
+/// Counter, label `record` (message, due, hold, outbox, counter): records that could not be read and were worked around.
 pub const DAMAGED_RECORDS: &str = "posthaste_damaged_records_total";
 /// Gauge: messages in the queue.
 pub const QUEUE_MESSAGES: &str = "posthaste_queue_messages";

@@ -129,6 +129,18 @@ pub struct EventLine {
     pub id_at: u32,
 }
 
+impl EventLine {
+    /// The configuration set of its message, from the auto-tag: no text of a message can hold it in this form, since quotes in
+    /// texts are escaped.
+    pub fn configuration_set(&self) -> Option<&str> {
+        const TAG: &[u8] = b"\"ses:configuration-set\":[\"";
+        let at = memchr::memmem::find(&self.json, TAG)?;
+        let name = self.json.get(at + TAG.len()..)?;
+        let name = name.get(..memchr::memchr(b'"', name)?)?;
+        std::str::from_utf8(name).ok()
+    }
+}
+
 /// An event with its id, read from the outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxEvent {

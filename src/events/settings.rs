@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::EventKind;
 use super::file::SinkName;
+use super::{EventKind, EventLine};
 
 /// All event files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct SinkSettings {
     pub file_name: String,
     /// Which events it takes; empty: all.
     pub kinds: Vec<EventKind>,
+    /// Of messages of these configuration sets only; empty: of all.
+    pub sets: Vec<String>,
     /// A file of this size is rotated; it may be longer by one line. `None`: whatever its size.
     pub rotate_bytes: Option<u64>,
     /// A file of this age that holds a line is rotated. `None`: whatever its age.
@@ -49,6 +51,7 @@ impl Default for SinkSettings {
         Self {
             file_name: "events.jsonl".to_owned(),
             kinds: Vec::new(),
+            sets: Vec::new(),
             rotate_bytes: Some(256 * 1024 * 1024),
             rotate_age: Some(Duration::from_secs(24 * 3_600)),
             keep_files: Some(14),
@@ -93,6 +96,17 @@ impl SinkSettings {
     /// Whether this stream takes events of this kind.
     pub fn takes(&self, kind: EventKind) -> bool {
         self.kinds.is_empty() || self.kinds.contains(&kind)
+    }
+
+    /// Whether this stream takes this event.
+    pub fn takes_line(&self, line: &EventLine) -> bool {
+        let of_set = || line.configuration_set().is_some_and(|set| self.sets.iter().any(|known| known == set));
+        self.takes(line.kind) && (self.sets.is_empty() || of_set())
+    }
+
+    /// Whether it takes the same events as `other`.
+    pub fn takes_as(&self, other: &SinkSettings) -> bool {
+        self.kinds == other.kinds && self.sets == other.sets
     }
 }
 

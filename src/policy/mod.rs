@@ -9,6 +9,7 @@ pub mod handshakes;
 mod hint;
 pub mod logins;
 mod phrase;
+pub mod quota;
 pub mod rate;
 mod replies;
 pub mod retry;

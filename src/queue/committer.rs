@@ -19,7 +19,9 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, TryRecvError};
 use queue_format as format;
 use tokio::time::Instant;
 
+use super::counters::Counters;
 use super::health::Health;
+use super::intake::Charge;
 use super::outbox::QueueOutbox;
 use super::store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 use crate::events::{EventId, EventLine, OutboxEvent, metric};
@@ -47,6 +49,8 @@ pub(super) type Completion = Box<dyn FnOnce(Result<(), &StoreError>) + Send>;
 pub(super) struct Transaction {
     pub(super) changes: Vec<Change>,
     pub(super) events: Vec<EventLine>,
+    /// What the new messages cost.
+    pub(super) charges: Vec<Charge>,
     /// New messages in it: one for an acceptance, DSNs beside an outcome.
     pub(super) accepts: u32,
     /// Jobs of those messages.
@@ -86,6 +90,7 @@ pub(super) struct Committer {
     next_event: EventId,
     size: Size,
     ended: HashMap<MessageId, Vec<u8>>,
+    counters: Counters,
     /// Not droppable, not yet written: the store failed.
     backlog: Vec<Transaction>,
     unsynced_since: Option<Instant>,
@@ -119,9 +124,19 @@ impl Committer {
         next_event: EventId,
         size: Size,
     ) -> Self {
-        let (ended, backlog) = (HashMap::new(), Vec::new());
-        let (unsynced_since, baseless_since) = (None, None);
-        Self { store, outbox, health, inbox, next_event, size, ended, backlog, unsynced_since, baseless_since }
+        Self {
+            store,
+            outbox,
+            health,
+            inbox,
+            next_event,
+            size,
+            ended: HashMap::new(),
+            counters: Counters::default(),
+            backlog: Vec::new(),
+            unsynced_since: None,
+            baseless_since: None,
+        }
     }
 
     /// Commits until all senders are gone and everything is written and synced. Blocks: for a thread of its own.
@@ -238,6 +253,8 @@ impl Committer {
     fn assemble(&mut self, transactions: &mut [Transaction]) -> Result<Batch, StoreError> {
         let mut batch = Batch { size: self.size, ..Batch::default() };
         let mut next_event = self.next_event;
+        let charges = transactions.iter().flat_map(|transaction| &transaction.charges);
+        self.counters.add(&*self.store, charges, &mut batch.changes)?;
         for transaction in transactions {
             batch.sync |= transaction.sync;
             batch.bytes += transaction.bytes();
@@ -315,6 +332,7 @@ impl Committer {
         self.note(error);
         // What the failed batch put into it was not written.
         self.ended.clear();
+        self.counters.forget();
         for transaction in transactions {
             if transaction.may_fail {
                 (transaction.done)(Err(error));
@@ -398,6 +416,7 @@ impl Transaction {
         Self {
             changes: Vec::new(),
             events: Vec::new(),
+            charges: Vec::new(),
             accepts: 0,
             new_jobs: 0,
             ends: None,

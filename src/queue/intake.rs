@@ -1,5 +1,7 @@
 //! The port through which a message enters the queue: what reception knows of it, and nothing more.
 
+use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +32,34 @@ pub struct NewMessage {
     pub origin: Origin,
     /// How long it may be retried.
     pub lifetime: Duration,
+    /// What it costs its sender's quotas.
+    pub charges: Charges,
+}
+
+/// What a message costs, counted in the batch that accepts it.
+#[derive(Clone, Debug, Default)]
+pub struct Charges {
+    /// One for each scope.
+    pub list: Vec<Charge>,
+    /// Holds the room for them until the message's fate is known. Dropped without [`Claim::keep`]: the room is free again.
+    pub claim: Option<Arc<dyn Claim>>,
+}
+
+/// So many recipients, in one minute, of one scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// The scope's name.
+    pub scope: Arc<str>,
+    /// Unix time in minutes.
+    pub minute: u64,
+    /// How many.
+    pub recipients: u32,
+}
+
+/// Room that was set aside for a message.
+pub trait Claim: Debug + Send + Sync {
+    /// The message is accepted, with its charges. Called on the committer's thread: must not block.
+    fn keep(&self);
 }
 
 /// Whose message it is, and what its configuration set asks of delivery.

@@ -46,6 +46,7 @@ pub fn violations(store: &dyn Store) -> Result<Vec<String>, StoreError> {
     let jobs = places.values().flat_map(BTreeMap::values).sum::<usize>() as u64;
     check_counter(store, meta::JOBS, jobs, &mut found)?;
     check_outbox(store, &mut found)?;
+    check_charges(store, &mut found)?;
     Ok(found)
 }
 
@@ -124,6 +125,22 @@ fn check_outbox(store: &dyn Store, found: &mut Vec<String>) -> Result<(), StoreE
             found.push(format!("EVENTS: event {id} follows {}", expected - 1));
         }
         expected = id.map(|id| id + 1);
+    }
+    Ok(())
+}
+
+fn check_charges(store: &dyn Store, found: &mut Vec<String>) -> Result<(), StoreError> {
+    for (key, value) in all(store, Family::Counter)? {
+        let record = format::decode_counter(&value);
+        let is_right = match (format::parse_counter_key(&key), &record) {
+            (Some((kind, minute, _)), Ok((scope, count))) => {
+                kind == format::COUNTER_QUOTA && *count > 0 && key == format::counter_key(kind, minute, scope)
+            }
+            _ => false,
+        };
+        if !is_right {
+            found.push(format!("CHARGE: counter {key:02x?} holds {record:?}"));
+        }
     }
     Ok(())
 }

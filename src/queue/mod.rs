@@ -6,6 +6,7 @@
 
 mod blocking;
 mod committer;
+pub mod counters;
 pub mod health;
 mod ids;
 mod inline;
@@ -20,6 +21,8 @@ pub mod rocks;
 mod salvage;
 pub mod store;
 pub mod stored;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod transition;
@@ -45,7 +48,7 @@ use store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 pub use blocking::tell;
 pub use committer::EndGroup;
 pub use inline::InlineCommitter;
-pub use intake::{AcceptError, Intake, NewBody, NewMessage, Origin};
+pub use intake::{AcceptError, Charge, Charges, Claim, Intake, NewBody, NewMessage, Origin};
 pub use open::{OpenError, Opened, random_seed};
 pub use salvage::{HeldGroup, LostMessage, Salvaged};
 pub use stored::{DueEntry, DueJob, JobKey, RecipientOutcome, RecipientState, StoredBody, StoredMessage};
@@ -261,6 +264,12 @@ impl Queue {
         Ok(records.iter().filter_map(|(key, _)| key.as_slice().try_into().ok().map(MessageId::from_bytes)).collect())
     }
 
+    /// What was charged to quotas in the last 24 hours before minute `now` and the 24 before these, and in minutes that are
+    /// ahead: shows minute, scope and recipients. Blocks.
+    pub fn charged(&self, now: u64, show: impl FnMut(u64, &str, u64)) -> Result<(), StoreError> {
+        counters::each(&*self.0.store, now.saturating_sub(counters::KEPT_MINUTES), show)
+    }
+
     /// Commits what became of a job: recipient states, the next due time or the end, events, and DSNs, as one batch.
     /// `done` is called on the committer's thread when it is written. Waits only for room in the committer's queue.
     pub async fn settle(&self, settlement: Settlement, done: impl FnOnce() + Send + 'static) {
@@ -428,8 +437,9 @@ impl Intake for Queue {
         });
     }
 
-    fn accept(&self, message: NewMessage) -> BoxFuture<'_, Result<(), AcceptError>> {
+    fn accept(&self, mut message: NewMessage) -> BoxFuture<'_, Result<(), AcceptError>> {
         Box::pin(async move {
+            let claim = message.charges.claim.take();
             let bytes = match &message.body {
                 NewBody::Inline(bytes) => bytes.len() as u64,
                 NewBody::Spooled { .. } => 0,
@@ -440,10 +450,15 @@ impl Intake for Queue {
             let queue = self.clone();
             transaction.done = Box::new(move |result| match result {
                 Ok(()) => {
+                    if let Some(claim) = claim {
+                        claim.keep();
+                    }
                     let _ = reply.send(Ok(()));
                     queue.hand_off(handoff);
                 }
                 Err(error) => {
+                    // Before the client can try again.
+                    drop(claim);
                     let _ = reply.send(Err(AcceptError::NotDurable(error.to_string())));
                 }
             });

@@ -35,11 +35,12 @@ const OPEN_FILES_MAX: i32 = 1_000;
 /// everything are read first, the rest is checked when it is read, and a message with a damaged block is set aside.
 const VERIFY_BYTES_MAX: u64 = 512 << 20;
 /// In the order in which they are read through.
-const VERIFY_ORDER: [Family; 8] = [
+const VERIFY_ORDER: [Family; 9] = [
     Family::Meta,
     Family::Due,
     Family::Hold,
     Family::Outbox,
+    Family::Counter,
     Family::Recipient,
     Family::Message,
     Family::Body,

@@ -4,7 +4,7 @@
 //! recipients; where such a state cannot be read, the group is held, since nobody knows whether it was delivered. What
 //! is lost is named. Works on any [`Store`]; where the sources come from is in `recover`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use queue_format as format;
@@ -123,6 +123,7 @@ pub(super) fn salvage(
         salvage.message(id, &holds)?;
     }
     salvage.events(newest_in_files)?;
+    salvage.counters()?;
     salvage.finish()
 }
 
@@ -288,7 +289,7 @@ impl Salvage<'_> {
     }
 
     fn events(&mut self, newest_in_files: EventId) -> Result<(), StoreError> {
-        let mut events = std::collections::BTreeMap::new();
+        let mut events = BTreeMap::new();
         let consumed = self.number(meta::EVENTS_CONSUMED);
         let is_waiting = |id: u64| consumed.is_none_or(|consumed| id > consumed);
         self.sources.each(Family::Outbox, &mut self.found.damage, |key, value| {
@@ -316,6 +317,27 @@ impl Salvage<'_> {
         self.found.events_lost = newest.saturating_sub(known).saturating_sub(readable.count() as u64);
         self.changes.push(meta_put(meta::EVENTS_CONSUMED, consumed));
         self.changes.push(meta_put(meta::EVENTS_FLOOR, newest));
+        Ok(())
+    }
+
+    /// What was charged to quotas; a record that cannot be read counts no more.
+    fn counters(&mut self) -> Result<(), StoreError> {
+        let (mut kept, mut damage) = (BTreeMap::new(), Vec::new());
+        self.sources.each(Family::Counter, &mut damage, |key, value| {
+            if kept.get(key).is_none_or(|kept: &Bytes| format::decode_counter(kept).is_err()) {
+                kept.insert(key.to_vec(), value.clone());
+            }
+        });
+        for (key, value) in kept {
+            match format::decode_counter(&value) {
+                Ok(_) => self.put(Family::Counter, &key, value),
+                Err(error) => damage.push(format!("a quota counter, whose recipients count no more: {error}")),
+            }
+            if self.bytes >= BATCH_BYTES {
+                self.write(false)?;
+            }
+        }
+        self.found.damage.extend(damage);
         Ok(())
     }
 

@@ -24,11 +24,13 @@ pub enum Family {
     Outbox,
     /// Names to counters and positions.
     Meta,
+    /// What is counted, minute and scope to a number: what was charged to quotas.
+    Counter,
 }
 
 impl Family {
     /// All families.
-    pub const ALL: [Family; 8] = [
+    pub const ALL: [Family; 9] = [
         Family::Message,
         Family::Body,
         Family::BodyPart,
@@ -37,6 +39,7 @@ impl Family {
         Family::Hold,
         Family::Outbox,
         Family::Meta,
+        Family::Counter,
     ];
 
     /// The column family's name on disk.
@@ -50,6 +53,7 @@ impl Family {
             Family::Hold => "hold",
             Family::Outbox => "outbox",
             Family::Meta => "meta",
+            Family::Counter => "counter",
         }
     }
 
@@ -112,7 +116,7 @@ pub enum Change {
         /// Which.
         key: Key,
     },
-    /// Removes all records of the outbox from `from` to before `to`.
+    /// Removes all records from `from` to before `to`.
     DeleteRange {
         /// Where; never a family that is written once.
         family: Family,

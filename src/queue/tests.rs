@@ -11,9 +11,10 @@ use super::invariants::violations;
 use super::model::ModelStore;
 use super::rocks::{RocksSettings, RocksStore};
 use super::store::{Family, Store};
+use super::testing::{line, new_message};
 use super::*;
-use crate::events::{EventId, EventKind, EventLine, Outbox};
-use crate::types::{BodyKind, EmailAddress, Envelope, ManualClock, Recipient, ReversePath};
+use crate::events::{EventId, EventKind, Outbox};
+use crate::types::ManualClock;
 
 /// One step of a random run. Numbers are taken modulo what exists.
 #[derive(Clone, Debug)]
@@ -49,36 +50,6 @@ struct World {
     /// What must be there: jobs with their place, by key. `None`: held.
     jobs: BTreeMap<JobKey, Option<Timestamp>>,
     last_event: u64,
-}
-
-fn line(kind: EventKind) -> EventLine {
-    EventLine { kind, json: Bytes::from_static(b"{\"id\":}"), id_at: 6 }
-}
-
-fn new_message(id: MessageId, domains: u8, body: NewBody) -> NewMessage {
-    let recipients = (0..domains).map(|n| Recipient {
-        address: EmailAddress::parse(&format!("user@d{n}.test"), false).unwrap(),
-        notify: None,
-        orcpt: None,
-    });
-    let envelope = Envelope {
-        reverse_path: ReversePath::Mailbox(EmailAddress::parse("from@app.test", false).unwrap()),
-        recipients: recipients.collect(),
-        body: BodyKind::SevenBit,
-        smtputf8: false,
-        ret: None,
-        envid: None,
-    };
-    NewMessage {
-        id,
-        envelope,
-        body,
-        header_bytes: 0,
-        mail_json: Bytes::from_static(b"{}"),
-        send_event: line(EventKind::Send),
-        origin: Origin { caller: "network".into(), tenant: "shop".into(), ..Origin::default() },
-        lifetime: Duration::from_secs(86_400),
-    }
 }
 
 impl World {

@@ -74,8 +74,9 @@ pub struct HeldJob {
 pub(super) fn accept(new: NewMessage) -> (Transaction, Handoff) {
     let mut changes = Vec::with_capacity(4);
     let handoff = put_message(&new, &mut changes);
-    let (events, new_jobs) = (vec![new.send_event], jobs_of(&handoff));
-    (Transaction { changes, events, accepts: 1, new_jobs, sync: true, may_fail: true, ..Transaction::empty() }, handoff)
+    let (events, charges, new_jobs) = (vec![new.send_event], new.charges.list, jobs_of(&handoff));
+    let transaction = Transaction { changes, events, charges, new_jobs, ..Transaction::empty() };
+    (Transaction { accepts: 1, sync: true, may_fail: true, ..transaction }, handoff)
 }
 
 fn jobs_of(handoff: &Handoff) -> u32 {

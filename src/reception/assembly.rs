@@ -9,15 +9,17 @@ use super::facts::{Caller, Facts};
 use super::memory::{ClientMemory, READ_BYTES_MAX, Reservation, SESSION_BYTES_MAX, SPOOL_SLACK_BYTES};
 use super::stamp::{Stamp, StampedHeader};
 use crate::admission::Authority;
-use crate::events::EventLine;
+use crate::admission::quota::{self, Exceeded, Quotas, ScopeLimit};
+use crate::events::{EventLine, metric};
 use crate::queue::intake::SPOOL_PART_BYTES;
-use crate::queue::{AcceptError, Intake, NewBody, NewMessage, Origin};
+use crate::queue::{AcceptError, Charges, Intake, NewBody, NewMessage, Origin};
 use crate::smtp::server::{Content, Message};
 use crate::types::{BodyKind, EnhancedStatus, Envelope, MessageId, Reply, ReplyCode};
 
 /// What goes with the message that a session receives.
 pub(super) struct Assembly {
     intake: Arc<dyn Intake>,
+    quotas: Arc<Quotas>,
     memory: Reservation,
     /// Once the message is too large for memory.
     spool: Option<Spool>,
@@ -68,8 +70,8 @@ fn origin(stamp: &Stamping<'_>, authority: &Authority) -> Origin {
 }
 
 impl Assembly {
-    pub(super) fn new(intake: Arc<dyn Intake>) -> Self {
-        Self { intake, memory: Reservation::default(), spool: None }
+    pub(super) fn new(intake: Arc<dyn Intake>, quotas: Arc<Quotas>) -> Self {
+        Self { intake, quotas, memory: Reservation::default(), spool: None }
     }
 
     /// Memory for the first octets, before the client sends them.
@@ -124,9 +126,9 @@ impl Assembly {
         if self.spool.is_none() {
             let id = self.intake.new_id();
             if message.content.kept().len() <= SPOOL_PART_BYTES
-                && let Some(new) = self.inline(id, &mut message, stamp)?
+                && let Some((new, authority)) = self.inline(id, &mut message, stamp)?
             {
-                return self.accept(new).await;
+                return self.accept(new, &scopes(&stamp, &authority)).await;
             }
             if self.spool.is_none() {
                 self.stamp(id, &mut message, stamp)?;
@@ -147,8 +149,10 @@ impl Assembly {
             send_event: spool.header.send_event.clone(),
             origin: origin(&stamp, &spool.header.authority),
             lifetime: spool.header.authority.lifetime,
+            charges: Charges::default(),
         };
-        self.accept(new).await
+        let scopes = scopes(&stamp, &spool.header.authority);
+        self.accept(new, &scopes).await
     }
 
     /// The message in one piece; `None` where it has become too large for that by stamping, which is then spooled.
@@ -157,7 +161,7 @@ impl Assembly {
         id: MessageId,
         message: &mut Message,
         stamp: Stamping<'_>,
-    ) -> Result<Option<NewMessage>, Reply> {
+    ) -> Result<Option<(NewMessage, Authority)>, Reply> {
         let kept = message.content.kept();
         let header_end = message.content.header_bytes().unwrap_or(kept.len());
         let (raw, body) = kept.split_at_checked(header_end).unwrap_or((kept, &[]));
@@ -169,7 +173,7 @@ impl Assembly {
         let mut octets = BytesMut::with_capacity(stamped.bytes.len() + body.len());
         octets.extend_from_slice(&stamped.bytes);
         octets.extend_from_slice(body);
-        Ok(Some(NewMessage {
+        let new = NewMessage {
             id,
             envelope: Envelope { smtputf8: stamped.needs_smtputf8, ..message.envelope.clone() },
             body: NewBody::Inline(octets.freeze()),
@@ -178,7 +182,9 @@ impl Assembly {
             send_event: stamped.send_event,
             origin: origin(&stamp, &stamped.authority),
             lifetime: stamped.authority.lifetime,
-        }))
+            charges: Charges::default(),
+        };
+        Ok(Some((new, stamped.authority)))
     }
 
     /// Stamps the header block in place, for a message that is spooled.
@@ -220,9 +226,13 @@ impl Assembly {
         Ok(())
     }
 
-    /// Once the queue is asked, it may finish without us (this future may be dropped): then nothing is discarded here.
-    async fn accept(mut self, new: NewMessage) -> Result<MessageId, Reply> {
+    /// Charges the message to its scopes and hands it over. Once the queue is asked, it may finish without us (this future
+    /// may be dropped): then nothing is discarded here, and the charges are the queue's to keep or to drop.
+    async fn accept(mut self, mut new: NewMessage, scopes: &[ScopeLimit]) -> Result<MessageId, Reply> {
         let id = new.id;
+        let recipients = u32::try_from(new.envelope.recipients.len()).unwrap_or(u32::MAX);
+        let reservation = self.quotas.reserve(scopes, recipients).map_err(|exceeded| throttled(&exceeded))?;
+        new.charges = reservation.into_charges();
         if let Some(spool) = &mut self.spool {
             spool.handed_over = true;
         }
@@ -235,6 +245,13 @@ impl Assembly {
         }
         result.map(|()| id).map_err(|error| reply_to(&error))
     }
+}
+
+/// What a message is charged to: by the limits of now, also where its header came long ago.
+fn scopes(stamp: &Stamping<'_>, authority: &Authority) -> Vec<ScopeLimit> {
+    let Caller { grant, directory } = stamp.caller;
+    let set = authority.set.as_ref().map(|set| directory.set(set.name.as_str()).unwrap_or(set));
+    quota::scopes(directory, &grant.tenant, grant.credential.as_deref(), set.map(|set| &**set))
 }
 
 impl Drop for Spool {
@@ -253,6 +270,14 @@ pub(super) fn reply_to(error: &AcceptError) -> Reply {
         AcceptError::NotDurable(_) => reply(451, (4, 3, 0), "Temporary service failure"),
         AcceptError::Closed => reply(421, (4, 3, 2), "Server is shutting down"),
     }
+}
+
+/// A quota has no room.
+pub(super) fn throttled(exceeded: &Exceeded) -> Reply {
+    tracing::debug!(%exceeded, "message not taken");
+    let (scope, limit) = (exceeded.scope().kind(), exceeded.kind());
+    metrics::counter!(metric::QUOTA_REFUSALS, "scope" => scope, "limit" => limit).increment(1);
+    reply(454, (4, 7, 0), exceeded.text())
 }
 
 fn no_memory() -> Reply {

@@ -39,6 +39,7 @@ use self::memory::MemoryBudget;
 use self::settings::{ListenerSettings, Settings};
 use crate::admission::Directory;
 use crate::admission::authenticate::Authenticator;
+use crate::admission::quota::Quotas;
 use crate::events::audit::AuditLog;
 use crate::events::metric;
 use crate::net::BoxStream;
@@ -58,6 +59,8 @@ pub struct Ports {
     pub authenticator: Arc<Authenticator>,
     /// Where logins are noted.
     pub audit: Arc<AuditLog>,
+    /// What senders used of their limits.
+    pub quotas: Arc<Quotas>,
     /// Takes the messages.
     pub intake: Arc<dyn Intake>,
     /// Completes their header blocks.

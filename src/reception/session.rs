@@ -17,7 +17,7 @@ use super::listener::{ListenerSpec, TlsMode};
 use super::memory::ClientMemory;
 use super::settings::Settings;
 use super::wire::{Expect, Heard, Wire};
-use crate::admission::{self, Authenticated, Client, Denial, Directory, Grant};
+use crate::admission::{self, Authenticated, Client, Denial, Directory, Grant, quota};
 use crate::events::metric;
 use crate::net::BoxStream;
 use crate::smtp::server::{ContentLimits, Farewell, Limits, Machine, Message, Step, TlsState};
@@ -169,13 +169,20 @@ impl Session {
         // What is never taken gets the machine's 552, not the 452 that asks the client to try again.
         let declared_bytes = mail.declared_bytes.unwrap_or_default().min(self.facts.settings.message_bytes_max);
         let sender = mail.reverse_path.as_str();
-        let grant = match self.admit(&self.shared.ports.admission.load(), sender) {
+        let directory = self.shared.ports.admission.load_full();
+        let grant = match self.admit(&directory, sender) {
             Ok(grant) => grant,
             Err(denial) => {
                 self.deny(&denial);
                 return Next::GoOn;
             }
         };
+        // Of the configuration set nobody knows yet.
+        let scopes = quota::scopes(&directory, &grant.tenant, grant.credential.as_deref(), None);
+        if let Err(exceeded) = self.shared.ports.quotas.check(&scopes) {
+            self.machine.refuse(&assembly::throttled(&exceeded));
+            return Next::GoOn;
+        }
         if let Err(error) = self.shared.ports.intake.check(declared_bytes) {
             self.machine.refuse(&assembly::reply_to(&error));
             return Next::GoOn;
@@ -202,7 +209,8 @@ impl Session {
     /// DATA or the first BDAT: memory first, since the client sends as soon as it may.
     async fn begin(&mut self) -> Next {
         let deadline = self.deadline(self.facts.settings.data_timeout);
-        let mut assembly = Assembly::new(Arc::clone(&self.shared.ports.intake));
+        let ports = &self.shared.ports;
+        let mut assembly = Assembly::new(Arc::clone(&ports.intake), Arc::clone(&ports.quotas));
         if let Some(message) = self.machine.message_mut() {
             assembly.begin(message, &self.memory, deadline).await;
         }

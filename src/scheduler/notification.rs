@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::settlement::{Attempt, Fate, SettlementSettings, Words};
 use crate::events::schema::{self, CommonHeaders, Extras, Mail, MailObject};
 use crate::message::dsn::{self, Diagnostic, Kind, Notification, Original, RecipientStatus};
-use crate::queue::{NewBody, NewMessage, Origin};
+use crate::queue::{Charges, NewBody, NewMessage, Origin};
 use crate::types::{Envelope, MessageId, Notify, Recipient, ReversePath, Timestamp};
 
 /// A failed message up to this size is returned in full where RET=FULL asks for it.
@@ -121,5 +121,7 @@ fn new_message(id: MessageId, envelope: Envelope, built: dsn::Built, settings: &
         send_event,
         origin: Origin { caller: CALLER.into(), ..Origin::default() },
         lifetime: settings.notification_lifetime,
+        // Nobody pays for what we have to say.
+        charges: Charges::default(),
     }
 }

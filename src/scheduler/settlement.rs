@@ -31,6 +31,22 @@ pub const AMBIGUOUS_RULE: &str = "no-final-reply";
 /// The rule of what an operator took back.
 pub const CANCELLED_RULE: &str = "cancelled";
 
+/// Which bounces are mailed to their sender, where RCPT had no NOTIFY.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MailBounces {
+    /// Those of messages for which nothing else is said.
+    pub otherwise: bool,
+    /// Never those of messages of these configuration sets: their bounces are told in event files.
+    pub not_of_sets: Vec<Box<str>>,
+}
+
+impl MailBounces {
+    /// Whether those of messages of this set are; empty: of none.
+    pub fn are_of(&self, set: &str) -> bool {
+        self.otherwise && !self.not_of_sets.iter().any(|taken| **taken == *set)
+    }
+}
+
 /// What an administrator can set about outcomes.
 #[derive(Clone, Debug)]
 pub struct SettlementSettings {
@@ -39,7 +55,7 @@ pub struct SettlementSettings {
     /// When to try again, and when to tell of a delay.
     pub retry: retry::Settings,
     /// Failures are mailed to senders that did not say NOTIFY: no event destination takes `Bounce`.
-    pub mail_bounces: bool,
+    pub mail_bounces: MailBounces,
     /// How long a notification may be retried.
     pub notification_lifetime: Duration,
 }
@@ -291,7 +307,10 @@ impl<'b> Draft<'_, 'b> {
         };
         let event = schema::bounce(mail(attempt), &info, &self.extras(fate, verdict, state, ambiguous));
         self.settlement.events.push(event);
-        let wanted = self.notify(fate.index).map_or(self.settings.mail_bounces, |set| set.contains(Notify::FAILURE));
+        let wanted = self.notify(fate.index).map_or_else(
+            || self.settings.mail_bounces.are_of(&attempt.message.origin.configuration_set),
+            |set| set.contains(Notify::FAILURE),
+        );
         // Who cancels mail does not want its sender to hear of a failure.
         if wanted && !cancelled {
             self.told.tell(dsn::Kind::Failed, fate);

@@ -27,6 +27,8 @@ mod hostile;
 #[cfg(test)]
 mod peers;
 #[cfg(test)]
+mod quotas;
+#[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod replies;
@@ -38,6 +40,8 @@ mod routing;
 mod simulation;
 #[cfg(test)]
 mod smuggling;
+#[cfg(test)]
+mod submission;
 #[cfg(test)]
 mod systemd;
 #[cfg(test)]

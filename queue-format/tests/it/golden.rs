@@ -15,9 +15,9 @@ use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use queue_format::{
-    DueEntry, DueEntryRef, FORMAT_VERSION, FormatError, HoldEntry, MessageRecord, OutboxRecord, OutboxRecordRef,
-    RecipientEntry, RecipientOutcome, RecipientState, Ret, decode_body, decode_meta_number, decode_meta_text,
-    encode_body, encode_meta_number, encode_meta_text,
+    CounterRecord, DueEntry, DueEntryRef, FORMAT_VERSION, FormatError, HoldEntry, MessageRecord, OutboxRecord,
+    OutboxRecordRef, RecipientEntry, RecipientOutcome, RecipientState, Ret, decode_body, decode_meta_number,
+    decode_meta_text, encode_body, encode_meta_number, encode_meta_text,
 };
 
 fn directory(version: u32) -> PathBuf {
@@ -184,6 +184,14 @@ fn due_and_hold_entries_keep_their_bytes() {
 fn outbox_records_keep_their_bytes() {
     let record = OutboxRecord { kind: 2, id_at: 11, json: br#"{"eventId":}"#.to_vec() };
     check("outbox", &record, OutboxRecord::encode, OutboxRecord::decode);
+}
+
+#[test]
+fn counters_keep_their_bytes() {
+    let counter = CounterRecord { scope: "tenant/shop".into(), count: 300 };
+    check("counter", &counter, CounterRecord::encode, CounterRecord::decode);
+    let full = CounterRecord { scope: "server".into(), count: u64::MAX };
+    check("counter-max", &full, CounterRecord::encode, CounterRecord::decode);
 }
 
 #[test]

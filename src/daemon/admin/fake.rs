@@ -8,8 +8,8 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::model::{
-    ActionReport, MessageDetail, MessageState, MessageSummary, Page, RecipientDetail, RecipientState, SiteStatus,
-    Status,
+    ActionReport, MessageDetail, MessageState, MessageSummary, Page, QuotaReport, QuotaUsage, RecipientDetail,
+    RecipientState, SiteStatus, Status,
 };
 use super::query::{Action, Filter, ListQuery, Selection};
 use super::{AdminError, AdminServer, Backend};
@@ -19,6 +19,7 @@ use crate::types::{EmailAddress, MessageId, ReversePath, Timestamp};
 
 pub(crate) struct Fake {
     pub(crate) status: Status,
+    pub(crate) quota: QuotaReport,
     pub(crate) messages: Vec<MessageDetail>,
     pub(crate) acts: Mutex<Vec<(Selection, Action)>>,
     /// An answer that never comes, for questions.
@@ -32,7 +33,13 @@ impl Fake {
         let site =
             SiteStatus { site: "mx.r.test".to_owned(), ready: 3, mode: "down".to_owned(), ..SiteStatus::default() };
         let status = Status { version: "0.1.0".to_owned(), healthy: true, sites: vec![site], ..Status::default() };
-        Self { status, messages, acts: Mutex::default(), broken: None }
+        let usage = |scope: &str, name: &str, per_day, per_second| {
+            let (scope, name) = (scope.to_owned(), name.to_owned());
+            QuotaUsage { scope, name, used: 42, per_day, per_second }
+        };
+        let scopes = vec![usage("server", "", None, None), usage("tenant", "shop", Some(60), Some(5))];
+        let quota = QuotaReport { scopes };
+        Self { status, quota, messages, acts: Mutex::default(), broken: None }
     }
 
     fn selected(&self, filter: &Filter) -> impl Iterator<Item = &MessageDetail> {
@@ -100,6 +107,10 @@ fn summary(message: &MessageDetail) -> MessageSummary {
 impl Backend for Fake {
     fn status(&self) -> BoxFuture<'_, Result<Status, AdminError>> {
         Box::pin(async { self.check(self.status.clone()) })
+    }
+
+    fn quota(&self) -> BoxFuture<'_, Result<QuotaReport, AdminError>> {
+        Box::pin(async { self.check(self.quota.clone()) })
     }
 
     fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Page, AdminError>> {

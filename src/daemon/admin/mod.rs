@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /v1/health` | 200 or 503, [`model::Health`] |
 //! | `GET /v1/status` | [`model::Status`] |
+//! | `GET /v1/quota` | [`model::QuotaReport`] |
 //! | `GET /v1/queue?domain=&sender=&state=&limit=&after=` | [`model::Page`] |
 //! | `GET /v1/queue/{id}` | [`model::MessageDetail`] |
 //! | `POST /v1/queue/{id}/{action}` | [`model::ActionReport`] |
@@ -29,16 +30,19 @@ mod socket_test;
 
 use crate::net::BoxFuture;
 use crate::types::MessageId;
-use model::{ActionReport, MessageDetail, Page, Status};
+use model::{ActionReport, MessageDetail, Page, QuotaReport, Status};
 use query::{Action, ListQuery, Selection};
 
 pub use server::{AdminServer, BindError};
 
-/// What the API asks of the daemon. Calls may take as long as they need; `status`, `list` and `show` are given up after
+/// What the API asks of the daemon. Calls may take as long as they need; `status`, `quota`, `list` and `show` are given up after
 /// 30 seconds. Implementations must not block the runtime.
 pub trait Backend: Send + Sync + 'static {
     /// How the daemon does.
     fn status(&self) -> BoxFuture<'_, Result<Status, AdminError>>;
+
+    /// What senders used of their limits.
+    fn quota(&self) -> BoxFuture<'_, Result<QuotaReport, AdminError>>;
 
     /// The messages that match, in the order of their ids, after `query.after`, at most `query.limit`.
     fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Page, AdminError>>;

@@ -102,6 +102,28 @@ pub struct EventStatus {
     pub last_error: Option<String>,
 }
 
+/// `GET /v1/quota`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaReport {
+    /// The server, and every other scope that has a limit or used anything in the last 24 hours.
+    pub scopes: Vec<QuotaUsage>,
+}
+
+/// What one scope used of its limits, in envelope recipients.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaUsage {
+    /// `server`, `tenant`, `credential` or `configuration_set`.
+    pub scope: String,
+    /// Of the tenant, the credential or the configuration set; empty for the server.
+    pub name: String,
+    /// In the last 24 hours.
+    pub used: u64,
+    /// Limit of the last 24 hours.
+    pub per_day: Option<u64>,
+    /// Limit of a second.
+    pub per_second: Option<u32>,
+}
+
 /// `GET /v1/queue`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {

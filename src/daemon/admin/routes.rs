@@ -39,6 +39,7 @@ pub(super) fn router(backend: Arc<dyn Backend>) -> Router {
     Router::new()
         .route("/v1/health", get(health))
         .route("/v1/status", get(status))
+        .route("/v1/quota", get(quota))
         .route("/v1/queue", get(list))
         .route("/v1/queue/{name}", get(show).post(act_matching))
         .route("/v1/queue/{name}/{action}", post(act_one))
@@ -58,6 +59,10 @@ async fn health(State(shared): State<Shared>) -> Response {
 
 async fn status(State(shared): State<Shared>) -> Response {
     respond(answer(shared.backend.status()).await)
+}
+
+async fn quota(State(shared): State<Shared>) -> Response {
+    respond(answer(shared.backend.quota()).await)
 }
 
 async fn list(State(shared): State<Shared>, query: Result<Query<ListText>, QueryRejection>) -> Response {

@@ -167,7 +167,7 @@ mod tests {
             Config::load(&path).unwrap_err().to_string(),
             format!("{shown}: byte 12 is not UTF-8; save the file as UTF-8")
         );
-        fs::write(&path, vec![b'#'; 2 << 20]).unwrap();
-        assert!(Config::load(&path).unwrap_err().to_string().contains("larger than 1 MiB"));
+        fs::write(&path, vec![b'#'; 17 << 20]).unwrap();
+        assert!(Config::load(&path).unwrap_err().to_string().contains("larger than 16 MiB"));
     }
 }

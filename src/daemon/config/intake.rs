@@ -144,7 +144,7 @@ fn listener_auth(section: &mut Section<'_>, address: Option<SocketAddr>) -> List
     auth
 }
 
-pub(super) fn relay_networks(mut section: Section<'_>) -> Vec<IpNet> {
+pub(super) fn relay_networks(section: &mut Section<'_>) -> Vec<IpNet> {
     let loopback = ["127.0.0.0/8", "::1/128"].map(|text| text.parse().expect("a constant network parses"));
     let networks = section.list("networks", loopback.to_vec(), "[\"127.0.0.0/8\", \"10.0.0.0/8\"]", network);
     let everything = |network: &IpNet| network.prefix_len() == 0;
@@ -157,11 +157,10 @@ pub(super) fn relay_networks(mut section: Section<'_>) -> Vec<IpNet> {
             section.warn("networks", Problem::new(problem, "list only the networks of your own applications"));
         }
     }
-    section.close();
     networks
 }
 
-fn network(value: &Value<'_>) -> Result<IpNet, Problem> {
+pub(super) fn network(value: &Value<'_>) -> Result<IpNet, Problem> {
     let text = value.text()?;
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address));

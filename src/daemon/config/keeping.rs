@@ -7,7 +7,9 @@ use super::section::{Section, Value};
 use super::settings::{
     AuditStreamSettings, BounceMessages, DsnSettings, EventFileSettings, EventsSettings, QueueSettings, RetrySettings,
 };
+use super::submission;
 use super::units::format_duration;
+use crate::admission::Directory;
 use crate::events::EventKind;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -83,24 +85,24 @@ fn check_rising(section: &Section<'_>, key: &str, list: &[Duration]) {
     }
 }
 
-pub(super) fn events(mut section: Section<'_>) -> EventsSettings {
+pub(super) fn events(mut section: Section<'_>, who: &Directory) -> EventsSettings {
     let default = EventsSettings::default();
     let directory = section.path("directory", PathKind::Directory).unwrap_or(default.directory);
     let files = match section.children("file") {
         None => default.files,
-        Some(sections) => event_files(&section, sections),
+        Some(sections) => event_files(&section, sections, who),
     };
     section.close();
     EventsSettings { directory, files }
 }
 
-fn event_files(events: &Section<'_>, sections: Vec<Section<'_>>) -> Vec<EventFileSettings> {
+fn event_files(events: &Section<'_>, sections: Vec<Section<'_>>, who: &Directory) -> Vec<EventFileSettings> {
     if sections.len() > EVENT_FILES_MAX {
         events.error("file", Problem::new(format!("has more than {EVENT_FILES_MAX} streams"), "join some"));
     }
     let mut accepted: Vec<EventFileSettings> = Vec::new();
     for mut section in sections {
-        let settings = event_file(&mut section);
+        let settings = event_file(&mut section, who);
         if accepted.iter().any(|earlier| earlier.name == settings.name) {
             let problem = format!("{:?} is the name of an earlier event file", settings.name);
             section.error("name", Problem::new(problem, "give each its own name"));
@@ -115,7 +117,7 @@ pub(super) fn audit(mut section: Section<'_>, events: &EventsSettings) -> AuditS
     let default = AuditStreamSettings::default();
     let settings = AuditStreamSettings {
         enabled: section.flag("enabled", default.enabled),
-        file: file_settings(&mut section, Vec::new(), default.file),
+        file: file_settings(&mut section, default.file),
     };
     let name = &settings.file.name;
     if settings.enabled && events.files.iter().any(|file| file.name == *name) {
@@ -126,7 +128,7 @@ pub(super) fn audit(mut section: Section<'_>, events: &EventsSettings) -> AuditS
     settings
 }
 
-fn event_file(section: &mut Section<'_>) -> EventFileSettings {
+fn event_file(section: &mut Section<'_>, who: &Directory) -> EventFileSettings {
     let default = EventFileSettings::default();
     let kinds = EventKind::ALL.map(|kind| (kind.name(), kind));
     let listed = section.list("types", default.types.clone(), "[\"Delivery\", \"Bounce\"]", |value| value.word(&kinds));
@@ -135,17 +137,24 @@ fn event_file(section: &mut Section<'_>) -> EventFileSettings {
         section.error("types", Problem::new("takes no event", remedy));
     }
     let types = EventKind::ALL.into_iter().filter(|kind| listed.contains(kind)).collect();
-    file_settings(section, types, default)
+    let sets = section.list("configuration_sets", default.sets.clone(), "[\"receipts\"]", |value| {
+        let name = submission::name_form(value)?;
+        // Where none is configured, names of sets are tags.
+        let is_known = !who.has_sets() || who.set(name.as_str()).is_some();
+        if is_known { Ok(name.to_string()) } else { Err(submission::unknown("configuration_set", name.as_str())) }
+    });
+    file_settings(section, EventFileSettings { types, sets, ..default })
 }
 
-fn file_settings(section: &mut Section<'_>, types: Vec<EventKind>, default: EventFileSettings) -> EventFileSettings {
+/// Name, rotation and retention; the rest is as given.
+fn file_settings(section: &mut Section<'_>, default: EventFileSettings) -> EventFileSettings {
     EventFileSettings {
         name: section.read("name", default.name, event_file_name),
-        types,
         rotate_size_bytes: section.size("rotate_size", default.rotate_size_bytes, 64 << 10..=TIB),
         rotate_age: section.duration("rotate_age", default.rotate_age, MINUTE..=366 * DAY),
         keep_files: section.count("keep_files", default.keep_files, 1..=100_000),
         keep_age: section.duration("keep_age", default.keep_age, MINUTE..=3_660 * DAY),
+        ..default
     }
 }
 

@@ -17,12 +17,17 @@ mod outbound;
 mod restart;
 mod section;
 pub mod settings;
+mod submission;
 pub mod units;
 
 #[cfg(test)]
 mod example_test;
 #[cfg(test)]
+mod login_test;
+#[cfg(test)]
 mod rejection_test;
+#[cfg(test)]
+mod submission_test;
 
 use std::cell::RefCell;
 use std::io::Read;
@@ -40,6 +45,7 @@ use crate::admission::Directory;
 use crate::events::EventKind;
 use crate::net::settings::DnsSettings;
 use crate::reception::settings::ListenerSettings;
+use crate::scheduler::settlement::MailBounces;
 use crate::types::Domain;
 use crate::{delivery, reception};
 use findings::{Findings, Problem};
@@ -48,8 +54,8 @@ use section::Section;
 /// Where `posthaste run` and `posthaste check` look unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/posthaste/config.toml";
 
-/// A config is a page of text; whatever is longer is the wrong file. Above: an error, nothing is parsed.
-const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// A config of ten thousand tenants fits; whatever is longer is the wrong file. Above: an error, nothing is parsed.
+const CONFIG_BYTES_MAX: u64 = 16 << 20;
 
 /// A validated config: the settings of every module.
 #[derive(Clone, Debug)]
@@ -107,12 +113,16 @@ impl Config {
         with_warnings(config, findings.into_inner())
     }
 
-    /// Whether a bounce without NOTIFY is mailed to its sender: see [`BounceMessages`].
-    pub fn mails_bounces(&self) -> bool {
+    /// Which bounces without NOTIFY are mailed to their sender: see [`BounceMessages`].
+    pub fn mail_bounces(&self) -> MailBounces {
         match self.dsn.bounce_messages {
-            BounceMessages::Always => true,
-            BounceMessages::Never => false,
-            BounceMessages::Auto => !self.events.files.iter().any(|file| file.types.contains(&EventKind::Bounce)),
+            BounceMessages::Always => MailBounces { otherwise: true, not_of_sets: Vec::new() },
+            BounceMessages::Never => MailBounces::default(),
+            BounceMessages::Auto => {
+                let takers = || self.events.files.iter().filter(|file| file.types.contains(&EventKind::Bounce));
+                let sets = takers().flat_map(|file| &file.sets).map(|set| set.as_str().into());
+                MailBounces { otherwise: takers().all(|file| !file.sets.is_empty()), not_of_sets: sets.collect() }
+            }
         }
     }
 }
@@ -131,7 +141,7 @@ fn read(path: &Path) -> Result<String, Problem> {
     let mut bytes = Vec::new();
     file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > CONFIG_BYTES_MAX {
-        return Err(Problem::new("is larger than 1 MiB", "name a config file with --config"));
+        return Err(Problem::new("is larger than 16 MiB", "name a config file with --config"));
     }
     String::from_utf8(bytes).map_err(|error| {
         let offset = error.utf8_error().valid_up_to();
@@ -164,17 +174,17 @@ fn read_root(mut root: Section<'_>) -> Config {
     let listeners = intake::listeners(&mut root);
     let reception = intake::reception(root.child("reception"), &hostname);
     let queue = keeping::queue(&mut root);
-    let networks = intake::relay_networks(root.child("relay"));
+    let admission = submission::directory(&mut root, queue.lifetime);
     let retry = keeping::retry(root.child("retry"), queue.lifetime);
     let delivery = outbound::delivery(&mut root, &hostname);
     let dns = outbound::dns(root.child("dns"));
-    let events = keeping::events(root.child("events"));
+    let events = keeping::events(root.child("events"), &admission);
     let audit = keeping::audit(root.child("audit"), &events);
     let dsn = keeping::dsn(root.child("dsn"));
     let config = Config {
         listeners,
         reception,
-        admission: Directory::relay_only(networks, queue.lifetime),
+        admission,
         queue,
         retry,
         delivery,

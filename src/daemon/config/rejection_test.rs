@@ -6,27 +6,28 @@ use super::*;
 use crate::delivery::settings::{DomainPattern, NextHop, TlsMode};
 use crate::reception::settings::Hygiene;
 
-const HEAD: &str = "hostname = \"mail.example.com\"\nlistener = [{ name = \"a\", address = \"127.0.0.1:25\" }]\n";
+pub(super) const HEAD: &str =
+    "hostname = \"mail.example.com\"\nlistener = [{ name = \"a\", address = \"127.0.0.1:25\" }]\n";
 
-fn parse(text: &str) -> Result<Config, ConfigErrors> {
+pub(super) fn parse(text: &str) -> Result<Config, ConfigErrors> {
     Config::parse(text, "c.toml")
 }
 
 /// `text` comes on line 3, after a good hostname and listener.
 #[track_caller]
-fn refused(text: &str, expected: &[&str]) {
+pub(super) fn refused(text: &str, expected: &[&str]) {
     let errors = parse(&format!("{HEAD}{text}")).map(|_| ()).unwrap_err();
     let lines: Vec<String> = errors.errors.iter().map(Finding::to_string).collect();
     assert_eq!(lines, expected, "{text}");
 }
 
 #[track_caller]
-fn taken(text: &str) -> Config {
+pub(super) fn taken(text: &str) -> Config {
     parse(&format!("{HEAD}{text}")).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 #[track_caller]
-fn warned(text: &str, expected: &[&str]) {
+pub(super) fn warned(text: &str, expected: &[&str]) {
     let lines: Vec<String> = taken(text).warnings.iter().map(Finding::to_string).collect();
     assert_eq!(lines, expected, "{text}");
 }
@@ -347,10 +348,10 @@ fn event_files_are_checked_and_decide_about_bounces() {
     );
     let config = taken("[[events.file]]\nname = \"ok\"\ntypes = [\"Delivery\", \"Send\"]\n");
     assert_eq!(config.events.files[0].types, [EventKind::Send, EventKind::Delivery]);
-    assert!(config.mails_bounces());
-    assert!(taken("[events]\nfile = []\n").mails_bounces());
-    assert!(!taken("[events]\nfile = []\n[dsn]\nbounce_messages = \"never\"\n").mails_bounces());
-    assert!(taken("[dsn]\nbounce_messages = \"always\"\n").mails_bounces());
+    assert!(config.mail_bounces().otherwise);
+    assert!(taken("[events]\nfile = []\n").mail_bounces().otherwise);
+    assert!(!taken("[events]\nfile = []\n[dsn]\nbounce_messages = \"never\"\n").mail_bounces().otherwise);
+    assert!(taken("[dsn]\nbounce_messages = \"always\"\n").mail_bounces().otherwise);
 }
 
 #[test]

@@ -117,15 +117,7 @@ impl<'a> Section<'a> {
     where
         T: TryFrom<u64> + PartialOrd + Display,
     {
-        self.read(key, default, |value| {
-            let remedy = format!("write a whole number from {} to {}", range.start(), range.end());
-            let Some(integer) = value.value.as_integer() else {
-                return Err(value.expected("a whole number", &remedy));
-            };
-            let number = u64::from_str_radix(integer.as_str(), integer.radix()).ok().and_then(|n| T::try_from(n).ok());
-            let in_range = number.filter(|number| range.contains(number));
-            in_range.ok_or_else(|| Problem::new(format!("{integer} is out of range"), remedy))
-        })
+        self.read(key, default, |value| value.count(&range))
     }
 
     pub(super) fn duration(
@@ -227,6 +219,20 @@ impl<'a> Section<'a> {
 impl Value<'_> {
     pub(super) fn text(&self) -> Result<&str, Problem> {
         self.value.as_str().ok_or_else(|| self.expected("a text in quotes", "put it in \"quotes\""))
+    }
+
+    /// A whole number.
+    pub(super) fn count<T>(&self, range: &RangeInclusive<T>) -> Result<T, Problem>
+    where
+        T: TryFrom<u64> + PartialOrd + Display,
+    {
+        let remedy = format!("write a whole number from {} to {}", range.start(), range.end());
+        let Some(integer) = self.value.as_integer() else {
+            return Err(self.expected("a whole number", &remedy));
+        };
+        let number = u64::from_str_radix(integer.as_str(), integer.radix()).ok().and_then(|n| T::try_from(n).ok());
+        let in_range = number.filter(|number| range.contains(number));
+        in_range.ok_or_else(|| Problem::new(format!("{integer} is out of range"), remedy))
     }
 
     pub(super) fn duration(&self, range: &RangeInclusive<Duration>) -> Result<Duration, Problem> {

@@ -94,6 +94,8 @@ pub struct EventFileSettings {
     pub name: String,
     /// Kinds it takes, in the order of [`EventKind::ALL`].
     pub types: Vec<EventKind>,
+    /// Configuration sets whose messages it tells of; empty: all messages.
+    pub sets: Vec<String>,
     /// Rotated when it reaches this size, at the end of a line.
     pub rotate_size_bytes: u64,
     /// Rotated at this age.
@@ -109,6 +111,7 @@ impl Default for EventFileSettings {
         Self {
             name: "events".to_owned(),
             types: EventKind::ALL.to_vec(),
+            sets: Vec::new(),
             rotate_size_bytes: 256 << 20,
             rotate_age: Duration::from_secs(DAY),
             keep_files: 60,

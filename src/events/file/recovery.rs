@@ -241,7 +241,7 @@ impl Recovery<'_> {
     }
 
     fn takes(&self, event: &OutboxEvent) -> bool {
-        event.line.as_ref().is_some_and(|line| self.settings.takes(line.kind))
+        event.line.as_ref().is_some_and(|line| self.settings.takes_line(line))
     }
 
     /// Whether the outbox holds this event with this text.

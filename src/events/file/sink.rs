@@ -185,7 +185,7 @@ impl Sink {
             if event.id != self.taken.next() {
                 break;
             }
-            if event.line.as_ref().is_some_and(|line| self.settings.takes(line.kind)) {
+            if event.line.as_ref().is_some_and(|line| self.settings.takes_line(line)) {
                 self.make_room(now)?;
                 if self.offset == 0 && self.batch.bytes.is_empty() {
                     self.first = Some(event.id);

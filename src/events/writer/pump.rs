@@ -219,7 +219,7 @@ impl Pump {
         for sink in &self.sinks {
             let old = sink.settings();
             let new = settings.sinks.iter().find(|new| new.file_name == old.file_name);
-            let stays = !is_moved && new.is_some_and(|new| new.kinds == old.kinds);
+            let stays = !is_moved && new.is_some_and(|new| new.takes_as(old));
             if !stays && (sink.is_dirty() || sink.is_amid_line()) {
                 let error = sink.failure().map_or_else(|| "not synced yet".to_owned(), |(error, _)| error.to_owned());
                 let error = std::io::Error::other(format!("settings unchanged until it can be written: {error}"));

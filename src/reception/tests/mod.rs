@@ -4,5 +4,6 @@ mod lifecycle;
 mod limits;
 mod login;
 mod messages;
+mod quotas;
 mod rig;
 mod tls;

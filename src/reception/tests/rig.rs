@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
 use crate::admission::authenticate::Authenticator;
+use crate::admission::quota::Quotas;
 use crate::admission::{self, Directory};
 use crate::events::audit::AuditLog;
 use crate::events::{EventKind, EventLine};
@@ -18,7 +19,7 @@ use crate::net::{BoxFuture, BoxStream};
 use crate::queue::{AcceptError, Intake, NewMessage};
 use crate::reception::settings::{ListenerSettings, Settings};
 use crate::reception::{Ports, Reception, Stamp, StampContext, StampedHeader};
-use crate::types::{EnhancedStatus, MessageId, Reply, ReplyCode, SystemClock, Timestamp};
+use crate::types::{EnhancedStatus, ManualClock, MessageId, Reply, ReplyCode, SystemClock, Timestamp};
 
 /// The disk of the fake queue.
 pub(super) const FREE_BYTES: u64 = 1_000_000_000_000;
@@ -80,6 +81,9 @@ impl Intake for FakeQueue {
         Box::pin(async move {
             self.commits.acquire().await.unwrap().forget();
             fail(&self.accept_error)?;
+            if let Some(claim) = &message.charges.claim {
+                claim.keep();
+            }
             self.accepted.lock().unwrap().push(message);
             Ok(())
         })
@@ -121,6 +125,7 @@ pub(super) struct Rig {
     pub(super) queue: Arc<FakeQueue>,
     pub(super) settings: Arc<ArcSwap<Settings>>,
     pub(super) admission: Arc<ArcSwap<Directory>>,
+    pub(super) quotas: Arc<Quotas>,
 }
 
 pub(super) fn settings() -> Settings {
@@ -141,18 +146,19 @@ impl Rig {
         });
         let settings = Arc::new(ArcSwap::from_pointee(settings));
         let networks = vec!["127.0.0.0/8".parse().unwrap(), "192.0.2.0/24".parse().unwrap()];
-        let admission = Directory::relay_only(networks, Duration::from_secs(60));
-        let admission = Arc::new(ArcSwap::from_pointee(admission));
+        let admission = Arc::new(ArcSwap::from_pointee(Directory::relay_only(networks, Duration::from_secs(60))));
+        let quotas = Arc::new(Quotas::new(Arc::new(ManualClock::default()), Box::new(|_| ())));
         let ports = Ports {
             settings: Arc::clone(&settings),
             admission: Arc::clone(&admission),
             authenticator: Authenticator::new(2),
             audit: Arc::new(AuditLog::off(Arc::new(SystemClock))),
+            quotas: Arc::clone(&quotas),
             intake: Arc::clone(&queue) as Arc<dyn Intake>,
             stamp: Arc::new(FakeStamp),
         };
         let reception = Arc::new(Reception::start(listeners, ports).unwrap());
-        Self { reception, queue, settings, admission }
+        Self { reception, queue, settings, admission, quotas }
     }
 
     /// A client at 192.0.2.1, over memory.

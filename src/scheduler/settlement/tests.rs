@@ -57,7 +57,7 @@ fn unanswered(
     let settings = SettlementSettings {
         hostname: "mta.test".to_owned(),
         retry: retry::Settings { delay_notices: vec![Duration::from_secs(600)], ..retry::Settings::default() },
-        mail_bounces: false,
+        mail_bounces: MailBounces::default(),
         notification_lifetime: LIFETIME,
     };
     let decided = settle(&attempt, &[fate], &settings, &mut || MessageId::new(ACCEPTED_AT, 2));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use posthaste::admission::Directory;
 use posthaste::admission::authenticate::Authenticator;
+use posthaste::admission::quota::{Quotas, Scope};
 use posthaste::daemon::stamp::Stamper;
 use posthaste::delivery::dispatch::{Dispatcher, Request};
 use posthaste::delivery::route::Router;
@@ -17,13 +18,14 @@ use posthaste::events::audit::AuditLog;
 use posthaste::events::writer::{Pump, Step};
 use posthaste::events::{self, EventKind, SinkSettings};
 use posthaste::net::tls_client::TlsClient;
+use posthaste::policy::quota::{Minute, WINDOW_MINUTES};
 use posthaste::policy::retry;
 use posthaste::queue::store::Store;
 use posthaste::queue::{self, Queue, invariants};
 use posthaste::reception::settings::Settings as ReceptionSettings;
 use posthaste::reception::{self, Reception};
 use posthaste::scheduler;
-use posthaste::scheduler::settlement::SettlementSettings;
+use posthaste::scheduler::settlement::{MailBounces, SettlementSettings};
 use posthaste::types::Clock;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -76,6 +78,7 @@ impl Daemon {
         let events_task = tokio::spawn(write_events(Arc::clone(world), pump, stopped));
         let ports = Arc::new(network::Ports(Arc::clone(world)));
         let reloadable = Arc::new(ArcSwap::from_pointee(reloadable(plan, &ports, &clock, seed)));
+        let quotas = load_quotas(world, &queue, &clock)?;
         let reception_ports = reception::Ports {
             settings: Arc::new(ArcSwap::from_pointee(ReceptionSettings {
                 hostname: HOSTNAME.to_owned(),
@@ -87,6 +90,7 @@ impl Daemon {
             ))),
             authenticator: Authenticator::new(1),
             audit: Arc::new(AuditLog::off(Arc::clone(&clock))),
+            quotas,
             intake: Arc::new(queue.clone()),
             stamp: Arc::new(Stamper),
         };
@@ -116,6 +120,18 @@ impl Daemon {
     pub(super) fn has_failed(&self) -> bool {
         self.dispatcher_task.is_finished() || self.events_task.is_finished()
     }
+}
+
+/// CHARGED: a start finds what was charged before, to the last recipient.
+fn load_quotas(world: &World, queue: &Queue, clock: &Arc<dyn Clock>) -> Result<Arc<Quotas>, String> {
+    let quotas = Quotas::new(Arc::clone(clock), Box::new(|_| ()));
+    quotas.load(queue).map_err(|error| error.to_string())?;
+    let first = Minute::of(world.now()).number() - u64::from(WINDOW_MINUTES);
+    let (found, charged) = (quotas.used(&Scope::Server), world.ledger().charged_since(first));
+    if found != charged {
+        world.ledger().violation(format!("CHARGED: the start finds {found} recipients of {charged} that were charged"));
+    }
+    Ok(Arc::new(quotas))
 }
 
 /// The event writer's loop, on the pump that its thread has.
@@ -160,6 +176,7 @@ fn events_failed(world: &World, error: &events::OutboxError) {
 
 fn event_settings(plan: &Plan) -> events::Settings {
     let sink = |name: &str, kinds| SinkSettings {
+        sets: Vec::new(),
         file_name: name.to_owned(),
         kinds,
         rotate_bytes: plan.rotate_bytes,
@@ -206,7 +223,7 @@ fn reloadable(plan: &Plan, ports: &Arc<network::Ports>, clock: &Arc<dyn Clock>, 
         settlement: SettlementSettings {
             hostname: HOSTNAME.to_owned(),
             retry: retry_settings(),
-            mail_bounces: plan.mail_bounces,
+            mail_bounces: MailBounces { otherwise: plan.mail_bounces, not_of_sets: Vec::new() },
             notification_lifetime: plan.lifetime,
         },
         tls: TlsClient::new(&[]).unwrap(),

@@ -43,7 +43,7 @@ impl Disk {
             StopKind::Power | StopKind::PowerReordered => self.store.crash(),
             StopKind::PowerWithGarbage => self.store.crash_keeping(self.store.unsynced() / 2),
         }
-        self.ledger.lock().unwrap().reload_due(self.store.dump(Family::Due));
+        self.ledger.lock().unwrap().reload(self.store.dump(Family::Due), self.store.dump(Family::Counter));
     }
 
     /// Whether it does not write now.

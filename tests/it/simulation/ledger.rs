@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use posthaste::queue::store::{Change, Family};
+use posthaste::queue::store::{Change, Family, Record};
 use posthaste::types::Timestamp;
-use queue_format::{DueEntry, MessageRecord, parse_due_key};
+use queue_format::{DueEntry, MessageRecord, decode_counter, parse_counter_key, parse_due_key};
 
 /// Message id and group.
 pub(super) type Job = ([u8; 22], u16);
@@ -49,6 +49,8 @@ pub(super) struct Ledger {
     pub(super) restarts: Vec<Restart>,
     /// What stands in the due index, as the daemon's writes say.
     pub(super) due: BTreeMap<Job, Due>,
+    /// What was charged to the server, by minute, as the daemon's writes say.
+    charged: BTreeMap<u64, u64>,
     jobs: BTreeMap<String, Job>,
     names: BTreeMap<Job, Vec<String>>,
     violations: BTreeSet<String>,
@@ -85,9 +87,13 @@ impl Ledger {
 
     /// Follows what the daemon writes.
     pub(super) fn written(&mut self, changes: &[Change]) {
+        let (before, mut accepted) = (self.charged.values().sum::<u64>(), 0);
         for change in changes {
             match change {
-                Change::Put { family: Family::Message, key, value } => self.message(key.as_ref(), value),
+                Change::Put { family: Family::Message, key, value } => {
+                    accepted += self.message(key.as_ref(), value);
+                }
+                Change::Put { family: Family::Counter, key, value } => self.put_counter(key.as_ref(), value),
                 Change::Put { family: Family::Due, key, value } => self.put_due(key.as_ref(), value),
                 Change::Delete { family: Family::Due, key } => {
                     if let Some((_, id, group)) = parse_due_key(key.as_ref()) {
@@ -97,9 +103,29 @@ impl Ledger {
                 _ => {}
             }
         }
+        let charged = self.charged.values().sum::<u64>() - before;
+        if charged != accepted {
+            self.violation(format!(
+                "CHARGED: {charged} recipients were charged with the {accepted} that were accepted"
+            ));
+        }
     }
 
-    fn message(&mut self, key: &[u8], value: &[u8]) {
+    /// What the server was charged in the minutes from `first` on.
+    pub(super) fn charged_since(&self, first: u64) -> u64 {
+        self.charged.range(first..).map(|(_, count)| count).sum()
+    }
+
+    fn put_counter(&mut self, key: &[u8], value: &[u8]) {
+        let (_, minute, _) = parse_counter_key(key).unwrap();
+        let (scope, count) = decode_counter(value).unwrap();
+        if scope == "server" {
+            self.charged.insert(minute, count);
+        }
+    }
+
+    /// Returns how many recipients of it somebody pays for.
+    fn message(&mut self, key: &[u8], value: &[u8]) -> u64 {
         let id: [u8; 22] = key.try_into().unwrap();
         let record = MessageRecord::decode(value).unwrap();
         let is_notification = record.reverse_path.is_empty();
@@ -113,6 +139,7 @@ impl Ledger {
             self.names.entry(job).or_default().push(name.clone());
             self.jobs.insert(name, job);
         }
+        if is_notification { 0 } else { record.recipients.len() as u64 }
     }
 
     fn put_due(&mut self, key: &[u8], value: &[u8]) {
@@ -122,12 +149,12 @@ impl Ledger {
         self.due.insert((id, group), Due { at, expires_at, domain: entry.domain });
     }
 
-    /// A crash took writes back: the due index is read anew.
-    pub(super) fn reload_due(&mut self, records: Vec<(Vec<u8>, bytes::Bytes)>) {
+    /// A crash took writes back: the due index and the counters are read anew.
+    pub(super) fn reload(&mut self, due: Vec<Record>, counters: Vec<Record>) {
         self.due.clear();
-        for (key, value) in records {
-            self.put_due(&key, &value);
-        }
+        due.iter().for_each(|(key, value)| self.put_due(key, value));
+        self.charged.clear();
+        counters.iter().for_each(|(key, value)| self.put_counter(key, value));
     }
 
     /// Names whose job is due at `now`.

@@ -27,6 +27,7 @@ struct Bench {
 
 fn sink(file_name: &str, kinds: &[EventKind]) -> SinkSettings {
     SinkSettings {
+        sets: Vec::new(),
         file_name: file_name.to_owned(),
         kinds: kinds.to_vec(),
         rotate_bytes: None,
