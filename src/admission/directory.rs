@@ -222,11 +222,6 @@ impl Directory {
         self.credentials.get(user)
     }
 
-    /// All credentials, in no order.
-    pub fn credentials(&self) -> impl Iterator<Item = &Arc<Credential>> {
-        self.credentials.values()
-    }
-
     /// The identity of exactly that name.
     pub fn identity(&self, name: &IdentityName) -> Option<&Arc<Identity>> {
         self.identities.get(name)
@@ -250,6 +245,11 @@ impl Directory {
     /// All tenants, in no order.
     pub fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
         self.tenants.values()
+    }
+
+    /// All credentials, in no order.
+    pub fn credentials(&self) -> impl Iterator<Item = &Arc<Credential>> {
+        self.credentials.values()
     }
 
     /// All configuration sets, in no order.

@@ -23,6 +23,8 @@ pub mod units;
 #[cfg(test)]
 mod example_test;
 #[cfg(test)]
+mod login_test;
+#[cfg(test)]
 mod rejection_test;
 #[cfg(test)]
 mod submission_test;

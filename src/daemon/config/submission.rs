@@ -15,6 +15,7 @@ use crate::admission::directory::{
     ConfigurationSet, Credential, LOCAL_TENANT, Name, Quota, Relay, Senders, SuppressionReasons, Tenant,
 };
 use crate::admission::identity::{Identity, IdentityName};
+use crate::admission::password::{self, HashError, Strength};
 
 /// What SES allows a configuration set.
 const DELIVERY_TIME: std::ops::RangeInclusive<Duration> = Duration::from_secs(300)..=Duration::from_secs(50_400);
@@ -25,8 +26,6 @@ const SANDBOX_PER_SECOND: u32 = 1;
 const USER_BYTES_MAX: usize = 128;
 /// One in force, and one that takes its place.
 const SECRETS_MAX: usize = 2;
-/// What every hash that we make begins with.
-const HASH_START: &str = "$argon2id$";
 
 /// All of it. `lifetime` is that of the queue.
 pub(super) fn directory(root: &mut Section<'_>, lifetime: Duration) -> Directory {
@@ -151,6 +150,10 @@ fn credential(mut section: Section<'_>, directory: &mut Directory) {
         let remedy = "keep the one in force and the one that takes its place";
         section.error("secrets", Problem::new(format!("more than {SECRETS_MAX} secrets"), remedy));
     }
+    if secrets.iter().any(|secret| password::check(secret) == Ok(Strength::Weak)) {
+        let problem = "a hash is faster to guess than OWASP's minimum";
+        section.warn("secrets", Problem::new(problem, "make one with `posthaste credential hash`"));
+    }
     let tenant = known_tenant(&mut section, directory);
     let networks: Vec<IpNet> = section.list("networks", Vec::new(), "[\"10.0.0.0/8\"]", intake::network);
     let has_identities = section.has("identities");
@@ -231,11 +234,17 @@ fn user(value: &Value<'_>) -> Result<Arc<str>, Problem> {
 /// Never shown: it may be the secret itself that was written here.
 fn secret(value: &Value<'_>) -> Result<Arc<str>, Problem> {
     let text = value.text()?;
-    if !text.starts_with(HASH_START) {
-        let remedy = "write what `posthaste credential hash` prints, never the secret";
-        return Err(Problem::new("a secret is not a hash of argon2id", remedy));
+    match password::check(text) {
+        Ok(_) => Ok(text.into()),
+        Err(HashError::NotArgon2id) => {
+            let remedy = "write what `posthaste credential hash` prints, never the secret";
+            Err(Problem::new("a secret is not a hash of argon2id", remedy))
+        }
+        Err(HashError::TooCostly) => {
+            let problem = "a hash asks for more than 256 MiB, 16 passes or 8 lanes";
+            Err(Problem::new(problem, "make one with `posthaste credential hash`"))
+        }
     }
-    Ok(text.into())
 }
 
 fn tag(value: &Value<'_>) -> Result<(String, String), Problem> {

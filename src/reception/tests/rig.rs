@@ -151,9 +151,9 @@ impl Rig {
         let ports = Ports {
             settings: Arc::clone(&settings),
             admission: Arc::clone(&admission),
-            quotas: Arc::clone(&quotas),
             authenticator: Authenticator::new(2),
             audit: Arc::new(AuditLog::off(Arc::new(SystemClock))),
+            quotas: Arc::clone(&quotas),
             intake: Arc::clone(&queue) as Arc<dyn Intake>,
             stamp: Arc::new(FakeStamp),
         };
