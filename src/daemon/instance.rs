@@ -79,14 +79,6 @@ impl Instance {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let opened = open_queue(&config, &clock)?;
         let queue = opened.queue.clone();
-        if !opened.was_clean {
-            tracing::warn!("the last stop was not orderly; what was due then may have been sent and is marked so");
-        }
-        if opened.swept_parts > 0 {
-            tracing::info!(parts = opened.swept_parts, "removed parts of messages that were never accepted");
-        }
-        let messages = queue.health().messages();
-        tracing::info!(messages, data_dir = %config.queue.data_dir.display(), "queue is open");
         let events = EventWriter::start(queue.outbox(), assembly::event_settings(&config), Arc::clone(&clock))
             .map_err(|error| error.to_string())?;
         let events = Arc::new(events);
@@ -348,7 +340,17 @@ fn open_queue(config: &Config, clock: &Arc<dyn Clock>) -> Result<queue::Opened, 
     make_private(&config.queue.data_dir)?;
     let store = RocksStore::open(&directory, &assembly::rocks_settings(config)).map_err(|error| error.to_string())?;
     let settings = assembly::queue_settings(config);
-    Queue::open(Arc::new(store), &settings, Arc::clone(clock), queue::random_seed()).map_err(|error| error.to_string())
+    let opened = Queue::open(Arc::new(store), &settings, Arc::clone(clock), queue::random_seed());
+    let opened = opened.map_err(|error| error.to_string())?;
+    if !opened.was_clean {
+        tracing::warn!("the last stop was not orderly; what was due then may have been sent and is marked so");
+    }
+    if opened.swept_parts > 0 {
+        tracing::info!(parts = opened.swept_parts, "removed parts of messages that were never accepted");
+    }
+    let messages = opened.queue.health().messages();
+    tracing::info!(messages, data_dir = %config.queue.data_dir.display(), "queue is open");
+    Ok(opened)
 }
 
 /// Mail is private: the data directory is for its owner alone.

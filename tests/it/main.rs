@@ -37,6 +37,8 @@ mod restart;
 #[cfg(test)]
 mod routing;
 #[cfg(test)]
+mod ses_replies;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod smuggling;

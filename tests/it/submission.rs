@@ -75,6 +75,29 @@ fn a_reload_takes_an_identity_away_from_open_sessions() {
 }
 
 #[test]
+fn under_load_a_right_that_is_taken_away_is_gone_for_every_session_at_once() {
+    let lab = Lab::new();
+    let mx = lab.mx(2);
+    lab.domain("example.test", &[2]);
+    let own = "[[identity]]\nname = \"sender.example\"\ntenant = \"shop\"\n";
+    let mut daemon = lab.daemon_with(shop(&lab).table(own));
+    let load = Load::start(daemon.smtp_addr(), 4, &["example.test"]);
+    load.wait_accepted(50);
+    daemon.reload(|config| config.without_tables("identity"));
+    // Whatever was accepted after this line would have been judged by the old directory.
+    let accepted = load.accepted();
+    // Each client goes on until it is refused.
+    let sent = load.join();
+    assert_eq!(sent.errors.len(), 4, "{:?}", sent.errors);
+    assert!(sent.errors.iter().all(|error| error.contains("554")), "{:?}", sent.errors);
+    // A reply that was on its way is counted after it came: one a session.
+    assert!(sent.accepted.len() <= accepted + 4, "{} after {accepted}", sent.accepted.len());
+    daemon.wait_empty();
+    daemon.stop();
+    assert_nothing_lost_or_doubled(&sent.accepted, &Events::read_all(&daemon.events_path()), &[&mx]);
+}
+
+#[test]
 fn a_configuration_set_gives_tags_and_chooses_event_files_and_its_header_does_not_go_out() {
     let lab = Lab::new();
     let mx = lab.mx(2);
