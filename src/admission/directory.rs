@@ -252,6 +252,11 @@ impl Directory {
         self.credentials.values()
     }
 
+    /// All identities, in no order.
+    pub fn identities(&self) -> impl Iterator<Item = &Arc<Identity>> {
+        self.identities.values()
+    }
+
     /// All configuration sets, in no order.
     pub fn sets(&self) -> impl Iterator<Item = &Arc<ConfigurationSet>> {
         self.sets.values()

@@ -47,7 +47,22 @@ fn print_summary(config: &Config, out: &mut dyn Write) -> io::Result<()> {
     for listener in &config.listeners {
         writeln!(out, "  listener   {}", shown_listener(listener))?;
     }
-    writeln!(out, "  relay for  {}", format::join(&config.admission.relay.networks, "nobody"))?;
+    let directory = &config.admission;
+    writeln!(
+        out,
+        "  relay for  {}, as tenant {}",
+        format::join(&directory.relay.networks, "nobody"),
+        directory.relay.tenant.name
+    )?;
+    writeln!(
+        out,
+        "  senders    tenants: {}, identities: {}, credentials: {}, configuration sets: {}{}",
+        directory.tenants().count(),
+        directory.identities().count(),
+        directory.credentials().count(),
+        directory.sets().count(),
+        if directory.sending { "" } else { "; sending is off" }
+    )?;
     let message_max = format_size(config.reception.message_bytes_max);
     writeln!(out, "  messages   up to {message_max}, {} recipients", config.reception.recipients_max)?;
     let data_dir = queue.data_dir.display();

@@ -216,6 +216,9 @@ impl Instance {
         if self.committer.is_finished() {
             return Some("the committer ended".to_owned());
         }
+        if !self.audit.is_running() {
+            return Some("the writer of the audit stream ended".to_owned());
+        }
         (!self.events.is_running()).then(|| "the event writer ended".to_owned())
     }
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
 
 use super::file::{DirStorage, Storage};
 use super::json::Object;
@@ -209,6 +209,11 @@ impl AuditLog {
         let join = self.join.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A panic of the thread was reported by the panic hook.
         join.is_none_or(|join| join.join().is_ok())
+    }
+
+    /// Whether the thread lives.
+    pub fn is_running(&self) -> bool {
+        self.ended.try_recv() != Err(TryRecvError::Disconnected)
     }
 
     fn wake(&self) {
