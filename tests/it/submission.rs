@@ -179,6 +179,9 @@ fn a_set_that_requires_tls_never_goes_in_clear_and_does_not_hold_up_what_may() {
     let secret = client.send("a@shop.test", &["you@example.test"], &ask("secret"));
     let waiting = daemon.wait_queue("a reason", |queue| queue.iter().any(|job| job.to_string().contains("STARTTLS")));
     assert_eq!(waiting.len(), 1);
+    // That the host has no TLS says nothing of the host to other mail.
+    let sites = daemon.status()["sites"].clone();
+    assert!(sites.as_array().unwrap().iter().all(|site| site["mode"] == "open"), "{sites:#}");
     // Beside it the same host gets mail that may go in clear; the message that may not stays over a restart.
     let open = client.send("a@shop.test", &["you@example.test"], &ask("open"));
     daemon.events().wait_kind("Delivery", &open, "you@example.test");
