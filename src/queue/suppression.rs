@@ -193,7 +193,7 @@ impl Queue {
     }
 
     /// Puts addresses on a list, or changes what stands there. Synced when it returns. Written in batches of
-    /// [`BATCH_ENTRIES_MAX`], so that mail is not held up: after an error some may be on the list, and doing it again does
+    /// `BATCH_ENTRIES_MAX`, so that mail is not held up: after an error some may be on the list, and doing it again does
     /// no harm.
     pub async fn suppress(
         &self,

@@ -8,6 +8,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -104,6 +105,21 @@ async fn handshakes_that_lead_to_nothing_are_held_up_and_refused() {
     }
     let made = dials.join_all().await.into_iter().filter(|made| *made).count();
     assert!((5..30).contains(&made), "{made} of 30 handshakes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_above_the_limit_waits_its_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, certificate) = write_certificate(dir.path());
+    let settings = Settings { handshakes_per_client_rate_max: 1, ..settings() };
+    let rig = Rig::new(settings, &[listener(ListenerTls::Implicit(files))]);
+    let begin = Instant::now();
+    for _ in 0..7 {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        rig.reception.serve("smtp", Box::new(theirs), "192.0.2.1:1000".parse().unwrap());
+        handshake(Box::new(ours), &certificate).await.unwrap();
+    }
+    assert_eq!(begin.elapsed().as_secs(), 2, "five at once, then one a second");
 }
 
 #[tokio::test]
