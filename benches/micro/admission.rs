@@ -106,7 +106,7 @@ fn fill_suppression_list(runtime: &tokio::runtime::Runtime, queue: &Queue, entri
 }
 
 pub(crate) fn quota_limits(tenant: u64) -> [ScopeLimit; 2] {
-    let quota = Quota { per_day: Some(u64::MAX), per_second: Some(1_000_000) };
+    let quota = Quota { per_day: Some(u64::MAX), per_second: Some(u32::MAX) };
     let name = Name::parse(&format!("tenant-{tenant}")).expect("letters and digits");
     [ScopeLimit { scope: Scope::Tenant(name), quota }, ScopeLimit { scope: Scope::Server, quota }]
 }

@@ -203,6 +203,8 @@ impl Bench<'_> {
 
     /// Messages a second and CPU seconds for 1,000.
     async fn login_now(&self, running: &Running, login: &Arc<Login>, per_connection: u32) -> Result<(f64, f64)> {
+        // The sink of the run before has its port until its tasks have ended.
+        sleep(SETTLE).await;
         let messages = self.messages(Server::Posthaste, Work::One);
         let ledger = Arc::new(Ledger::new(messages));
         let _sink = Sink::start(Arc::clone(&ledger), Duration::ZERO)?;
