@@ -21,6 +21,8 @@ const DIALOGUES: &[(&str, &str)] = &[
     ("auth-failures", include_str!("dialogues/auth-failures.txt")),
     ("auth-tls", include_str!("dialogues/auth-tls.txt")),
     ("auth-never", include_str!("dialogues/auth-never.txt")),
+    ("client-phpmailer", include_str!("dialogues/client-phpmailer.txt")),
+    ("client-jakarta-mail", include_str!("dialogues/client-jakarta-mail.txt")),
     ("limits", include_str!("dialogues/limits.txt")),
     ("recipients", include_str!("dialogues/recipients.txt")),
     ("errors", include_str!("dialogues/errors.txt")),
