@@ -155,12 +155,16 @@ fn counter_key_of(kind: u8, minute: u64, hash: [u8; SCOPE_HASH_BYTES]) -> [u8; C
     key
 }
 
-/// FNV-1a of 128 bits. Names come from the config of one administrator: nobody looks for two with one hash.
+/// Names come from the config of one administrator: nobody looks for two with one hash.
 fn scope_hash(scope: &str) -> [u8; SCOPE_HASH_BYTES] {
+    fnv1a(scope.as_bytes()).to_be_bytes()
+}
+
+/// FNV-1a of 128 bits: its result may never change, since names and keys that hold it are stored. Not for what an enemy chooses.
+pub fn fnv1a(bytes: &[u8]) -> u128 {
     const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-    let mix = |hash: u128, byte: u8| (hash ^ u128::from(byte)).wrapping_mul(PRIME);
-    scope.bytes().fold(BASIS, mix).to_be_bytes()
+    bytes.iter().fold(BASIS, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(PRIME))
 }
 
 /// Key of an entry of a suppression list: the list, then the hash of the address. The list alone is the key of the number

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::directory::{ConfigurationSet, Directory, Senders, Tenant};
-use super::identity::{Identity, IdentityName, names_of};
+use super::identity::{Identity, IdentityName};
 use super::{Denial, Grant};
 use crate::message::{Claim, Claims, Control};
 use crate::types::{EmailAddress, Envelope};
@@ -47,7 +47,7 @@ impl Authority {
 pub fn authorize(directory: &Directory, grant: &Grant, submission: Submission<'_>) -> Result<Authority, Denial> {
     let identity = match grant.tenant.senders {
         Senders::Identities => check_senders(directory, grant, submission)?,
-        Senders::Any => author(submission.claims).and_then(|author| most_specific(directory, author)).cloned(),
+        Senders::Any => author(submission.claims).and_then(|author| directory.identity_of(author)).cloned(),
     };
     check_recipients(grant, submission.envelope)?;
     let (set, set_name) = configuration_set(directory, grant, identity.as_deref(), submission.control)?;
@@ -57,11 +57,6 @@ pub fn authorize(directory: &Directory, grant: &Grant, submission: Submission<'_
 
 fn author(claims: &Claims) -> Option<&EmailAddress> {
     claims.from.first()?.as_ref().ok()
-}
-
-/// The identity that counts for an address, whoever owns it.
-fn most_specific<'a>(directory: &'a Directory, address: &EmailAddress) -> Option<&'a Arc<Identity>> {
-    names_of(address).find_map(|name| directory.identity(&name))
 }
 
 /// Every one of envelope sender, From, Sender and Return-Path must be the caller's. Returns the identity of the author.
@@ -144,7 +139,7 @@ impl Check<'_> {
         if let Some(identity) = delegated.filter(|identity| identity.name.covers(address)) {
             return Some(Arc::clone(identity));
         }
-        let found = most_specific(self.directory, address);
+        let found = self.directory.identity_of(address);
         let Some(identity) = found.filter(|identity| identity.tenant == self.grant.tenant.name) else {
             self.fail(address.as_str());
             return None;

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::identity::{Identity, IdentityName};
+use super::identity::{Identities, Identity, IdentityName};
+use crate::types::EmailAddress;
 
 /// Octets of the name of a tenant or a configuration set, as SES limits the latter.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -157,7 +158,7 @@ pub struct Directory {
     pub lifetime: Duration,
     tenants: HashMap<Name, Arc<Tenant>>,
     credentials: HashMap<Arc<str>, Arc<Credential>>,
-    identities: HashMap<IdentityName, Arc<Identity>>,
+    identities: Identities,
     sets: HashMap<Name, Arc<ConfigurationSet>>,
 }
 
@@ -173,7 +174,7 @@ impl Directory {
             lifetime,
             tenants,
             credentials: HashMap::new(),
-            identities: HashMap::new(),
+            identities: Identities::default(),
             sets: HashMap::new(),
         }
     }
@@ -204,7 +205,7 @@ impl Directory {
 
     /// Adds an identity; one of the same name goes.
     pub fn add_identity(&mut self, identity: Identity) {
-        self.identities.insert(identity.name.clone(), Arc::new(identity));
+        self.identities.add(identity);
     }
 
     /// Adds a configuration set; one of the same name goes.
@@ -224,7 +225,12 @@ impl Directory {
 
     /// The identity of exactly that name.
     pub fn identity(&self, name: &IdentityName) -> Option<&Arc<Identity>> {
-        self.identities.get(name)
+        self.identities.named(name)
+    }
+
+    /// The identity that counts for an address, whoever owns it: the most specific one that covers it.
+    pub fn identity_of(&self, address: &EmailAddress) -> Option<&Arc<Identity>> {
+        self.identities.of(address)
     }
 
     /// The configuration set of that name.
@@ -252,9 +258,9 @@ impl Directory {
         self.credentials.values()
     }
 
-    /// All identities, in no order.
-    pub fn identities(&self) -> impl Iterator<Item = &Arc<Identity>> {
-        self.identities.values()
+    /// How many identities there are.
+    pub fn identities_count(&self) -> usize {
+        self.identities.count()
     }
 
     /// All configuration sets, in no order.

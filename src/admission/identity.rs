@@ -4,6 +4,7 @@
 //! counts: the address itself, then its domain, then the parents from below. Local parts are compared without regard to
 //! ASCII case: the owner of a domain knows no two of its addresses that differ in case only.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -36,7 +37,12 @@ impl IdentityName {
 
     /// Whether it covers `address`.
     pub fn covers(&self, address: &EmailAddress) -> bool {
-        names_of(address).any(|name| name == *self)
+        match self {
+            IdentityName::Domain(own) => parents(address.domain()).any(|parent| parent == own.as_str()),
+            IdentityName::Address(local, domain) => {
+                domain == address.domain() && local.eq_ignore_ascii_case(address.local_part())
+            }
+        }
     }
 
     /// Whether all that `other` covers is covered by this one.
@@ -44,7 +50,7 @@ impl IdentityName {
         match (self, other) {
             (IdentityName::Address(..), _) => self == other,
             (IdentityName::Domain(own), IdentityName::Domain(domain) | IdentityName::Address(_, domain)) => {
-                parents(domain).any(|parent| parent == *own)
+                parents(domain).any(|parent| parent == own.as_str())
             }
         }
     }
@@ -78,15 +84,46 @@ pub struct Identity {
     pub delegates: Vec<Arc<str>>,
 }
 
-/// Names that cover an address, most specific first.
-pub fn names_of(address: &EmailAddress) -> impl Iterator<Item = IdentityName> + '_ {
-    std::iter::once(IdentityName::of(address)).chain(parents(address.domain()).map(IdentityName::Domain))
+/// Identities by name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Identities {
+    domains: HashMap<Domain, Arc<Identity>>,
+    addresses: HashMap<IdentityName, Arc<Identity>>,
+}
+
+impl Identities {
+    /// Adds one; one of the same name goes.
+    pub(super) fn add(&mut self, identity: Identity) {
+        match identity.name.clone() {
+            IdentityName::Domain(domain) => self.domains.insert(domain, Arc::new(identity)),
+            name @ IdentityName::Address(..) => self.addresses.insert(name, Arc::new(identity)),
+        };
+    }
+
+    /// That of exactly this name.
+    pub(super) fn named(&self, name: &IdentityName) -> Option<&Arc<Identity>> {
+        match name {
+            IdentityName::Domain(domain) => self.domains.get(domain),
+            IdentityName::Address(..) => self.addresses.get(name),
+        }
+    }
+
+    /// The most specific one that covers an address, whoever owns it.
+    pub(super) fn of(&self, address: &EmailAddress) -> Option<&Arc<Identity>> {
+        let exact = || self.addresses.get(&IdentityName::of(address));
+        let exact = if self.addresses.is_empty() { None } else { exact() };
+        exact.or_else(|| parents(address.domain()).find_map(|parent| self.domains.get(parent)))
+    }
+
+    /// How many.
+    pub(super) fn count(&self) -> usize {
+        self.domains.len() + self.addresses.len()
+    }
 }
 
 /// A domain and all above it, itself first. A top-level domain is its own last parent: an identity may well be one of a lab.
-fn parents(domain: &Domain) -> impl Iterator<Item = Domain> + '_ {
+fn parents(domain: &Domain) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(domain.as_str()), |name| name.split_once('.').map(|(_, parent)| parent))
-        .filter_map(|name| Domain::parse(name).ok())
 }
 
 #[cfg(test)]
@@ -104,9 +141,18 @@ mod tests {
     }
 
     #[test]
-    fn names_come_from_the_most_specific_to_the_least() {
-        let names: Vec<String> = names_of(&address("News@a.b.Test")).map(|name| name.to_string()).collect();
-        assert_eq!(names, ["news@a.b.test", "a.b.test", "b.test", "test"]);
+    fn the_most_specific_identity_counts() {
+        let mut names = vec!["news@a.b.test", "a.b.test", "b.test", "test"];
+        while !names.is_empty() {
+            let mut identities = Identities::default();
+            for text in &names {
+                let tenant = Name::parse("shop").unwrap();
+                identities.add(Identity { name: name(text), tenant, configuration_set: None, delegates: Vec::new() });
+            }
+            let found = identities.of(&address("News@a.b.Test")).map(|identity| identity.name.to_string());
+            assert_eq!(found.as_deref(), Some(names.remove(0)));
+        }
+        assert_eq!(Identities::default().of(&address("news@a.b.test")), None);
     }
 
     #[test]

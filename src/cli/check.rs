@@ -58,7 +58,7 @@ fn print_summary(config: &Config, out: &mut dyn Write) -> io::Result<()> {
         out,
         "  senders    tenants: {}, identities: {}, credentials: {}, configuration sets: {}{}",
         directory.tenants().count(),
-        directory.identities().count(),
+        directory.identities_count(),
         directory.credentials().count(),
         directory.sets().count(),
         if directory.sending { "" } else { "; sending is off" }

@@ -109,6 +109,9 @@ pub(super) fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Resu
                 ..SuppressionItem::default()
             };
             let report = target()?.put(vec![entry], "added by command")?;
+            if let Some(warning) = &report.warning {
+                writeln!(err, "{}", safe(warning))?;
+            }
             if json {
                 return Ok(print_json(&report, out)?);
             }

@@ -5,6 +5,8 @@
 
 use std::sync::{Arc, Weak};
 
+use arc_swap::ArcSwap;
+
 use super::admin::model::{
     ActionReport, ConnectionStatus, EventStatus, MessageDetail, MessageSummary, Page, QueueStatus, QuotaReport,
     RecipientDetail, RecipientState, SiteStatus, Status,
@@ -15,6 +17,7 @@ use super::admin::{AdminError, Backend};
 use super::instance::Instance;
 use super::lists::ListControl;
 use super::places::{self, Place, Places};
+use crate::admission::Directory;
 use crate::delivery::dispatch::{Dispatcher, Ended};
 use crate::events::Health;
 use crate::net::BoxFuture;
@@ -42,9 +45,15 @@ pub(super) struct Control {
 }
 
 impl Control {
-    pub(super) fn new(instance: Weak<Instance>, queue: Queue, dispatcher: Dispatcher, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(
+        instance: Weak<Instance>,
+        queue: Queue,
+        dispatcher: Dispatcher,
+        clock: Arc<dyn Clock>,
+        directory: Arc<ArcSwap<Directory>>,
+    ) -> Self {
         let started_at = clock.now();
-        let lists = ListControl::new(queue.clone(), Arc::clone(&clock));
+        let lists = ListControl::new(queue.clone(), Arc::clone(&clock), directory);
         Self { instance, queue, dispatcher, clock, lists, started_at }
     }
 

@@ -159,8 +159,13 @@ impl Instance {
 
     /// Serves the admin API on a socket that is already bound.
     pub fn serve_admin(self: &Arc<Self>, server: AdminServer) -> JoinHandle<()> {
-        let control =
-            Control::new(Arc::downgrade(self), self.queue.clone(), self.dispatcher.clone(), Arc::clone(&self.clock));
+        let control = Control::new(
+            Arc::downgrade(self),
+            self.queue.clone(),
+            self.dispatcher.clone(),
+            Arc::clone(&self.clock),
+            Arc::clone(&self.admission),
+        );
         tokio::spawn(server.serve(Arc::new(control), self.background.clone()))
     }
 

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use super::admin::AdminError;
-use super::admin::suppression::{NewEntry, SuppressionBackend, SuppressionItem, SuppressionPage};
+use super::admin::suppression::{NewEntry, SuppressionBackend, SuppressionItem, SuppressionPage, SuppressionReport};
+use crate::admission::Directory;
 use crate::net::BoxFuture;
-use crate::queue::suppression::{SuppressionEffect, SuppressionEntry, SuppressionList};
+use crate::queue::suppression::{SuppressionEntry, SuppressionList};
 use crate::queue::{AcceptError, LoadError, Queue};
 use crate::types::{Clock, EmailAddress};
 
@@ -14,12 +17,26 @@ use crate::types::{Clock, EmailAddress};
 pub struct ListControl {
     queue: Queue,
     clock: Arc<dyn Clock>,
+    directory: Arc<ArcSwap<Directory>>,
 }
 
 impl ListControl {
-    /// The lists of this queue.
-    pub fn new(queue: Queue, clock: Arc<dyn Clock>) -> Self {
-        Self { queue, clock }
+    /// The lists of this queue; `directory` knows whose they may be.
+    pub fn new(queue: Queue, clock: Arc<dyn Clock>, directory: Arc<ArcSwap<Directory>>) -> Self {
+        Self { queue, clock, directory }
+    }
+
+    /// A list of nobody holds nothing back. It may be meant, for a tenant that the config has only tomorrow.
+    fn warning(&self, list: &SuppressionList) -> Option<String> {
+        let directory = self.directory.load();
+        let (what, name) = match list {
+            SuppressionList::Tenant(name) if directory.tenant(name).is_none() => ("tenant", name),
+            SuppressionList::Set(name) if directory.has_sets() && directory.set(name).is_none() => {
+                ("configuration set", name)
+            }
+            _ => return None,
+        };
+        Some(format!("the config has no {what} {name}: until it has, this list holds nothing back"))
     }
 
     async fn read<T: Send + 'static>(
@@ -64,7 +81,7 @@ impl SuppressionBackend for ListControl {
         list: SuppressionList,
         entries: Vec<NewEntry>,
         origin: String,
-    ) -> BoxFuture<'_, Result<SuppressionEffect, AdminError>> {
+    ) -> BoxFuture<'_, Result<SuppressionReport, AdminError>> {
         Box::pin(async move {
             let now = self.clock.now();
             let entries = entries.into_iter().map(|entry| SuppressionEntry {
@@ -74,7 +91,8 @@ impl SuppressionBackend for ListControl {
                 origin: origin.clone(),
             });
             let entries: Vec<_> = entries.collect();
-            self.queue.suppress(&list, &entries).await.map_err(|error| unavailable(&error))
+            let effect = self.queue.suppress(&list, &entries).await.map_err(|error| unavailable(&error))?;
+            Ok(SuppressionReport { warning: self.warning(&list), ..effect.into() })
         })
     }
 

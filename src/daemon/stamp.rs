@@ -50,6 +50,8 @@ impl Stamp for Stamper {
             mail_json,
             send_event,
             authority,
+            claims: stamped.claims,
+            control: stamped.control,
         })
     }
 }

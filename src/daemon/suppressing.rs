@@ -40,9 +40,8 @@ impl SuppressingIntake {
 
     /// What ends with the acceptance, and the sums to count once it is written.
     async fn ended(&self, new: &NewMessage) -> (Ended, Vec<Tally>) {
-        let message = StoredMessage::from_new(new);
-        let addresses: Vec<_> = message.envelope.recipients.iter().map(|recipient| &recipient.address).collect();
-        let (tenant, set) = message.owner();
+        let addresses: Vec<_> = new.envelope.recipients.iter().map(|recipient| &recipient.address).collect();
+        let (tenant, set) = new.origin.owner();
         let held = match self.suppression.check(tenant, set, &addresses).await {
             Ok(held) if held.is_empty() => return Default::default(),
             Ok(held) => held,
@@ -55,7 +54,7 @@ impl SuppressingIntake {
             NewBody::Inline(bytes) => bytes.clone(),
             NewBody::Spooled { .. } => self.first_part(new.id).await,
         };
-        self.settle(&message, &held, &original)
+        self.settle(&StoredMessage::from_new(new), &held, &original)
     }
 
     async fn first_part(&self, id: MessageId) -> Bytes {

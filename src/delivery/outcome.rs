@@ -60,7 +60,7 @@ impl Results {
         let positions: Vec<usize> = self.pending.iter().copied().filter(|index| *index < recipients.len()).collect();
         let addresses: Vec<_> =
             positions.iter().filter_map(|index| recipients.get(*index)).map(|recipient| &recipient.address).collect();
-        let (tenant, set) = self.message.owner();
+        let (tenant, set) = self.message.origin.owner();
         for (position, suppressed) in shared.suppression.check(tenant, set, &addresses).await? {
             let Some(index) = positions.get(position).copied() else { continue };
             self.pending.retain(|pending| *pending != index);

@@ -19,7 +19,7 @@ const ARN_CHARS_MAX: usize = 512;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Control {
     /// `X-SES-CONFIGURATION-SET`, as written (the first one, where it is repeated). May name a set that does not exist,
-    /// or be no name at all: see [`Control::configuration_set_is_name`].
+    /// or be no name at all.
     pub configuration_set: Option<String>,
     /// `X-SES-SOURCE-ARN`: the identity whose authority the sender claims, as written.
     pub source_arn: Option<String>,
@@ -35,11 +35,6 @@ pub struct Control {
 }
 
 impl Control {
-    /// Whether the configuration set has a name's form: 1 to 64 of `A-Za-z0-9_-`.
-    pub fn configuration_set_is_name(&self) -> bool {
-        self.configuration_set.as_deref().is_some_and(|name| is_word(name, CONFIGURATION_SET_BYTES_MAX))
-    }
-
     /// Takes one `X-SES-*` field.
     pub(super) fn add(&mut self, field: &Field<'_>) {
         let is = |name: &str| field.name().eq_ignore_ascii_case(name.as_bytes());
@@ -66,7 +61,7 @@ impl Control {
     fn add_tag(&mut self, tag: &str) {
         let (name, value) = tag.split_once('=').unwrap_or_default();
         let (name, value) = (name.trim(), value.trim());
-        let valid = is_word(name, TAG_BYTES_MAX) && is_word(value, TAG_BYTES_MAX);
+        let valid = is_tag(name, value);
         let repeated = self.tags.iter().any(|(known, _)| known == name);
         if valid && !repeated && self.tags.len() < TAGS_MAX {
             self.tags.push((name.to_owned(), value.to_owned()));
@@ -76,9 +71,13 @@ impl Control {
     }
 }
 
-fn is_word(text: &str, bytes_max: usize) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-    (1..=bytes_max).contains(&text.len()) && text.bytes().all(allowed)
+/// Whether these can be a tag: 1 to 256 of `A-Za-z0-9_-` each.
+pub fn is_tag(name: &str, value: &str) -> bool {
+    let is_word = |text: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        (1..=TAG_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed)
+    };
+    is_word(name) && is_word(value)
 }
 
 #[cfg(test)]
@@ -126,10 +125,8 @@ mod tests {
         let found =
             control("x-ses-configuration-set:  news_1 \r\nX-SES-Configuration-Set: other\r\nX-SES-OTHER: x\r\n");
         assert_eq!(found.configuration_set.as_deref(), Some("news_1"));
-        assert!(found.configuration_set_is_name());
         let hostile = control(&format!("X-SES-CONFIGURATION-SET: a b\0{}\r\n", "x".repeat(500)));
-        assert!(!hostile.configuration_set_is_name());
         assert_eq!(hostile.configuration_set.map(|name| name.len()), Some(65));
-        assert!(!control("").configuration_set_is_name());
+        assert_eq!(control("").configuration_set, None);
     }
 }

@@ -15,5 +15,5 @@ mod received;
 pub mod stamp;
 
 pub use claims::{Claim, Claims};
-pub use control::Control;
+pub use control::{Control, is_tag};
 pub use original::OriginalHeaders;

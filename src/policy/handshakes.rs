@@ -15,6 +15,8 @@ use super::rate::{Meter, Rate};
 pub const HANDSHAKE_CLIENTS_MAX: usize = 20_000;
 /// So many seconds' worth may come at once.
 const BURST_SECONDS: u32 = 5;
+/// Between two looks through a full table.
+const SWEEP_EVERY_US: u64 = 1_000_000;
 /// A client was in earnest lately: so long ago at most.
 const EARNEST_US: u64 = 3_600_000_000;
 
@@ -38,6 +40,17 @@ impl HandshakeLimits {
 pub struct Handshakes {
     clients: HashMap<IpAddr, Client>,
     all: Meter,
+    /// When the full table was last looked through.
+    swept_at_us: u64,
+}
+
+/// A handshake that was counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// How long to wait before it.
+    pub wait: Duration,
+    /// It counts for all, too: its client was not in earnest lately.
+    counts_for_all: bool,
 }
 
 #[derive(Debug, Default)]
@@ -53,19 +66,10 @@ impl Client {
 }
 
 impl Handshakes {
-    /// How long this client has to wait before its handshake; it is counted now, so that the next one waits longer. `None`:
-    /// longer than `patience`, and not counted.
-    pub fn begin(
-        &mut self,
-        client: IpAddr,
-        limits: HandshakeLimits,
-        patience: Duration,
-        now_us: u64,
-    ) -> Option<Duration> {
-        if self.clients.len() >= HANDSHAKE_CLIENTS_MAX && !self.clients.contains_key(&client) {
-            self.clients.retain(|_, client| !client.meter.is_idle(now_us) || client.is_in_earnest(now_us));
-        }
-        let has_room = self.clients.len() < HANDSHAKE_CLIENTS_MAX || self.clients.contains_key(&client);
+    /// When this client may begin its handshake; it is counted now, so that the next one waits longer. `None`: it would have to
+    /// wait longer than `patience`, and is not counted.
+    pub fn begin(&mut self, client: IpAddr, limits: HandshakeLimits, patience: Duration, now_us: u64) -> Option<Turn> {
+        let has_room = self.clients.contains_key(&client) || self.has_room(now_us);
         let mut known = has_room.then(|| self.clients.entry(client).or_default());
         let of_client = known.as_ref().map_or(Duration::ZERO, |known| known.meter.wait(limits.client, 1, now_us));
         let is_in_earnest = known.as_ref().is_some_and(|known| known.is_in_earnest(now_us));
@@ -80,17 +84,26 @@ impl Handshakes {
         if !is_in_earnest {
             self.all.take(limits.all, 1, now_us);
         }
-        Some(wait)
+        Some(Turn { wait, counts_for_all: !is_in_earnest })
+    }
+
+    /// Whether there is a place for one more client. A full table is looked through once a second at most: under attack it
+    /// would otherwise be the work.
+    fn has_room(&mut self, now_us: u64) -> bool {
+        if self.clients.len() >= HANDSHAKE_CLIENTS_MAX && now_us.saturating_sub(self.swept_at_us) >= SWEEP_EVERY_US {
+            self.swept_at_us = now_us;
+            self.clients.retain(|_, client| !client.meter.is_idle(now_us) || client.is_in_earnest(now_us));
+        }
+        self.clients.len() < HANDSHAKE_CLIENTS_MAX
     }
 
     /// The client of a handshake has shown that it is in earnest: the handshake is given back. Once for each.
-    pub fn in_earnest(&mut self, client: IpAddr, limits: HandshakeLimits, now_us: u64) {
-        let Some(known) = self.clients.get_mut(&client) else { return };
-        known.meter.give_back(limits.client, 1);
-        // One that counted for all; of a client known before it did not.
-        if !known.is_in_earnest(now_us) {
+    pub fn in_earnest(&mut self, client: IpAddr, turn: Turn, limits: HandshakeLimits, now_us: u64) {
+        if turn.counts_for_all {
             self.all.give_back(limits.all, 1);
         }
+        let Some(known) = self.clients.get_mut(&client) else { return };
+        known.meter.give_back(limits.client, 1);
         known.in_earnest_at_us = Some(now_us);
     }
 }
@@ -108,7 +121,14 @@ mod tests {
 
     /// Waits of `count` handshakes of one client.
     fn begin(handshakes: &mut Handshakes, number: u32, count: u32, limits: HandshakeLimits) -> Vec<Option<Duration>> {
-        (0..count).map(|_| handshakes.begin(client(number), limits, PATIENCE, NOW_US)).collect()
+        (0..count).map(|_| handshakes.begin(client(number), limits, PATIENCE, NOW_US).map(|turn| turn.wait)).collect()
+    }
+
+    /// A handshake that may begin at once and leads to a message.
+    fn earnest(handshakes: &mut Handshakes, number: u32, limits: HandshakeLimits) {
+        let turn = handshakes.begin(client(number), limits, PATIENCE, NOW_US).unwrap();
+        assert_eq!(turn.wait, Duration::ZERO);
+        handshakes.in_earnest(client(number), turn, limits, NOW_US);
     }
 
     #[test]
@@ -126,8 +146,7 @@ mod tests {
         let limits = HandshakeLimits::new(2, 10);
         let mut handshakes = Handshakes::default();
         for _ in 0..1_000 {
-            assert_eq!(begin(&mut handshakes, 1, 1, limits), [Some(Duration::ZERO)]);
-            handshakes.in_earnest(client(1), limits, NOW_US);
+            earnest(&mut handshakes, 1, limits);
         }
     }
 
@@ -135,8 +154,7 @@ mod tests {
     fn a_storm_from_many_addresses_holds_up_strangers_but_not_who_works_here() {
         let limits = HandshakeLimits::new(10, 10);
         let mut handshakes = Handshakes::default();
-        assert_eq!(begin(&mut handshakes, 1, 1, limits), [Some(Duration::ZERO)]);
-        handshakes.in_earnest(client(1), limits, NOW_US);
+        earnest(&mut handshakes, 1, limits);
         for number in 100..150 {
             assert_eq!(begin(&mut handshakes, number, 1, limits), [Some(Duration::ZERO)]);
         }

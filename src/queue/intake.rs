@@ -90,6 +90,14 @@ pub struct Origin {
     pub tls_required: bool,
 }
 
+impl Origin {
+    /// Tenant and configuration set: whose suppression lists hold.
+    pub fn owner(&self) -> (&str, Option<&str>) {
+        let set = &*self.configuration_set;
+        (&self.tenant, (!set.is_empty()).then_some(set))
+    }
+}
+
 /// Where the octets of a new message are.
 #[derive(Clone, Debug)]
 pub enum NewBody {

@@ -51,6 +51,7 @@ use store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 
 pub use blocking::tell;
 pub use committer::EndGroup;
+pub use format::fnv1a;
 pub use inline::InlineCommitter;
 pub use intake::{AcceptError, Charge, Charges, Claim, Ended, Intake, NewBody, NewMessage, Origin};
 pub use open::{OpenError, Opened, random_seed};

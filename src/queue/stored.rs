@@ -73,12 +73,6 @@ pub struct StoredMessage {
 }
 
 impl StoredMessage {
-    /// Tenant and configuration set: whose suppression lists hold.
-    pub fn owner(&self) -> (&str, Option<&str>) {
-        let set = &*self.origin.configuration_set;
-        (&self.origin.tenant, (!set.is_empty()).then_some(set))
-    }
-
     /// The groups that have a pending recipient.
     pub fn open_groups(&self) -> impl Iterator<Item = u16> + '_ {
         let groups = 0..u16::try_from(self.domains.len()).unwrap_or(u16::MAX);

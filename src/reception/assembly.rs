@@ -8,9 +8,10 @@ use tokio::time::Instant;
 use super::facts::{Caller, Facts};
 use super::memory::{ClientMemory, READ_BYTES_MAX, Reservation, SESSION_BYTES_MAX, SPOOL_SLACK_BYTES};
 use super::stamp::{Stamp, StampedHeader};
-use crate::admission::Authority;
 use crate::admission::quota::{self, Exceeded, Quotas, ScopeLimit};
+use crate::admission::{self, Authority, Submission};
 use crate::events::{EventLine, metric};
+use crate::message::{Claims, Control};
 use crate::queue::intake::SPOOL_PART_BYTES;
 use crate::queue::{AcceptError, Charges, Ended, Intake, NewBody, NewMessage, Origin};
 use crate::smtp::server::{Content, Message};
@@ -42,7 +43,8 @@ struct HeaderFacts {
     needs_smtputf8: bool,
     mail_json: Bytes,
     send_event: EventLine,
-    authority: Authority,
+    claims: Claims,
+    control: Control,
 }
 
 /// How a header block is stamped in this session.
@@ -140,6 +142,11 @@ impl Assembly {
         let Some(spool) = &mut self.spool else {
             return Err(local_error());
         };
+        // Its header may have come long ago: judged again, by the rights of now.
+        let header = &spool.header;
+        let submission = Submission { envelope: &message.envelope, claims: &header.claims, control: &header.control };
+        let authority = admission::authorize(stamp.caller.directory, stamp.caller.grant, submission)
+            .map_err(|denial| denial.reply())?;
         let new = NewMessage {
             id: spool.id,
             envelope: Envelope { smtputf8: spool.header.needs_smtputf8, ..message.envelope },
@@ -147,13 +154,12 @@ impl Assembly {
             header_bytes: spool.header.header_bytes,
             mail_json: spool.header.mail_json.clone(),
             send_event: spool.header.send_event.clone(),
-            origin: origin(&stamp, &spool.header.authority),
-            lifetime: spool.header.authority.lifetime,
+            origin: origin(&stamp, &authority),
+            lifetime: authority.lifetime,
             charges: Charges::default(),
             ended: Ended::default(),
         };
-        let scopes = scopes(&stamp, &spool.header.authority);
-        self.accept(new, &scopes).await
+        self.accept(new, &scopes(&stamp, &authority)).await
     }
 
     /// The message in one piece; `None` where it has become too large for that by stamping, which is then spooled.
@@ -200,13 +206,13 @@ impl Assembly {
 
     fn begin_spool(&mut self, id: MessageId, stamped: StampedHeader, content: &mut Content) {
         content.replace_header(&stamped.bytes);
-        let StampedHeader { header_bytes, needs_smtputf8, mail_json, send_event, authority, .. } = stamped;
+        let StampedHeader { header_bytes, needs_smtputf8, mail_json, send_event, claims, control, .. } = stamped;
         self.spool = Some(Spool {
             intake: Arc::clone(&self.intake),
             id,
             parts: 0,
             bytes: 0,
-            header: HeaderFacts { header_bytes, needs_smtputf8, mail_json, send_event, authority },
+            header: HeaderFacts { header_bytes, needs_smtputf8, mail_json, send_event, claims, control },
             handed_over: false,
         });
     }
@@ -249,11 +255,10 @@ impl Assembly {
     }
 }
 
-/// What a message is charged to: by the limits of now, also where its header came long ago.
+/// What a message is charged to.
 fn scopes(stamp: &Stamping<'_>, authority: &Authority) -> Vec<ScopeLimit> {
     let Caller { grant, directory } = stamp.caller;
-    let set = authority.set.as_ref().map(|set| directory.set(set.name.as_str()).unwrap_or(set));
-    quota::scopes(directory, &grant.tenant, grant.credential.as_deref(), set.map(|set| &**set))
+    quota::scopes(directory, &grant.tenant, grant.credential.as_deref(), authority.set.as_deref())
 }
 
 impl Drop for Spool {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::connections::client_of;
 use super::settings::Settings;
 use crate::events::metric;
-use crate::policy::handshakes::{HandshakeLimits, Handshakes};
+use crate::policy::handshakes::{HandshakeLimits, Handshakes, Turn};
 
 /// Handshakes of all listeners.
 pub(super) struct HandshakeGate {
@@ -23,6 +23,7 @@ pub(super) struct HandshakeGate {
 #[derive(Debug)]
 pub(super) struct Begun {
     client: IpAddr,
+    turn: Turn,
 }
 
 impl HandshakeGate {
@@ -41,25 +42,21 @@ impl HandshakeGate {
         let client = client_of(address);
         let now = Instant::now();
         let patience = deadline.saturating_duration_since(now);
-        let wait = self.lock().begin(client, limits(settings), patience, self.micros(now));
-        match wait {
-            None => {
-                self.refused.increment(1);
-                return Err(io::Error::other("too many handshakes of this client, or of all, that led to nothing"));
-            }
-            Some(wait) if !wait.is_zero() => {
-                self.waited.increment(1);
-                tokio::time::sleep(wait).await;
-            }
-            Some(_) => {}
+        let Some(turn) = self.lock().begin(client, limits(settings), patience, self.micros(now)) else {
+            self.refused.increment(1);
+            return Err(io::Error::other("too many handshakes of this client, or of all, that led to nothing"));
+        };
+        if !turn.wait.is_zero() {
+            self.waited.increment(1);
+            tokio::time::sleep(turn.wait).await;
         }
-        Ok(Begun { client })
+        Ok(Begun { client, turn })
     }
 
     /// The client of this handshake is in earnest.
     pub(super) fn in_earnest(&self, begun: Begun, settings: &Settings) {
         let now_us = self.micros(Instant::now());
-        self.lock().in_earnest(begun.client, limits(settings), now_us);
+        self.lock().in_earnest(begun.client, begun.turn, limits(settings), now_us);
     }
 
     fn micros(&self, now: Instant) -> u64 {

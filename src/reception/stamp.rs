@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::settings::Settings;
 use crate::admission::{Authority, Directory, Grant};
 use crate::events::EventLine;
+use crate::message::{Claims, Control};
 use crate::types::{Envelope, MessageId, Reply, Timestamp};
 
 /// TLS of a session.
@@ -59,6 +60,10 @@ pub struct StampedHeader {
     pub send_event: EventLine,
     /// As what it is sent.
     pub authority: Authority,
+    /// Whom it says it is from.
+    pub claims: Claims,
+    /// What its control fields ask for.
+    pub control: Control,
 }
 
 /// Completes header blocks: Received, Date, Message-ID in; Bcc, Return-Path out; loops, doubled fields and senders that are not

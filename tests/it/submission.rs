@@ -75,6 +75,22 @@ fn a_reload_takes_an_identity_away_from_open_sessions() {
 }
 
 #[test]
+fn a_reload_takes_an_identity_away_from_a_message_whose_header_was_judged_before() {
+    let lab = Lab::new();
+    let mut daemon = lab.daemon_with(shop(&lab));
+    let mut client = lab.client(&daemon);
+    client.envelope("a@shop.test", &["you@example.test"]).unwrap();
+    client.write(message("a@shop.test", "").as_bytes()).unwrap();
+    // Far more than fits between the two: the daemon has taken, and spooled, most of it.
+    let part = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789ab\r\n".repeat(1_000);
+    (0..300).for_each(|_| client.write(part.as_bytes()).unwrap());
+    daemon.reload(|config| config.without_tables("identity"));
+    let reply = client.body(b"The end.\r\n").unwrap();
+    assert_eq!((reply.code, reply.text.ends_with("failed the check: a@shop.test")), (554, true), "{reply:?}");
+    daemon.wait_empty();
+}
+
+#[test]
 fn under_load_a_right_that_is_taken_away_is_gone_for_every_session_at_once() {
     let lab = Lab::new();
     let mx = lab.mx(2);

@@ -89,7 +89,9 @@ fn the_tenants_list_gives_bounces_and_complaints_by_its_reasons() {
     let of_tenant = ["--tenant", TENANT];
     ok(suppression(&daemon, &[&["add", "b@example.test", "--reason", "bounce"], &of_tenant[..]].concat(), None));
     ok(suppression(&daemon, &[&["add", "c@example.test", "--reason", "COMPLAINT"], &of_tenant[..]].concat(), None));
-    ok(suppression(&daemon, &["add", "d@example.test", "--reason", "bounce", "--tenant", "other"], None));
+    let of_nobody = suppression(&daemon, &["add", "d@example.test", "--reason", "bounce", "--tenant", "other"], None);
+    assert_eq!(of_nobody.err, "the config has no tenant other: until it has, this list holds nothing back\n");
+    ok(of_nobody);
     let to = ["b@example.test", "c@example.test", "d@example.test"];
     let id = lab.client(&daemon).send_simple("app@sender.example", &to, "three");
     let mut events = daemon.events();

@@ -97,6 +97,7 @@ const CRATES: &[(&str, Where)] = &[
     ("tokio-rustls", Where::In(&["src/net/", "src/reception/", "src/simulator/"])),
     ("rustls-pki-types", Where::In(&["src/net/", "src/reception/", "src/simulator/"])),
     ("aws-lc-rs", Where::In(&["src/admission/authenticate.rs", "src/queue/suppression.rs"])),
+    ("base64ct", Where::In(&["src/smtp/base64.rs"])),
     ("argon2", Where::In(&["src/admission/password.rs"])),
     ("zeroize", Where::Any),
     ("webpki-roots", Where::In(&["src/net/"])),

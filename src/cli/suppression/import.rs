@@ -60,7 +60,11 @@ pub(super) fn run(
         }
         None => Import::new(Some(target), args.strict, err).all(io::stdin().lock(), args.format)?,
     };
-    let Outcome { report: SuppressionReport { added, changed, unchanged }, bad_lines } = outcome;
+    let SuppressionReport { added, changed, unchanged, warning } = &outcome.report;
+    let bad_lines = outcome.bad_lines;
+    if let Some(warning) = warning {
+        writeln!(err, "{warning}")?;
+    }
     if json {
         print_json(&outcome, out)?;
     } else {
@@ -149,6 +153,7 @@ impl<'a> Import<'a> {
         sum.added += report.added;
         sum.changed += report.changed;
         sum.unchanged += report.unchanged;
+        sum.warning = report.warning;
         Ok(())
     }
 }

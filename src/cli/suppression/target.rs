@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use arc_swap::ArcSwap;
 use tokio::runtime::Runtime;
 
 use super::super::Failure;
@@ -101,8 +102,7 @@ impl Target {
             Place::Queue(offline) => {
                 let entries: Result<Vec<NewEntry>, String> = entries.iter().map(SuppressionItem::check).collect();
                 let entries = entries.map_err(Failure::Failed)?;
-                let effect = offline.ask(|lists| lists.put(self.list.clone(), entries, origin.to_owned()))?;
-                Ok(effect.into())
+                offline.ask(|lists| lists.put(self.list.clone(), entries, origin.to_owned()))
             }
         }
     }
@@ -142,12 +142,13 @@ impl Offline {
         let store =
             RocksStore::open(&directory, &RocksSettings::default()).map_err(|error| failed(error.to_string()))?;
         let clock = Arc::new(SystemClock);
+        let directory = Arc::new(ArcSwap::from_pointee(config.admission.clone()));
         let settings = queue::Settings::default();
         let opened = Queue::open(Arc::new(store), &settings, clock.clone(), queue::random_seed());
         let opened = opened.map_err(|error| failed(error.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| failed(format!("cannot start the runtime: {error}")))?;
-        let lists = Some(ListControl::new(opened.queue, clock));
+        let lists = Some(ListControl::new(opened.queue, clock, directory));
         Ok(Self { runtime, lists, committer: Some(opened.committer) })
     }
 

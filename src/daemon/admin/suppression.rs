@@ -54,7 +54,7 @@ pub trait SuppressionBackend: Send + Sync + 'static {
         list: SuppressionList,
         entries: Vec<NewEntry>,
         origin: String,
-    ) -> BoxFuture<'_, Result<SuppressionEffect, AdminError>>;
+    ) -> BoxFuture<'_, Result<SuppressionReport, AdminError>>;
 
     /// Takes an address off a list; returns what stood there.
     fn remove(
@@ -223,7 +223,7 @@ pub struct RemoveBody {
 }
 
 /// What putting came to, in entries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SuppressionReport {
     /// New on the list.
     pub added: u64,
@@ -231,11 +231,14 @@ pub struct SuppressionReport {
     pub changed: u64,
     /// Were on it just so.
     pub unchanged: u64,
+    /// What is allowed and yet most likely not meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 impl From<SuppressionEffect> for SuppressionReport {
     fn from(effect: SuppressionEffect) -> Self {
-        Self { added: effect.added, changed: effect.changed, unchanged: effect.unchanged }
+        Self { added: effect.added, changed: effect.changed, unchanged: effect.unchanged, warning: None }
     }
 }
 
@@ -307,11 +310,11 @@ async fn put(State(shared): State<Shared>, body: Body) -> Response {
     match checked {
         Ok((list, entries, origin)) => {
             let result = shared.suppression().put(list.clone(), entries, origin).await;
-            if let Ok(effect) = &result {
-                let (added, changed) = (effect.added, effect.changed);
+            if let Ok(report) = &result {
+                let (added, changed) = (report.added, report.changed);
                 tracing::info!(?list, added, changed, "suppression list changed");
             }
-            routes::respond(result.map(SuppressionReport::from))
+            routes::respond(result)
         }
         Err(error) => error.into_response(),
     }

@@ -16,6 +16,7 @@ use crate::admission::directory::{
 };
 use crate::admission::identity::{Identity, IdentityName};
 use crate::admission::password::{self, HashError, Strength};
+use crate::message::is_tag;
 
 /// What SES allows a configuration set.
 const DELIVERY_TIME: std::ops::RangeInclusive<Duration> = Duration::from_secs(300)..=Duration::from_secs(50_400);
@@ -249,11 +250,7 @@ fn secret(value: &Value<'_>) -> Result<Arc<str>, Problem> {
 
 fn tag(value: &Value<'_>) -> Result<(String, String), Problem> {
     let text = value.text()?;
-    let is_word = |word: &str| {
-        (1..=256).contains(&word.len())
-            && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
-    };
-    let pair = text.split_once('=').filter(|(name, value)| is_word(name) && is_word(value));
+    let pair = text.split_once('=').filter(|(name, value)| is_tag(name, value));
     let remedy = "write one such as \"team=shop\": letters, digits, _ and -";
     pair.map(|(name, value)| (name.to_owned(), value.to_owned()))
         .ok_or_else(|| Problem::new(format!("{text:?} is not a tag"), remedy))

@@ -1,6 +1,7 @@
 //! Names of sites: destinations that share one set of hosts, and so one set of limits.
 
 use crate::delivery::settings::{NextHop, RouteRule, TlsMode};
+use crate::queue::fnv1a;
 use crate::scheduler::SiteName;
 use crate::types::Domain;
 
@@ -39,13 +40,6 @@ pub fn site_of_rule(rule: &RouteRule) -> SiteName {
         TlsMode::None => ";clear",
     };
     SiteName::new(&format!("smarthost:{login}{host}:{}{tls}", rule.port))
-}
-
-/// FNV-1a of 128 bits: its result may never change, since names that hold it are stored.
-fn fnv1a(bytes: &[u8]) -> u128 {
-    let start = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
-    let prime = 0x0000_0000_0100_0000_0000_0000_0000_013b_u128;
-    bytes.iter().fold(start, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(prime))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::admission::quota::Quotas;
 use crate::admission::{self, Directory};
 use crate::events::audit::AuditLog;
 use crate::events::{EventKind, EventLine};
+use crate::message::{Claims, Control};
 use crate::net::{BoxFuture, BoxStream};
 use crate::queue::{AcceptError, Intake, NewMessage};
 use crate::reception::settings::{ListenerSettings, Settings};
@@ -115,6 +116,8 @@ impl Stamp for FakeStamp {
             mail_json: Bytes::from_static(b"{}"),
             send_event: event,
             authority: admission::Authority::plain(context.directory, context.grant),
+            claims: Claims::default(),
+            control: Control::default(),
         })
     }
 }

@@ -9,23 +9,28 @@ use serde_json::Value;
 use super::aiosmtpd::{Aiosmtpd, Arrived};
 use super::tools::{node, program, python, run, script};
 use super::{message, message_id, split_trace};
-use crate::harness::{Certificate, Client, Daemon, Events, Lab};
+use crate::harness::{Certificate, Client, ConfigText, Daemon, Events, Lab};
 
-const SENDER: &str = "app@sender.example";
-const RECIPIENT: &str = "you@receiver.test";
+pub(super) const SENDER: &str = "app@sender.example";
+pub(super) const RECIPIENT: &str = "you@receiver.test";
 
 /// A daemon with one listener of each kind, between the client under test and an aiosmtpd.
-struct Scene {
-    events: Events,
-    daemon: Daemon,
-    receiver: Aiosmtpd,
+pub(super) struct Scene {
+    pub(super) events: Events,
+    pub(super) daemon: Daemon,
+    pub(super) receiver: Aiosmtpd,
     /// Of all listeners; its name is 127.0.0.1.
-    certificate: PathBuf,
-    lab: Lab,
+    pub(super) certificate: PathBuf,
+    pub(super) lab: Lab,
 }
 
 impl Scene {
     fn new() -> Self {
+        Self::with(|config| config)
+    }
+
+    /// With more, or less, in the config.
+    pub(super) fn with(change: impl FnOnce(ConfigText) -> ConfigText) -> Self {
         let lab = Lab::new();
         lab.domain("receiver.test", &[2]);
         let receiver = Aiosmtpd::start(SocketAddr::new(IpAddr::V4(lab.ip(2)), lab.port()), &[]);
@@ -36,7 +41,8 @@ impl Scene {
                  certificate = {certificate:?}\nkey = {key:?}\n"
             )
         };
-        let daemon = lab.daemon_with(lab.config().table(&listener("starttls")).table(&listener("implicit")));
+        let config = lab.config().table(&listener("starttls")).table(&listener("implicit"));
+        let daemon = lab.daemon_with(change(config));
         Self { events: daemon.events(), daemon, receiver, certificate, lab }
     }
 

@@ -1,65 +1,44 @@
 //! Programs that log in, as the guides of SES tell them to: over STARTTLS and implicit TLS, with PLAIN and with LOGIN.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
 
-use super::aiosmtpd::Aiosmtpd;
+use super::clients::{self, RECIPIENT, SENDER};
 use super::postfix::Postfix;
 use super::tools::{node, program, python, run, run_any, script};
 use super::{message, message_id};
-use crate::harness::{Certificate, Daemon, Events, Lab, audit_lines, credential_table, hashed};
+use crate::harness::{audit_lines, credential_table, hashed};
 
-const SENDER: &str = "app@sender.example";
-const RECIPIENT: &str = "you@receiver.test";
 const USER: &str = "shop-app";
 /// With what programs get wrong. In ASCII, since Python's smtplib takes no more.
 const SECRET: &str = "p@ss \"word\"\\ 1";
 
 /// A daemon on which nobody sends without a login, with one listener of each kind.
-struct Scene {
-    events: Events,
-    daemon: Daemon,
-    receiver: Aiosmtpd,
-    certificate: PathBuf,
-    lab: Lab,
-}
+struct Scene(clients::Scene);
 
 impl Scene {
     fn new() -> Self {
-        let lab = Lab::new();
-        lab.domain("receiver.test", &[2]);
-        let receiver = Aiosmtpd::start(SocketAddr::new(IpAddr::V4(lab.ip(2)), lab.port()), &[]);
-        let (certificate, key) = Certificate::for_name("127.0.0.1").write(lab.dir());
-        let listener = |name: &str| {
-            format!(
-                "[[listener]]\nname = \"{name}\"\naddress = \"127.0.0.1:0\"\ntls = \"{name}\"\n\
-                 certificate = {certificate:?}\nkey = {key:?}\n"
-            )
-        };
-        let config = lab.config().set("relay.networks", "[]");
-        let config = config.table(&listener("starttls")).table(&listener("implicit"));
-        let daemon = lab.daemon_with(config.table(&credential_table(USER, &[&hashed(SECRET)])));
-        Self { events: daemon.events(), daemon, receiver, certificate, lab }
+        let credential = credential_table(USER, &[&hashed(SECRET)]);
+        Self(clients::Scene::with(|config| config.set("relay.networks", "[]").table(&credential)))
     }
 
     fn address(&self, listener: &str) -> SocketAddr {
-        self.daemon.listener_addr(listener)
+        self.0.daemon.listener_addr(listener)
     }
 
     fn certificate(&self) -> String {
-        self.certificate.to_str().unwrap().to_owned()
+        self.0.certificate.to_str().unwrap().to_owned()
     }
 
     /// The message whose id was printed came from our user over TLS, and arrived.
     #[track_caller]
     fn delivered(&mut self, printed: &str, mechanism: &str, listener: &str) {
         let id = message_id(printed);
-        let event = self.events.wait_kind("Delivery", &id, RECIPIENT);
+        let event = self.0.events.wait_kind("Delivery", &id, RECIPIENT);
         assert_eq!(event["mail"]["callerIdentity"], USER, "{event}");
-        let arrived = String::from_utf8(self.receiver.wait(1).remove(0).content).unwrap();
+        let arrived = String::from_utf8(self.0.receiver.wait(1).remove(0).content).unwrap();
         assert!(arrived.contains("with ESMTPSA"), "{arrived}");
         let lines = self.audit();
         let line = lines.iter().find(|line| line["type"] == "authentication").unwrap();
@@ -72,8 +51,8 @@ impl Scene {
 
     /// The lines of the audit stream; all are there once the daemon has stopped.
     fn audit(&self) -> Vec<Value> {
-        self.daemon.stop();
-        audit_lines(self.lab.dir())
+        self.0.daemon.stop();
+        audit_lines(self.0.lab.dir())
     }
 }
 
@@ -174,7 +153,7 @@ fn msmtp_logs_in() {
             scene.certificate(),
             mechanism.to_ascii_lowercase(),
         );
-        let file = scene.lab.dir().join("msmtprc");
+        let file = scene.0.lab.dir().join("msmtprc");
         std::fs::write(&file, config).unwrap();
         std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let mut command = Command::new(program("msmtp"));
@@ -187,7 +166,7 @@ fn msmtp_logs_in() {
 #[test]
 fn a_postfix_that_logs_in_relays_to_us() {
     let mut scene = Scene::new();
-    let lab = &scene.lab;
+    let lab = &scene.0.lab;
     let relay = scene.address("starttls");
     let passwords = lab.dir().join("sasl_passwd");
     std::fs::write(&passwords, format!("[{}]:{} {USER}:{SECRET}\n", relay.ip(), relay.port())).unwrap();
