@@ -5,18 +5,16 @@
 //! shows that it is in earnest (a message accepted). A client that showed it lately is not held up by the
 //! limit for all, so that a storm from many addresses does not lock out those who work here.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::bounded::Bounded;
 use super::rate::{Meter, Rate};
 
 /// Clients that are remembered. Full: those that owe nothing are forgotten; where all owe, a new one counts for all only.
 pub const HANDSHAKE_CLIENTS_MAX: usize = 20_000;
 /// So many seconds' worth may come at once.
 const BURST_SECONDS: u32 = 5;
-/// Between two looks through a full table.
-const SWEEP_EVERY_US: u64 = 1_000_000;
 /// A client was in earnest lately: so long ago at most.
 const EARNEST_US: u64 = 3_600_000_000;
 
@@ -36,12 +34,10 @@ impl HandshakeLimits {
 }
 
 /// What the clients owe. Time is in microseconds of one clock that does not go back.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Handshakes {
-    clients: HashMap<IpAddr, Client>,
+    clients: Bounded<IpAddr, Client>,
     all: Meter,
-    /// When the full table was last looked through.
-    swept_at_us: u64,
 }
 
 /// A handshake that was counted.
@@ -65,12 +61,18 @@ impl Client {
     }
 }
 
+impl Default for Handshakes {
+    fn default() -> Self {
+        Self { clients: Bounded::new(HANDSHAKE_CLIENTS_MAX), all: Meter::default() }
+    }
+}
+
 impl Handshakes {
     /// When this client may begin its handshake; it is counted now, so that the next one waits longer. `None`: it would have to
     /// wait longer than `patience`, and is not counted.
     pub fn begin(&mut self, client: IpAddr, limits: HandshakeLimits, patience: Duration, now_us: u64) -> Option<Turn> {
-        let has_room = self.clients.contains_key(&client) || self.has_room(now_us);
-        let mut known = has_room.then(|| self.clients.entry(client).or_default());
+        let stays = |client: &Client| !client.meter.is_idle(now_us) || client.is_in_earnest(now_us);
+        let mut known = self.clients.entry(client, now_us, stays);
         let of_client = known.as_ref().map_or(Duration::ZERO, |known| known.meter.wait(limits.client, 1, now_us));
         let is_in_earnest = known.as_ref().is_some_and(|known| known.is_in_earnest(now_us));
         let of_all = if is_in_earnest { Duration::ZERO } else { self.all.wait(limits.all, 1, now_us) };
@@ -85,16 +87,6 @@ impl Handshakes {
             self.all.take(limits.all, 1, now_us);
         }
         Some(Turn { wait, counts_for_all: !is_in_earnest })
-    }
-
-    /// Whether there is a place for one more client. A full table is looked through once a second at most: under attack it
-    /// would otherwise be the work.
-    fn has_room(&mut self, now_us: u64) -> bool {
-        if self.clients.len() >= HANDSHAKE_CLIENTS_MAX && now_us.saturating_sub(self.swept_at_us) >= SWEEP_EVERY_US {
-            self.swept_at_us = now_us;
-            self.clients.retain(|_, client| !client.meter.is_idle(now_us) || client.is_in_earnest(now_us));
-        }
-        self.clients.len() < HANDSHAKE_CLIENTS_MAX
     }
 
     /// The client of a handshake has shown that it is in earnest: the handshake is given back. Once for each.
@@ -181,9 +173,9 @@ mod tests {
         for number in 0..clients + 10 {
             assert_eq!(begin(&mut handshakes, number, 1, limits), [Some(Duration::ZERO)]);
         }
-        assert_eq!(handshakes.clients.len(), HANDSHAKE_CLIENTS_MAX);
+        assert_eq!(handshakes.clients.values().len(), HANDSHAKE_CLIENTS_MAX);
         let later = NOW_US + 10_000_000;
         assert!(handshakes.begin(client(clients + 20), limits, PATIENCE, later).is_some());
-        assert_eq!(handshakes.clients.len(), 1);
+        assert_eq!(handshakes.clients.values().len(), 1);
     }
 }

@@ -10,10 +10,11 @@
 //!
 //! A right login does not clear the count of the address: who has one right secret could otherwise guess others between.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::Duration;
+
+use super::bounded::Bounded;
 
 /// Failures in a row before the first wait.
 pub const FREE_FAILURES: u32 = 5;
@@ -28,9 +29,6 @@ pub const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Clients, names, and pairs of both that are remembered, each. Full: what is forgotten anyway goes, at most once a
 /// second; with none such, new clients and names share one count, and new pairs are not trusted.
 pub const LOGIN_SUBJECTS_MAX: usize = 20_000;
-
-/// How often a full table is searched for what can go.
-const SWEEP_EVERY_US: u64 = 1_000_000;
 
 /// Whether a login may be tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,19 +50,18 @@ pub struct Try {
 }
 
 /// All counts. Time is in microseconds of one clock that does not go back.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Logins {
     clients: Table<IpAddr>,
     names: Table<Box<str>>,
-    trusted: Table<(IpAddr, Box<str>)>,
+    trusted: Bounded<(IpAddr, Box<str>), Count>,
 }
 
 #[derive(Debug)]
 struct Table<K> {
-    counts: HashMap<K, Count>,
+    counts: Bounded<K, Count>,
     /// Of those for which there was no room.
     others: Count,
-    swept_at_us: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -80,7 +77,7 @@ impl Logins {
     /// Whether `client` may try to log in as `user` now. Counts nothing.
     pub fn gate(&self, client: IpAddr, user: &str, now_us: u64) -> Gate {
         let pair = (client, user.into());
-        if let Some(count) = self.trusted.counts.get(&pair).filter(|count| count.is_trusted(now_us)) {
+        if let Some(count) = self.trusted.get(&pair).filter(|count| count.is_trusted(now_us)) {
             return count.wait(now_us).map_or(Gate::Open, Gate::Closed);
         }
         if let Some(wait) = self.clients.get(&client).wait(now_us) {
@@ -95,7 +92,7 @@ impl Logins {
     /// A try begins; it ends with [`Logins::failed`], [`Logins::succeeded`] or [`Logins::given_up`].
     pub fn begun(&mut self, client: IpAddr, user: &str, now_us: u64) -> Try {
         let pair = (client, user.into());
-        let of_pair = self.trusted.counts.get(&pair).is_some_and(|count| count.is_trusted(now_us));
+        let of_pair = self.trusted.get(&pair).is_some_and(|count| count.is_trusted(now_us));
         let begun = Try { of_pair };
         self.each(begun, pair, now_us, |count| count.under_way = count.under_way.saturating_add(1));
         begun
@@ -124,9 +121,7 @@ impl Logins {
     /// The secret was known to be right: a try that never began.
     pub fn known(&mut self, client: IpAddr, user: &str, now_us: u64) {
         let pair = (client, Box::from(user));
-        self.trusted.make_room(&pair, now_us, |count| count.is_trusted(now_us));
-        if self.trusted.has_room(&pair) {
-            let count = self.trusted.counts.entry(pair).or_default();
+        if let Some(count) = self.trusted.entry(pair, now_us, |count| count.is_trusted(now_us)) {
             (count.failures, count.right_at_us) = (0, now_us);
         }
     }
@@ -138,7 +133,7 @@ impl Logins {
 
     fn each(&mut self, begun: Try, pair: (IpAddr, Box<str>), now_us: u64, change: impl Fn(&mut Count)) {
         if begun.of_pair {
-            if let Some(count) = self.trusted.counts.get_mut(&pair) {
+            if let Some(count) = self.trusted.get_mut(&pair) {
                 change(count);
             }
             return;
@@ -148,41 +143,39 @@ impl Logins {
     }
 }
 
-impl<K> Default for Table<K> {
+impl Default for Logins {
     fn default() -> Self {
-        Self { counts: HashMap::new(), others: Count::default(), swept_at_us: 0 }
+        Self { clients: Table::default(), names: Table::default(), trusted: Bounded::new(LOGIN_SUBJECTS_MAX) }
+    }
+}
+
+impl<K: Eq + Hash> Default for Table<K> {
+    fn default() -> Self {
+        Self { counts: Bounded::new(LOGIN_SUBJECTS_MAX), others: Count::default() }
     }
 }
 
 impl<K: Eq + Hash> Table<K> {
     /// The count of `key`; of one that is not known, that of the others once the table is full.
     fn get(&self, key: &K) -> Count {
-        let unknown = if self.has_room(key) { Count::default() } else { self.others };
+        let unknown = if self.counts.has_room(key) { Count::default() } else { self.others };
         self.counts.get(key).copied().unwrap_or(unknown)
     }
 
     fn with(&mut self, key: K, now_us: u64, change: impl Fn(&mut Count)) {
-        self.make_room(&key, now_us, |count| count.under_way > 0 || count.remembers(now_us));
-        let is_known = self.has_room(&key);
-        let count = if is_known { self.counts.entry(key).or_default() } else { &mut self.others };
-        if !count.remembers(now_us) {
-            count.failures = 0;
-        }
-        change(count);
-        if !is_known {
-            // Tries that began together may end apart, when there is room again.
-            count.under_way = 0;
-        }
-    }
-
-    fn has_room(&self, key: &K) -> bool {
-        self.counts.len() < LOGIN_SUBJECTS_MAX || self.counts.contains_key(key)
-    }
-
-    fn make_room(&mut self, key: &K, now_us: u64, stays: impl Fn(&Count) -> bool) {
-        if !self.has_room(key) && now_us.saturating_sub(self.swept_at_us) >= SWEEP_EVERY_US {
-            self.swept_at_us = now_us;
-            self.counts.retain(|_, count| stays(count));
+        let change = |count: &mut Count| {
+            if !count.remembers(now_us) {
+                count.failures = 0;
+            }
+            change(count);
+        };
+        match self.counts.entry(key, now_us, |count| count.under_way > 0 || count.remembers(now_us)) {
+            Some(count) => change(count),
+            None => {
+                change(&mut self.others);
+                // Tries that began together may end apart, when there is room again.
+                self.others.under_way = 0;
+            }
         }
     }
 }
@@ -220,6 +213,8 @@ fn micros(span: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -382,10 +377,10 @@ mod tests {
         }
         assert!(matches!(logins.gate(client(clients + 99), "x", NOW_US), Gate::Closed(_)), "newcomers share a count");
         assert_eq!(logins.gate(client(7), "app-7", NOW_US), Gate::Open, "who is known has its own");
-        assert_eq!(logins.clients.counts.len(), LOGIN_SUBJECTS_MAX);
+        assert_eq!(logins.clients.counts.values().len(), LOGIN_SUBJECTS_MAX);
         let later = NOW_US + micros(FORGET);
         assert_eq!(guess(&mut logins, clients + 99, "x", later), Gate::Open);
-        assert_eq!((logins.clients.counts.len(), logins.names.counts.len()), (1, 1));
+        assert_eq!((logins.clients.counts.values().len(), logins.names.counts.values().len()), (1, 1));
     }
 
     proptest! {

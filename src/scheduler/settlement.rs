@@ -329,8 +329,8 @@ impl<'b> Draft<'_, 'b> {
         let notify = self.notify(fate.index);
         let wanted = notify.map_or_else(|| self.settings.mail_bounces.are_of(set), |set| set.contains(Notify::FAILURE));
         // Who cancels mail does not want its sender to hear of a failure; of complaints senders hear by events alone.
-        let is_complaint = suppressed.is_some_and(|suppressed| suppressed.reason == SuppressionReason::Complaint);
-        if wanted && !cancelled && !is_complaint {
+        let complained = suppressed.is_some_and(|suppressed| suppressed.reason == SuppressionReason::Complaint);
+        if wanted && !cancelled && !complained {
             self.told.tell(dsn::Kind::Failed, fate);
         }
     }
