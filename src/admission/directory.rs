@@ -12,7 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::identity::{Identities, Identity, IdentityName};
-use crate::types::EmailAddress;
+use crate::types::{Domain, EmailAddress};
 
 /// Octets of the name of a tenant or a configuration set, as SES limits the latter.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -231,6 +231,11 @@ impl Directory {
     /// The identity that counts for an address, whoever owns it: the most specific one that covers it.
     pub fn identity_of(&self, address: &EmailAddress) -> Option<&Arc<Identity>> {
         self.identities.of(address)
+    }
+
+    /// The domain identity that covers a domain, whoever owns it: itself, or the nearest parent.
+    pub fn identity_of_domain(&self, domain: &Domain) -> Option<&Arc<Identity>> {
+        self.identities.of_domain(domain)
     }
 
     /// The configuration set of that name.
