@@ -132,6 +132,10 @@ pub struct ConfigurationSet {
     pub tags: Vec<(String, String)>,
     /// Its limits.
     pub quota: Quota,
+    /// Its messages go to many: each must offer one-click unsubscription (RFC 8058).
+    pub is_bulk: bool,
+    /// Where one-click unsubscription is posted to, without the token; added to messages that offer none.
+    pub unsubscribe_url: Option<Arc<str>>,
 }
 
 /// Clients that need no credential.

@@ -54,6 +54,8 @@ fn credential(user: &str, tenant: &Arc<Tenant>) -> Credential {
 
 fn set(text: &str) -> ConfigurationSet {
     ConfigurationSet {
+        is_bulk: false,
+        unsubscribe_url: None,
         name: name(text),
         tenants: Vec::new(),
         sending: true,

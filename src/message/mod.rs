@@ -11,6 +11,7 @@ pub mod dkim;
 pub mod dsn;
 mod encode;
 pub mod header;
+pub mod one_click;
 mod original;
 mod received;
 pub mod stamp;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use crate::message::stamp::EightBitHeaders;
+pub use crate::message::stamp::{EightBitHeaders, FromRule, Submitted};
 
 pub use crate::smtp::server::Hygiene;
 
@@ -86,6 +86,12 @@ pub struct Settings {
     pub hygiene: Hygiene,
     /// Header fields with octets above 127, from clients that did not ask for SMTPUTF8.
     pub eight_bit_headers: EightBitHeaders,
+    /// What `From` must be.
+    pub from: FromRule,
+    /// A `Date` that came.
+    pub date: Submitted,
+    /// A `Message-ID` that came.
+    pub message_id: Submitted,
     /// Whether `Received` names the client's address and HELO name.
     pub received_shows_client: bool,
     /// Between commands (RFC 5321 §4.5.3.2.7: 5 minutes). Then 451 4.4.2 "Timeout waiting for data from client."
@@ -116,6 +122,9 @@ impl Default for Settings {
             hops_max: 50,
             hygiene: Hygiene::Refuse,
             eight_bit_headers: EightBitHeaders::Encode,
+            from: FromRule::Require,
+            date: Submitted::Keep,
+            message_id: Submitted::Keep,
             received_shows_client: true,
             command_timeout: Duration::from_secs(300),
             data_timeout: Duration::from_secs(180),

@@ -39,6 +39,8 @@ mod routing;
 #[cfg(test)]
 mod ses_replies;
 #[cfg(test)]
+mod signing;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod smuggling;

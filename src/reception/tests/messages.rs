@@ -143,10 +143,11 @@ async fn three_mebibytes_are_spooled_in_parts_and_accepted() {
     let text = large(3 << 20);
     client.open_data().await;
     client.say(&format!("{text}."), OK).await;
-    let parts = rig.queue.parts.lock().unwrap().clone();
+    let parts = rig.queue.parts_in_order();
     let accepted = rig.queue.accepted.lock().unwrap().clone();
     assert!(parts.iter().all(|(id, _, part)| *id == accepted[0].id && part.len() <= SPOOL_PART_BYTES));
     assert_eq!(parts.iter().map(|(_, number, _)| *number).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert!(parts[0].2.ends_with(b"\r\n\r\n") && parts[0].2.starts_with(b"Received: "), "the header, written last");
     let whole: Vec<u8> = parts.iter().flat_map(|(_, _, part)| part.to_vec()).collect();
     let (received, rest) = whole.split_at(whole.len() - text.len());
     assert!(received.starts_with(b"Received: ") && received.ends_with(b"network\r\n"));
@@ -168,7 +169,8 @@ async fn around_the_size_of_a_part_every_size_arrives_whole() {
         client.start_transaction().await;
         client.say("DATA", "354").await;
         client.say(&format!("{text}."), OK).await;
-        let parts = std::mem::take(&mut *rig.queue.parts.lock().unwrap());
+        let parts = rig.queue.parts_in_order();
+        rig.queue.parts.lock().unwrap().clear();
         let whole = match rig.queue.accepted.lock().unwrap().pop().unwrap().body {
             NewBody::Inline(octets) => octets.to_vec(),
             NewBody::Spooled { .. } => parts.iter().flat_map(|(_, _, part)| part.to_vec()).collect(),

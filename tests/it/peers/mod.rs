@@ -6,6 +6,7 @@
 //! | `logins` | the same and msmtp with a user name and a secret, and a Postfix that logs in |
 //! | `upstream` | a Postfix that relays all its mail to us, and its load generator `smtp-source` |
 //! | `receivers` | aiosmtpd, smtp-sink, and a Postfix with mailboxes |
+//! | `dkim` | programs that verify signatures: dkimpy, OpenDKIM, Perl's Mail::DKIM |
 //! | `names` | Knot DNS with a zone file |
 //! | `hostile` | clients at the edge of the protocol |
 //!
@@ -22,6 +23,7 @@
 
 mod aiosmtpd;
 mod clients;
+pub(crate) mod dkim;
 mod hostile;
 mod knot;
 mod logins;

@@ -25,6 +25,7 @@ use posthaste::policy::retry;
 use posthaste::queue::store::Store;
 use posthaste::queue::suppression::SuppressionCheck;
 use posthaste::queue::{self, Queue, invariants};
+use posthaste::reception::Signing;
 use posthaste::reception::settings::Settings as ReceptionSettings;
 use posthaste::reception::{self, Reception};
 use posthaste::scheduler;
@@ -88,6 +89,7 @@ impl Daemon {
         let suppression: Arc<dyn SuppressionCheck> = Arc::new(Lists::new(queue.clone(), Arc::clone(&admission)));
         let quotas = load_quotas(world, &queue, &clock)?;
         let audit = Arc::new(AuditLog::off(Arc::clone(&clock)));
+        let stamper = Stamper::plain(Arc::new(|_, _| String::new()), Arc::clone(&clock));
         let shared = Shared::new(queue.clone(), clock, ports, Arc::clone(&suppression), Arc::clone(&reloadable));
         let counts = Arc::clone(&shared.counts);
         let reception_ports = reception::Ports {
@@ -100,7 +102,8 @@ impl Daemon {
             authenticator: Authenticator::new(1),
             audit,
             intake: Arc::new(SuppressingIntake { queue: queue.clone(), suppression, reloadable, counts }),
-            stamp: Arc::new(Stamper),
+            stamp: Arc::new(stamper),
+            signing: Arc::new(Signing::inline()),
         };
         let reception = Arc::new(Reception::start(&[], reception_ports).map_err(|error| error.to_string())?);
         queue.mark_running().map_err(|error| error.to_string())?;
@@ -232,6 +235,7 @@ fn reloadable(plan: &Plan, ports: &Arc<network::Ports>, clock: &Arc<dyn Clock>, 
             retry: retry_settings(),
             mail_bounces: MailBounces { otherwise: plan.mail_bounces, not_of_sets: Vec::new() },
             notification_lifetime: plan.lifetime,
+            signers: std::sync::Arc::default(),
         },
         tls: TlsClient::new(&[]).unwrap(),
         ehlo_name: EhloName::parse(HOSTNAME).unwrap(),
