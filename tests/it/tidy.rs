@@ -89,7 +89,7 @@ const CRATES: &[(&str, Where)] = &[
     ("tokio", Where::Impure),
     ("tokio-util", Where::Impure),
     ("mail-send", Where::In(&["src/delivery/", "src/cli/demo.rs"])),
-    ("mail-auth", Where::In(&["src/message/"])),
+    ("mail-auth", Where::In(&["src/message/", "src/net/spf.rs", "src/cli/doctor/"])),
     ("mail-builder", Where::In(&["src/message/", "src/cli/demo.rs"])),
     ("mail-parser", Where::In(&["src/message/"])),
     ("hickory-resolver", Where::In(&["src/net/"])),
