@@ -202,16 +202,16 @@ mod tests {
     #[test]
     fn time_name_and_issuer_are_judged_apart() {
         let files = Files::new();
-        let host = Domain::parse("mail.test").unwrap();
+        let host = Domain::parse("mail.shop.test").unwrap();
         let ending = Timestamp::from_millis(1_893_456_000_000);
         for (years, name, by_authority, knows, validity, covers_name, issuer) in [
-            ((2020, 2040), "mail.test", true, true, Validity::Good, true, Issuer::Known),
-            ((2020, 2040), "*.test", true, true, Validity::Good, true, Issuer::Known),
-            ((2020, 2040), "mail.test", true, false, Validity::Good, true, Issuer::Unknown),
-            ((2020, 2040), "mail.test", false, false, Validity::Good, true, Issuer::Itself),
+            ((2020, 2040), "mail.shop.test", true, true, Validity::Good, true, Issuer::Known),
+            ((2020, 2040), "*.shop.test", true, true, Validity::Good, true, Issuer::Known),
+            ((2020, 2040), "mail.shop.test", true, false, Validity::Good, true, Issuer::Unknown),
+            ((2020, 2040), "mail.shop.test", false, false, Validity::Good, true, Issuer::Itself),
             ((2020, 2040), "other.test", true, true, Validity::Good, false, Issuer::Known),
             ((2020, 2040), "other.test", false, false, Validity::Good, false, Issuer::Itself),
-            ((2020, 2030), "mail.test", true, true, Validity::Expired(ending), true, Issuer::Known),
+            ((2020, 2030), "mail.shop.test", true, true, Validity::Expired(ending), true, Issuer::Known),
             ((2020, 2030), "other.test", false, false, Validity::Expired(ending), false, Issuer::Itself),
         ] {
             let (certificate, key) = files.write(years, name, by_authority);
@@ -224,8 +224,8 @@ mod tests {
     #[test]
     fn an_end_within_the_time_ahead_is_soon_and_a_beginning_ahead_is_not_yet() {
         let files = Files::new();
-        let host = Domain::parse("mail.test").unwrap();
-        let (certificate, key) = files.write((2020, 2030), "mail.test", false);
+        let host = Domain::parse("mail.shop.test").unwrap();
+        let (certificate, key) = files.write((2020, 2030), "mail.shop.test", false);
         let end = Timestamp::from_millis(1_893_456_000_000);
         for (before_days, validity) in [(15, Validity::Good), (13, Validity::EndsSoon(end))] {
             let now = end.minus(Duration::from_secs(before_days * 86_400));
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn files_that_are_missing_are_named() {
         let absent = Path::new("/nonexistent/cert.pem");
-        let host = Domain::parse("mail.test").unwrap();
+        let host = Domain::parse("mail.shop.test").unwrap();
         let error = examine(absent, absent, &host, b"", NOW, AHEAD).unwrap_err().to_string();
         assert!(error.contains("/nonexistent/cert.pem"), "{error}");
     }
