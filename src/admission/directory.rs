@@ -12,7 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::identity::{Identities, Identity, IdentityName};
-use crate::types::EmailAddress;
+use crate::types::{Domain, EmailAddress};
 
 /// Octets of the name of a tenant or a configuration set, as SES limits the latter.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -233,6 +233,11 @@ impl Directory {
         self.identities.of(address)
     }
 
+    /// The domain identity that covers a domain, whoever owns it: itself, or the nearest parent.
+    pub fn identity_of_domain(&self, domain: &Domain) -> Option<&Arc<Identity>> {
+        self.identities.of_domain(domain)
+    }
+
     /// The configuration set of that name.
     pub fn set(&self, name: &str) -> Option<&Arc<ConfigurationSet>> {
         Name::parse(name).and_then(|name| self.sets.get(&name))
@@ -256,6 +261,11 @@ impl Directory {
     /// All credentials, in no order.
     pub fn credentials(&self) -> impl Iterator<Item = &Arc<Credential>> {
         self.credentials.values()
+    }
+
+    /// All identities, in no order.
+    pub fn identities(&self) -> impl Iterator<Item = &Arc<Identity>> {
+        self.identities.iter()
     }
 
     /// How many identities there are.

@@ -95,8 +95,16 @@ const CRATES: &[(&str, Where)] = &[
     ("hickory-resolver", Where::In(&["src/net/"])),
     ("rustls", Where::In(&["src/net/", "src/reception/", "src/simulator/", "src/daemon/", "src/cli/"])),
     ("tokio-rustls", Where::In(&["src/net/", "src/reception/", "src/simulator/"])),
-    ("rustls-pki-types", Where::In(&["src/net/", "src/reception/", "src/simulator/"])),
-    ("aws-lc-rs", Where::In(&["src/admission/authenticate.rs", "src/cli/dkim.rs", "src/queue/suppression.rs"])),
+    ("rustls-pki-types", Where::In(&["src/net/", "src/reception/", "src/simulator/", "src/message/dkim/"])),
+    (
+        "aws-lc-rs",
+        Where::In(&[
+            "src/admission/authenticate.rs",
+            "src/queue/suppression.rs",
+            "src/message/dkim/",
+            "src/cli/dkim.rs",
+        ]),
+    ),
     ("base64ct", Where::In(&["src/smtp/base64.rs", "src/cli/"])),
     ("psl", Where::In(&["src/cli/doctor/"])),
     ("argon2", Where::In(&["src/admission/password.rs"])),

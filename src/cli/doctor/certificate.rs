@@ -49,7 +49,8 @@ fn judge(check: &Check, hostname: &Domain, found: &Examination, now: Timestamp) 
     let advice = "get one of a public authority, or let applications trust it (then name the root with --ca)";
     match &found.issuer {
         Issuer::Known => {}
-        Issuer::Itself => findings.push(check.warning("self_signed", "is self-signed: no application trusts it by itself").advice(advice)),
+        Issuer::Itself => findings
+            .push(check.warning("self_signed", "is self-signed: no application trusts it by itself").advice(advice)),
         Issuer::Unknown => {
             let seen = "is of no known authority, or intermediate certificates are missing in the file";
             findings.push(check.warning("unknown_issuer", seen).advice(advice));

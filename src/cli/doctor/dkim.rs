@@ -3,7 +3,7 @@
 use base64ct::{Base64Unpadded, Encoding};
 
 use super::finding::{Check, Finding, Subject};
-use super::setup::{SigningKey, Signer};
+use super::setup::{Signer, SigningKey};
 use super::tags::Tags;
 use super::world::{Looked, World};
 use crate::cli::zone;
@@ -41,13 +41,13 @@ fn judge(check: &Check, key: &SigningKey, looked: &Looked<String>) -> Finding {
             false => check.error(code, seen),
         };
         let advice = "publish this record in place of what is there";
-        done(finding.advice(advice).publish([zone::txt(&owner, &key.record)]))
+        done(finding.advice(advice).publish([zone::txt(&owner, &key.key.record())]))
     };
     match looked {
         Looked::Unknown(reason) => done(check.unknown(reason)),
         Looked::Missing if key.is_next => {
             let note = check.note("next_not_visible", format!("{owner} is not published yet; the key waits for it"));
-            done(note.advice("publish this record").publish([zone::txt(&owner, &key.record)]))
+            done(note.advice("publish this record").publish([zone::txt(&owner, &key.key.record())]))
         }
         Looked::Missing => fault("missing", format!("{owner} does not exist: no receiver can verify our signatures")),
         Looked::Found(records) => match fault_of(key, records) {
@@ -63,11 +63,10 @@ fn tested_or_good(check: &Check, key: &SigningKey, records: &[String], owner: &s
     let is_tested = flags.is_some_and(|tags| tags.list("t").unwrap_or_default().contains(&"y"));
     if is_tested {
         let finding = check.warning("testing", "t=y: receivers may treat signed mail as unsigned");
-        return finding.advice("publish the record without t=y").publish([zone::txt(owner, &key.record)]);
+        return finding.advice("publish the record without t=y").publish([zone::txt(owner, &key.key.record())]);
     }
-    let algorithm = Tags::parse(&key.record).ok().and_then(|tags| tags.get("k").map(str::to_owned));
-    let state = if key.is_next { "next, and visible: it may sign" } else { "the record carries our key" };
-    check.ok(format!("{}: {state}", algorithm.as_deref().unwrap_or("rsa")))
+    let state = if key.is_next { "next, and visible: it signs" } else { "the record carries our key" };
+    check.ok(format!("{}, {} bits: {state}", key.key.algorithm().name(), key.key.bits()))
 }
 
 /// Why receivers cannot verify with what is published.
@@ -84,8 +83,7 @@ fn fault_of(key: &SigningKey, records: &[String]) -> Option<(&'static str, Strin
     {
         return Some(("malformed", format!("begins with v={version}, not with v=DKIM1")));
     }
-    let ours = Tags::parse(&key.record).ok()?;
-    let (kind, our_kind) = (tags.get("k").unwrap_or("rsa"), ours.get("k").unwrap_or("rsa"));
+    let (kind, our_kind) = (tags.get("k").unwrap_or("rsa"), key.key.algorithm().name());
     let Some(published) = tags.get("p").map(without_space) else {
         return Some(("malformed", format!("has no p=: {record}")));
     };
@@ -95,7 +93,7 @@ fn fault_of(key: &SigningKey, records: &[String]) -> Option<(&'static str, Strin
     if !kind.eq_ignore_ascii_case(our_kind) {
         return Some(("algorithm", format!("k={kind}, and our key is {our_kind}")));
     }
-    if !is_same_key(&published, &without_space(ours.get("p").unwrap_or_default())) {
+    if !octets(&published).is_some_and(|published| key.key.is_published_as(&published)) {
         return Some(("key_differs", "carries another key than ours: every signature fails".to_owned()));
     }
     if let Some(hashes) = tags.list("h")
@@ -115,20 +113,6 @@ fn without_space(text: &str) -> String {
     text.split_ascii_whitespace().collect()
 }
 
-/// Both are Base64 of DER. An RSA key may also stand there without its algorithm (RFC 8017 `RSAPublicKey`), which is the
-/// end of what we publish (RFC 5280 `SubjectPublicKeyInfo`).
-fn is_same_key(published: &str, ours: &str) -> bool {
-    /// The least modulus that we sign with, in octets: a shorter end of our key is no key.
-    const KEY_BYTES_MIN: usize = 256;
-    if published == ours {
-        return true;
-    }
-    let (Some(published), Some(ours)) = (octets(published), octets(ours)) else {
-        return false;
-    };
-    published == ours || (published.len() > KEY_BYTES_MIN && published.first() == Some(&0x30) && ours.ends_with(&published))
-}
-
 /// Padding is left out by some.
 fn octets(text: &str) -> Option<Vec<u8>> {
     Base64Unpadded::decode_vec(text.trim_end_matches('=')).ok()
@@ -145,17 +129,29 @@ fn judge_file(check: &Check, key: &SigningKey) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::message::dkim::Key;
     use crate::types::Domain;
 
-    const OURS: &str = "v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
-    const OTHERS: &str = "v=DKIM1; k=ed25519; p=21qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+    /// The public half of tests/data/dkim/ed25519.pem.
+    const P: &str = "Bbu6WzIeoY0SxUKMI1jJHbiLjyBKcDNmdTdoV2e6CiI=";
 
-    fn key(record: &str, is_next: bool) -> SigningKey {
+    fn ours() -> String {
+        format!("v=DKIM1; k=ed25519; p={P}")
+    }
+
+    fn key(is_next: bool) -> SigningKey {
+        key_of("ed25519", is_next)
+    }
+
+    fn key_of(name: &str, is_next: bool) -> SigningKey {
+        let pem = std::fs::read(format!("{}/tests/data/dkim/{name}.pem", env!("CARGO_MANIFEST_DIR"))).unwrap();
         SigningKey {
             domain: Domain::parse("example.com").unwrap(),
-            selector: "ph1".to_owned(),
-            record: record.to_owned(),
+            selector: Domain::parse("ph1").unwrap(),
+            key: Arc::new(Key::from_pem(&pem).unwrap()),
             is_next,
             file: "/etc/posthaste/dkim/example.com.ph1.pem".into(),
             mode: 0o100_600,
@@ -167,35 +163,33 @@ mod tests {
         judge(&check, key, looked)
     }
 
-    fn found(records: &[&str]) -> Looked<String> {
-        Looked::Found(records.iter().map(|record| (*record).to_owned()).collect())
-    }
-
     #[test]
     fn each_fault_of_a_record_is_named_and_the_right_record_is_printed() {
+        let spaced = format!("{} {}", P.get(..20).unwrap(), P.get(20..).unwrap().trim_end_matches('='));
+        let other = P.replacen(char::is_alphanumeric, "+", 1);
         for (records, code) in [
-            (vec![OURS], "ok"),
-            (vec!["k=ed25519;p=11qYAYKxCrfVS/7TyWQHOg7hcvPapi MlrwIaaPcHURo"], "ok"),
-            (vec!["v=DKIM1; k=ed25519; s=email:x; h=sha1:sha256; t=s; n=note; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="], "ok"),
-            (vec![OTHERS], "key_differs"),
-            (vec!["v=DKIM1; k=ed25519; p=not base64!"], "key_differs"),
-            (vec![OURS, OTHERS], "several"),
-            (vec!["v=DKIM1; k=ed25519; p="], "revoked"),
-            (vec!["v=DKIM1; k=rsa; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="], "algorithm"),
-            (vec!["v=DKIM1; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="], "algorithm"),
-            (vec!["v=DKIM1; k=ed25519"], "malformed"),
-            (vec!["k=ed25519; v=DKIM1; p=11qY"], "malformed"),
-            (vec!["v=DKIM2; k=ed25519; p=11qY"], "malformed"),
-            (vec!["v=DKIM1 k=ed25519 p"], "malformed"),
-            (vec!["v=spf1 -all"], "malformed"),
-            (vec!["v=DKIM1; k=ed25519; h=sha1; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="], "hash"),
-            (vec!["v=DKIM1; k=ed25519; s=tlsrpt; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="], "service"),
-            (vec!["v=DKIM1; k=ed25519; t=s:y; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="], "testing"),
+            (vec![ours()], "ok"),
+            (vec![format!("k=ed25519;p={spaced}")], "ok"),
+            (vec![format!("v=DKIM1; k=ed25519; s=email:x; h=sha1:sha256; t=s; n=note; p={P}")], "ok"),
+            (vec![format!("v=DKIM1; k=ed25519; p={other}")], "key_differs"),
+            (vec!["v=DKIM1; k=ed25519; p=not base64!".to_owned()], "key_differs"),
+            (vec![ours(), ours()], "several"),
+            (vec!["v=DKIM1; k=ed25519; p=".to_owned()], "revoked"),
+            (vec![format!("v=DKIM1; k=rsa; p={P}")], "algorithm"),
+            (vec![format!("v=DKIM1; p={P}")], "algorithm"),
+            (vec!["v=DKIM1; k=ed25519".to_owned()], "malformed"),
+            (vec![format!("k=ed25519; v=DKIM1; p={P}")], "malformed"),
+            (vec![format!("v=DKIM2; k=ed25519; p={P}")], "malformed"),
+            (vec!["v=DKIM1 k=ed25519 p".to_owned()], "malformed"),
+            (vec!["v=spf1 -all".to_owned()], "malformed"),
+            (vec![format!("v=DKIM1; k=ed25519; h=sha1; p={P}")], "hash"),
+            (vec![format!("v=DKIM1; k=ed25519; s=tlsrpt; p={P}")], "service"),
+            (vec![format!("v=DKIM1; k=ed25519; t=s:y; p={P}")], "testing"),
         ] {
-            let finding = judged(&key(OURS, false), &found(&records));
+            let finding = judged(&key(false), &Looked::Found(records.clone()));
             assert_eq!(finding.code, code, "{records:?}: {}", finding.seen);
             assert_eq!(finding.publish.is_empty(), code == "ok", "{records:?}");
-            let line = format!("ph1._domainkey.example.com. IN TXT \"{OURS}\"");
+            let line = format!("ph1._domainkey.example.com. IN TXT \"{}\"", ours());
             assert!(finding.publish.iter().all(|published| *published == line), "{:?}", finding.publish);
         }
     }
@@ -203,29 +197,31 @@ mod tests {
     #[test]
     fn a_missing_record_is_an_error_for_a_current_key_and_a_note_for_the_next() {
         use super::super::finding::Severity;
-        assert_eq!(judged(&key(OURS, false), &Looked::Missing).severity, Severity::Error);
-        assert_eq!(judged(&key(OURS, true), &Looked::Missing).severity, Severity::Note);
-        assert_eq!(judged(&key(OURS, true), &found(&[OTHERS])).severity, Severity::Warning);
-        let unknown = judged(&key(OURS, false), &Looked::Unknown("SERVFAIL".to_owned()));
+        assert_eq!(judged(&key(false), &Looked::Missing).severity, Severity::Error);
+        assert_eq!(judged(&key(true), &Looked::Missing).severity, Severity::Note);
+        assert_eq!(judged(&key(true), &Looked::Found(vec!["v=DKIM1; p=".to_owned()])).severity, Severity::Warning);
+        let unknown = judged(&key(false), &Looked::Unknown("SERVFAIL".to_owned()));
         assert_eq!((unknown.severity, unknown.code), (Severity::Warning, "unknown"));
     }
 
     #[test]
     fn an_rsa_key_may_stand_there_with_or_without_its_algorithm() {
-        let bare: Vec<u8> = std::iter::once(0x30).chain((0..269_u32).map(|octet| octet.to_le_bytes()[0])).collect();
-        let whole: Vec<u8> = [vec![0x30, 0x82, 0x01, 0x22], bare.clone()].concat();
-        let other: Vec<u8> = bare.iter().map(|octet| octet ^ 0x01).collect();
-        let text = |octets: &[u8]| Base64Unpadded::encode_string(octets);
-        assert!(is_same_key(&text(&bare), &text(&whole)));
-        assert!(!is_same_key(&text(&other), &text(&whole)));
-        assert!(!is_same_key(&text(&bare[200..]), &text(&whole)), "a short end is no key");
+        let key = key_of("rsa2048", false);
+        let whole = key.key.public().to_vec();
+        // The header of a SubjectPublicKeyInfo of 2048 bits.
+        let bare = whole.get(24..).unwrap().to_vec();
+        let short = whole.get(40..).unwrap().to_vec();
+        for (octets, code) in [(whole, "ok"), (bare, "ok"), (short, "key_differs")] {
+            let record = format!("v=DKIM1; p={}", Base64Unpadded::encode_string(&octets));
+            assert_eq!(judged(&key, &Looked::Found(vec![record])).code, code);
+        }
     }
 
     #[test]
     fn a_key_file_that_others_can_read_is_told() {
         let check = Check::new("dkim", Subject::listener("x"));
         for (mode, exposed) in [(0o600, false), (0o400, false), (0o640, true), (0o604, true), (0o100_644, true)] {
-            let finding = judge_file(&check, &SigningKey { mode, ..key(OURS, false) });
+            let finding = judge_file(&check, &SigningKey { mode, ..key(false) });
             assert_eq!(finding.is_some(), exposed, "{mode:o}");
         }
     }

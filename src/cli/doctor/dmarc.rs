@@ -51,8 +51,11 @@ fn judge(check: &Check, domain: &Domain, owner: &Domain, looked: &Looked<String>
     }
     let record = match records(looked).as_slice() {
         [] => {
-            let seen = format!("neither {domain} nor the domain above it has a DMARC record: large providers refuse bulk mail");
-            let advice = "publish this record, with an address that takes reports; see them, then make the policy stricter";
+            let seen = format!(
+                "neither {domain} nor the domain above it has a DMARC record: large providers refuse bulk mail"
+            );
+            let advice =
+                "publish this record, with an address that takes reports; see them, then make the policy stricter";
             return vec![check.error("missing", seen).advice(advice).publish([line(&usual)])];
         }
         [record] => *record,
@@ -113,7 +116,9 @@ fn judge_policy(check: &Check, domain: &Domain, owner: &Domain, record: &str, ta
     if let Some(percent) = tags.get("pct")
         && percent != "100"
     {
-        return vec![check.note("partial", format!("pct={percent}: the policy counts for a part of the mail: {record}"))];
+        return vec![
+            check.note("partial", format!("pct={percent}: the policy counts for a part of the mail: {record}")),
+        ];
     }
     Vec::new()
 }
@@ -126,15 +131,18 @@ fn judge_alignment(
     signers: &[Domain],
     mail_from: &Domain,
 ) -> Finding {
-    let is_strict = |tag: &str| policy.and_then(|tags| tags.get(tag)).is_some_and(|value| value.eq_ignore_ascii_case("s"));
-    let aligns = |other: &Domain, strict: bool| other == domain || (!strict && organizational(other) == organizational(domain));
+    let is_strict =
+        |tag: &str| policy.and_then(|tags| tags.get(tag)).is_some_and(|value| value.eq_ignore_ascii_case("s"));
+    let aligns =
+        |other: &Domain, strict: bool| other == domain || (!strict && organizational(other) == organizational(domain));
     let dkim = signers.iter().any(|signer| aligns(signer, is_strict("adkim")));
     let spf = aligns(mail_from, is_strict("aspf"));
     match (dkim, spf) {
         (true, true) => check.ok(format!("DKIM and MAIL FROM {mail_from} align with {domain}")),
-        (true, false) => {
-            check.note("spf_unaligned", format!("MAIL FROM {mail_from} does not align with {domain}: DMARC rests on DKIM alone"))
-        }
+        (true, false) => check.note(
+            "spf_unaligned",
+            format!("MAIL FROM {mail_from} does not align with {domain}: DMARC rests on DKIM alone"),
+        ),
         (false, true) => {
             let seen = format!("only MAIL FROM {mail_from} aligns with {domain}: a forwarded message fails DMARC");
             check.warning("dkim_unaligned", seen).advice(sign_with(domain))
@@ -170,7 +178,9 @@ mod tests {
             findings.iter().map(|finding| (finding.code, finding.publish.concat())).collect();
         let expected: Vec<(&str, String)> = expected
             .iter()
-            .map(|(code, text)| (*code, if text.is_empty() { String::new() } else { zone::txt(&format!("_dmarc.{owner}"), text) }))
+            .map(|(code, text)| {
+                (*code, if text.is_empty() { String::new() } else { zone::txt(&format!("_dmarc.{owner}"), text) })
+            })
             .collect();
         assert_eq!(found, expected, "{records:?}");
     }

@@ -140,7 +140,8 @@ impl Check {
     /// Nobody knows: never to be mistaken for "missing".
     pub(super) fn unknown(&self, reason: impl AsRef<str>) -> Finding {
         let seen = format!("not known: {}", reason.as_ref());
-        self.finding(Severity::Warning, "unknown", seen).advice("see that the DNS servers of [dns] answer, then run this again")
+        self.finding(Severity::Warning, "unknown", seen)
+            .advice("see that the DNS servers of [dns] answer, then run this again")
     }
 }
 

@@ -37,7 +37,8 @@ fn judge_other(check: &Check, domain: &Domain, mx: &Looked<Mx>, addresses: &Look
     match (mx, addresses) {
         (Looked::Unknown(reason), _) | (Looked::Missing, Looked::Unknown(reason)) => check.unknown(reason),
         (Looked::Missing, Looked::Missing) => {
-            let seen = format!("{domain} has neither MX nor address: many receivers refuse its mail, and bounces are lost");
+            let seen =
+                format!("{domain} has neither MX nor address: many receivers refuse its mail, and bounces are lost");
             check.error("no_mail", seen).advice("give the domain an MX record, or set mail_from of the identity")
         }
         (Looked::Found(records), _) if records.iter().all(|mx| mx.host.is_none()) => {
@@ -79,7 +80,10 @@ fn judge_own(
         0 if !is_known => check.unknown(format!("whether {names} is this server")),
         0 => {
             let seen = format!("the MX of {domain} is {names}, which is not this server: bounces go elsewhere");
-            check.error("elsewhere", seen).advice("publish this in place of the MX records that are there").publish(publish())
+            check
+                .error("elsewhere", seen)
+                .advice("publish this in place of the MX records that are there")
+                .publish(publish())
         }
         _ if here < records.len() && is_known => {
             let seen = format!("the MX records of {domain} are {names}, and not all are this server");

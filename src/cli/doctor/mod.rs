@@ -87,7 +87,11 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         Ok::<_, Failure>(examine(world, Duration::from_secs(args.timeout)).await)
     })?;
     let report = Report::new(findings);
-    if args.json { report.print_json(out)? } else { report.print(out)? }
+    if args.json {
+        report.print_json(out)?
+    } else {
+        report.print(out)?
+    }
     report.verdict()
 }
 

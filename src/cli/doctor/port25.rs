@@ -2,7 +2,7 @@
 //!
 //! Nothing is sent but QUIT. Many hosting providers shut port 25 until they are asked.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -144,6 +144,9 @@ domain a.test
         let check = Check::new("spf", Subject { kind: Kind::Host, name: String::new() });
         assert!(Report::new(vec![check.ok("")]).verdict().is_ok());
         assert!(Report::new(vec![check.ok(""), check.note("x", "")]).verdict().is_ok());
-        assert!(matches!(Report::new(vec![check.warning("x", ""), check.note("x", "")]).verdict(), Err(Failure::Warnings)));
+        assert!(matches!(
+            Report::new(vec![check.warning("x", ""), check.note("x", "")]).verdict(),
+            Err(Failure::Warnings)
+        ));
     }
 }

@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::message::dkim::Key;
 use crate::types::Domain;
 
 /// See the module.
@@ -67,9 +69,8 @@ pub(super) struct Signer {
 pub(super) struct SigningKey {
     /// The `d=` of its signatures: the signer's domain, or one above it.
     pub(super) domain: Domain,
-    pub(super) selector: String,
-    /// What must stand in DNS.
-    pub(super) record: String,
+    pub(super) selector: Domain,
+    pub(super) key: Arc<Key>,
     /// `state = "next"`: used once its record is there.
     pub(super) is_next: bool,
     pub(super) file: PathBuf,
@@ -124,10 +125,17 @@ pub(super) fn is_private(address: IpAddr) -> bool {
         IpAddr::V4(address) => {
             let [first, second, ..] = address.octets();
             let is_shared = first == 100 && (64..128).contains(&second);
-            address.is_private() || address.is_loopback() || address.is_link_local() || address.is_unspecified() || is_shared
+            address.is_private()
+                || address.is_loopback()
+                || address.is_link_local()
+                || address.is_unspecified()
+                || is_shared
         }
         IpAddr::V6(address) => {
-            address.is_loopback() || address.is_unspecified() || address.is_unique_local() || address.is_unicast_link_local()
+            address.is_loopback()
+                || address.is_unspecified()
+                || address.is_unique_local()
+                || address.is_unicast_link_local()
         }
     }
 }

@@ -38,7 +38,9 @@ pub(super) fn judge(setup: &Setup) -> Vec<Finding> {
     if setup.sources.is_empty() {
         let check = Check::new("source", Subject::host(&setup.hostname));
         let seen = "no way to the internet: the system has no address to send from";
-        return vec![check.error("none", seen).advice("connect this host, or name the address it sends from with --source")];
+        return vec![
+            check.error("none", seen).advice("connect this host, or name the address it sends from with --source"),
+        ];
     }
     setup.sources.iter().map(|source| judge_one(setup, *source)).collect()
 }
@@ -46,7 +48,10 @@ pub(super) fn judge(setup: &Setup) -> Vec<Finding> {
 fn judge_one(setup: &Setup, source: Source) -> Finding {
     let check = Check::new("source", Subject::source(source.address));
     if setup.is_hidden(&source) {
-        let seen = format!("{} is a private address: receivers see another one, and nothing is known of it here", source.address);
+        let seen = format!(
+            "{} is a private address: receivers see another one, and nothing is known of it here",
+            source.address
+        );
         let advice = "run this again with --source and the address that receivers see";
         return check.warning("private", seen).advice(advice);
     }

@@ -106,9 +106,10 @@ fn judge(
         [] => {
             let missing = match role {
                 Role::MailFrom => check.error("missing", format!("{domain} has no SPF record")),
-                Role::Ehlo => {
-                    check.warning("missing", format!("{domain}, the EHLO name, has no SPF record: bounces are sent without SPF"))
-                }
+                Role::Ehlo => check.warning(
+                    "missing",
+                    format!("{domain}, the EHLO name, has no SPF record: bounces are sent without SPF"),
+                ),
             };
             let missing = missing.advice("publish a TXT record");
             vec![if sources.is_empty() { missing } else { missing.publish([line(fresh(&sources))]) }]
@@ -116,8 +117,10 @@ fn judge(
         [record] => judge_record(check, domain, record, walked, verdicts),
         several => {
             let seen = format!("{domain} has {} SPF records: receivers treat that as an error", several.len());
-            let missing: Vec<IpAddr> =
-                sources.into_iter().filter(|source| !several.iter().any(|record| names_source(record, *source))).collect();
+            let missing: Vec<IpAddr> = sources
+                .into_iter()
+                .filter(|source| !several.iter().any(|record| names_source(record, *source)))
+                .collect();
             let advice = "publish this one record in place of all of them";
             vec![check.error("several", seen).advice(advice).publish([line(with_sources(several, &missing))])]
         }
@@ -128,7 +131,13 @@ fn names_source(record: &str, source: IpAddr) -> bool {
     with_sources(&[record], &[source]).split(' ').count() == with_sources(&[record], &[]).split(' ').count()
 }
 
-fn judge_record(check: &Check, domain: &Domain, record: &str, walked: &Walk, verdicts: &[(IpAddr, SpfVerdict)]) -> Vec<Finding> {
+fn judge_record(
+    check: &Check,
+    domain: &Domain,
+    record: &str,
+    walked: &Walk,
+    verdicts: &[(IpAddr, SpfVerdict)],
+) -> Vec<Finding> {
     let not_passing: Vec<IpAddr> = verdicts
         .iter()
         .filter(|(_, verdict)| !matches!(verdict, SpfVerdict::Pass | SpfVerdict::TempError))
@@ -156,9 +165,15 @@ fn judge_record(check: &Check, domain: &Domain, record: &str, walked: &Walk, ver
         findings.push(check.error(code, seen).item(source).advice(advice).publish(publish()));
     }
     if terms(record).iter().any(Term::allows_everybody) {
-        let closed = record.split(' ').map(|word| if Term::is_open(word) { "~all" } else { word }).collect::<Vec<_>>().join(" ");
+        let closed =
+            record.split(' ').map(|word| if Term::is_open(word) { "~all" } else { word }).collect::<Vec<_>>().join(" ");
         let seen = format!("anybody may send: {record}");
-        findings.push(check.warning("open", seen).advice("end it with ~all or -all").publish([zone::txt(domain.as_str(), &closed)]));
+        findings.push(
+            check
+                .warning("open", seen)
+                .advice("end it with ~all or -all")
+                .publish([zone::txt(domain.as_str(), &closed)]),
+        );
     }
     if walked.lookups > LOOKUPS_ALLOWED {
         let seen = format!("{} lookups, {LOOKUPS_ALLOWED} are allowed: {record}", walked.lookups);

@@ -69,7 +69,8 @@ impl<'a> Term<'a> {
         }
         let network = |is_right: fn(&IpAddr) -> bool, bits_max: u8| {
             let (address, bits) = self.value.split_once('/').unwrap_or((self.value, "0"));
-            address.parse().is_ok_and(|address| is_right(&address)) && bits.parse().is_ok_and(|bits: u8| bits <= bits_max)
+            address.parse().is_ok_and(|address| is_right(&address))
+                && bits.parse().is_ok_and(|bits: u8| bits <= bits_max)
         };
         match self.name.to_ascii_lowercase().as_str() {
             "all" => self.value.is_empty(),
@@ -185,7 +186,10 @@ mod tests {
         for (record, expected) in [
             ("v=spf1 a mx ip4:192.0.2.0/24 unknown=x -all", vec![]),
             ("v=spf1 ipv4:192.0.2.1 -all", vec!["ipv4:192.0.2.1"]),
-            ("v=spf1 ip4:192.0.2.300 ip4:192.0.2.1/33 ip6:192.0.2.1 -all", vec!["ip4:192.0.2.300", "ip4:192.0.2.1/33", "ip6:192.0.2.1"]),
+            (
+                "v=spf1 ip4:192.0.2.300 ip4:192.0.2.1/33 ip6:192.0.2.1 -all",
+                vec!["ip4:192.0.2.300", "ip4:192.0.2.1/33", "ip6:192.0.2.1"],
+            ),
             ("v=spf1 include: 192.0.2.1 all:x", vec!["include:", "192.0.2.1", "all:x"]),
         ] {
             assert_eq!(invalid_terms(record), expected, "{record}");
@@ -196,7 +200,11 @@ mod tests {
     fn sources_come_first_and_the_rest_stays() {
         for (records, sources, expected) in [
             (vec!["v=spf1 -all"], vec!["192.0.2.1"], "v=spf1 ip4:192.0.2.1 -all"),
-            (vec!["v=spf1  include:x.test ~all"], vec!["192.0.2.1", "2001:db8::1"], "v=spf1 ip4:192.0.2.1 ip6:2001:db8::1 include:x.test ~all"),
+            (
+                vec!["v=spf1  include:x.test ~all"],
+                vec!["192.0.2.1", "2001:db8::1"],
+                "v=spf1 ip4:192.0.2.1 ip6:2001:db8::1 include:x.test ~all",
+            ),
             (vec!["v=spf1 a IP4:192.0.2.1"], vec!["192.0.2.1"], "v=spf1 ip4:192.0.2.1 a"),
             (vec!["v=spf1 a ?all", "v=spf1 mx a -all"], vec![], "v=spf1 a mx ?all"),
             (vec!["v=spf1 a", "v=spf1 mx"], vec![], "v=spf1 a mx ~all"),
@@ -210,7 +218,9 @@ mod tests {
 
     #[test]
     fn everybody_is_seen() {
-        for (record, expected) in [("v=spf1 +all", true), ("v=spf1 all", true), ("v=spf1 ~all", false), ("v=spf1 a -ALL", false)] {
+        for (record, expected) in
+            [("v=spf1 +all", true), ("v=spf1 all", true), ("v=spf1 ~all", false), ("v=spf1 a -ALL", false)]
+        {
             assert_eq!(terms(record).iter().any(Term::allows_everybody), expected, "{record}");
         }
     }

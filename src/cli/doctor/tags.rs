@@ -65,7 +65,10 @@ mod tests {
         let tags = Tags::parse("v=DMARC1;p = none ; rua=mailto:a@b.test;").unwrap();
         assert_eq!((tags.get("v"), tags.get("p"), tags.get("sp")), (Some("DMARC1"), Some("none"), None));
         assert_eq!(tags.first_name(), Some("v"));
-        assert_eq!(tags.with("p", "reject").with("sp", "none").to_string(), "v=DMARC1; p=reject; rua=mailto:a@b.test; sp=none");
+        assert_eq!(
+            tags.with("p", "reject").with("sp", "none").to_string(),
+            "v=DMARC1; p=reject; rua=mailto:a@b.test; sp=none"
+        );
         assert_eq!(Tags::parse("h=sha1 : sha256").unwrap().list("h").unwrap(), ["sha1", "sha256"]);
     }
 

@@ -17,6 +17,7 @@ mod outbound;
 mod restart;
 mod section;
 pub mod settings;
+mod signing;
 mod submission;
 pub mod units;
 
@@ -41,7 +42,7 @@ pub use settings::{
     LogFormat, LogLevel, LogSettings, MetricsSettings, QueueSettings, RetrySettings, ShutdownSettings,
 };
 
-use crate::admission::Directory;
+use crate::admission::{Directory, signing as signing_keys};
 use crate::events::EventKind;
 use crate::net::settings::DnsSettings;
 use crate::reception::settings::ListenerSettings;
@@ -68,6 +69,8 @@ pub struct Config {
     pub reception: reception::settings::Settings,
     /// `[relay]`, `[sending]`, `[[tenant]]`, `[[credential]]`, `[[identity]]`, `[[configuration_set]]`, and the lifetime of `[queue]`.
     pub admission: Directory,
+    /// `[signing]` and `[[dkim]]`.
+    pub signing: signing_keys::Settings,
     /// `data_dir` and `[queue]`.
     pub queue: QueueSettings,
     /// `[retry]`.
@@ -175,6 +178,7 @@ fn read_root(mut root: Section<'_>) -> Config {
     let reception = intake::reception(root.child("reception"), &hostname);
     let queue = keeping::queue(&mut root);
     let admission = submission::directory(&mut root, queue.lifetime);
+    let signing = signing::signing(&mut root);
     let retry = keeping::retry(root.child("retry"), queue.lifetime);
     let delivery = outbound::delivery(&mut root, &hostname);
     let dns = outbound::dns(root.child("dns"));
@@ -185,6 +189,7 @@ fn read_root(mut root: Section<'_>) -> Config {
         listeners,
         reception,
         admission,
+        signing,
         queue,
         retry,
         delivery,
