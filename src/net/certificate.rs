@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto;
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError as Verdict, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -115,7 +115,7 @@ struct View<'a> {
 impl View<'_> {
     /// The first thing that a verifier finds wrong.
     fn verdict(&self, roots: &Arc<RootCertStore>, at: Timestamp) -> Option<Verdict> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let provider = Arc::new(crypto::aws_lc_rs::default_provider());
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), provider).build().ok()?;
         let at = UnixTime::since_unix_epoch(Duration::from_secs(at.seconds()));
         match verifier.verify_server_cert(self.leaf, self.others, self.name, &[], at) {
