@@ -267,6 +267,11 @@ impl Directory {
         self.credentials.values()
     }
 
+    /// All identities, in no order.
+    pub fn identities(&self) -> impl Iterator<Item = &Arc<Identity>> {
+        self.identities.iter()
+    }
+
     /// How many identities there are.
     pub fn identities_count(&self) -> usize {
         self.identities.count()

@@ -120,6 +120,11 @@ impl Identities {
         domain.with_parents().find_map(|name| self.domains.get(name))
     }
 
+    /// All of them, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Identity>> {
+        self.domains.values().chain(self.addresses.values())
+    }
+
     /// How many.
     pub(super) fn count(&self) -> usize {
         self.domains.len() + self.addresses.len()
