@@ -4,6 +4,7 @@
 //! whole is measured by `benches/relay.rs`, side by side with another mail server. Does not: open sockets.
 
 mod admission;
+mod signing;
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -60,6 +61,7 @@ fn main() {
     scheduling(&mut criterion);
     admission::quotas(&mut criterion);
     admission::logins(&mut criterion);
+    signing::signing(&mut criterion);
     commits(&mut criterion);
     due_scans(&mut criterion);
     admission::suppression(&mut criterion);

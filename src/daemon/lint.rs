@@ -59,9 +59,9 @@ impl Lints {
         let entry = AuditEntry::new("lint")
             .text("lint", fault.name)
             .text("tenant", fault.tenant)
-            .optional("configurationSet", fault.configuration_set.as_deref())
+            .optional("configuration_set", fault.configuration_set.as_deref())
             .optional("domain", fault.domain.as_ref().map(Domain::as_str))
-            .text("messageId", id.to_string())
+            .text("message_id", id.to_string())
             .number("messages", messages);
         self.audit.note(entry);
     }

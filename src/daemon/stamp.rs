@@ -16,7 +16,7 @@ use crate::message::Claims;
 use crate::message::dkim::Signer;
 use crate::message::header::Fields;
 use crate::message::one_click::{self, OwnFields};
-use crate::message::stamp::{self, Client, Context, EightBitHeaders, Stamped};
+use crate::message::stamp::{self, Client, Context, EightBitHeaders, Refusal, Stamped};
 use crate::reception::{Stamp, StampContext, StampedHeader};
 use crate::types::{Clock, MessageId, Reply};
 
@@ -54,6 +54,7 @@ impl Stamp for Stamper {
             tracing::debug!(client = %context.client, caller = %context.grant.caller, %denial, "message denied");
             denial.reply()
         })?;
+        stamped.author.as_ref().map_err(Refusal::reply)?;
         let mail_json = mail_json(&stamped, context, &authority);
         let send_event = schema::send(Mail { id: context.id, json: &mail_json }, &Extras::default());
         let signing = self.signing.load();

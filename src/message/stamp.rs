@@ -112,6 +112,9 @@ pub struct Stamped {
     pub claims: Claims,
     /// For events.
     pub original: OriginalHeaders,
+    /// Why `From` is not what [`Context::from`] asks for. Apart from other refusals, so that who may not send as anybody in
+    /// there is told that first.
+    pub author: Result<(), Refusal>,
 }
 
 /// Why a message is refused. [`Refusal::reply`] is the answer to the client.
@@ -192,7 +195,7 @@ pub fn stamp(block: &[u8], context: &Context<'_>) -> Result<Stamped, Refusal> {
         pass.take(&field)?;
     }
     let body = body_of(&fields)?;
-    pass.author(context)?;
+    let author = pass.author(context);
 
     let has_date = pass.has(Single::Date);
     if !has_date {
@@ -208,7 +211,7 @@ pub fn stamp(block: &[u8], context: &Context<'_>) -> Result<Stamped, Refusal> {
     let header_is_ascii = out.is_ascii();
     out.extend_from_slice(body);
     let original = collector.finish((!has_date).then_some(date.as_str()), message_id.as_deref());
-    Ok(Stamped { block: out, header_bytes, header_is_ascii, control, claims, original })
+    Ok(Stamped { block: out, header_bytes, header_is_ascii, control, claims, original, author })
 }
 
 /// What follows the header, without the empty line.

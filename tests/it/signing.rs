@@ -52,9 +52,11 @@ fn signed_by(message: &str) -> Vec<String> {
 
 /// Sends the messages and gives what came of each, in order.
 fn through(daemon: &Daemon, mx: &Mx, messages: &[String]) -> Vec<Vec<u8>> {
+    let before = mx.accepted().len();
     let mut client = Client::hello(daemon.smtp_addr());
-    let ids: Vec<String> = messages.iter().map(|text| client.send(&format!("news@{AUTHOR}"), &["you@example.test"], text)).collect();
-    let arrived = mx.wait_accepted(messages.len());
+    let ids: Vec<String> =
+        messages.iter().map(|text| client.send(&format!("news@{AUTHOR}"), &["you@example.test"], text)).collect();
+    let arrived = mx.wait_accepted(before + messages.len());
     let of = |id: &String| arrived.iter().find(|t| t.text().contains(id.as_str())).map(|t| t.data.clone());
     ids.iter().map(|id| of(id).unwrap_or_else(|| panic!("{id} has not come"))).collect()
 }
@@ -104,4 +106,183 @@ fn a_message_of_40_mb_is_signed() {
     let found = verdicts(&records(), &arrived);
     assert_eq!((&found.dkimpy[..], &found.opendkim[..]), (&["1111".to_owned()][..], &["1111".to_owned()][..]));
     assert_eq!(found.mail_dkim, ["1010"]);
+}
+
+/// The lines of this type in the audit stream of a daemon that has stopped.
+fn audit(lab: &Lab, kind: &str) -> Vec<serde_json::Value> {
+    audit_lines(lab.dir()).into_iter().filter(|line| line["type"] == kind).collect()
+}
+
+#[test]
+fn keys_serve_subdomains_and_never_another_tenant() {
+    let lab = Lab::new();
+    let identity = |name: &str, tenant: &str| format!("[[identity]]\nname = {name:?}\ntenant = {tenant:?}\n");
+    let config = lab
+        .config()
+        .set("relay.tenant", "\"guest\"")
+        .table("[[tenant]]\nname = \"owner\"\n")
+        .table("[[tenant]]\nname = \"guest\"\n")
+        .table(&identity(AUTHOR, "owner"))
+        .table(&identity(&format!("guest.{AUTHOR}"), "guest"))
+        .table(&identity("own.test", "guest"))
+        .table(&TestKey::Ed25519.table(lab.dir(), AUTHOR, "e1"))
+        .table(&TestKey::Ed25519.table(lab.dir(), "own.test", "e1"));
+    let (daemon, mx) = setup(&lab, config);
+    let mut client = Client::hello(daemon.smtp_addr());
+    for (author, signer) in [
+        // Below a domain that another tenant owns.
+        (format!("a@guest.{AUTHOR}"), None),
+        ("a@own.test".to_owned(), Some("own.test")),
+        ("a@deep.below.own.test".to_owned(), Some("own.test")),
+    ] {
+        let before = mx.accepted().len();
+        client.send(&author, &["you@example.test"], &format!("From: {author}\r\nSubject: x\r\n\r\nx\r\n"));
+        let arrived = mx.wait_accepted(before + 1).remove(before).text();
+        assert_eq!(signed_by(&arrived), signer.into_iter().collect::<Vec<_>>(), "{author}");
+    }
+    daemon.stop();
+    let lints = audit(&lab, "lint");
+    assert_eq!(lints.len(), 1, "{lints:?}");
+    assert_eq!((&lints[0]["lint"], &lints[0]["domain"]), (&"unsigned".into(), &format!("guest.{AUTHOR}").into()));
+}
+
+#[test]
+fn an_applications_own_signature_stays_valid_beside_ours() {
+    let lab = Lab::new();
+    let (mut daemon, mx) = setup(&lab, config(&lab));
+    let text = "Date: Sat, 21 Nov 2026 12:00:00 +0000\r\nMessage-ID: <own@shop.test>\r\nSubject: own\r\n";
+    let first = through(&daemon, &mx, &[message(text, "Hello\r\n")]).remove(0);
+    let first = String::from_utf8(first).unwrap();
+    // What the first daemon signed is handed in again, as an application would that signs for itself.
+    let from = first.find("DKIM-Signature: ").unwrap();
+    let own = format!("{}{}", &first[from..first.find("Received: ").unwrap()], message(text, "Hello\r\n"));
+    daemon.restart();
+    let arrived = through(&daemon, &mx, &[own]).remove(0);
+    assert_eq!(signed_by(&String::from_utf8_lossy(&arrived)).len(), 8);
+    let found = verdicts(&records(), &[arrived]);
+    assert_eq!((found.dkimpy[0].as_str(), found.opendkim[0].as_str()), ("11111111", "11111111"));
+}
+
+#[test]
+fn a_reload_brings_new_keys_and_a_broken_one_changes_nothing() {
+    let lab = Lab::new();
+    let plain = lab.config();
+    let (mut daemon, mx) = setup(&lab, plain.clone());
+    let signers = |daemon: &Daemon, mx: &Mx| {
+        let before = mx.accepted().len();
+        Client::hello(daemon.smtp_addr()).send("a@b.test", &["you@example.test"], &message("Subject: x\r\n", "x\r\n"));
+        signed_by(&mx.wait_accepted(before + 1).remove(before).text())
+    };
+    assert!(signers(&daemon, &mx).is_empty());
+    let table = TestKey::Ed25519.table(lab.dir(), AUTHOR, "e1");
+    daemon.reload(|config| config.table(&table));
+    assert_eq!(signers(&daemon, &mx), [AUTHOR]);
+    let path = lab.dir().join("ed25519.pem");
+    std::fs::write(&path, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").unwrap();
+    let mark = daemon.log_len();
+    daemon.signal(Signal::HUP);
+    let line = daemon.wait_log_from(mark, "dkim.key_file");
+    assert!(line.contains("neither RSA") && line.contains("posthaste dkim generate"), "{line}");
+    assert_eq!(signers(&daemon, &mx), [AUTHOR]);
+    // Readable by others: taken, with a warning.
+    TestKey::Ed25519.write(lab.dir());
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+    let mark = daemon.log_len();
+    daemon.signal(Signal::HUP);
+    daemon.wait_log_from(mark, "others than its owner can read");
+    daemon.wait_log_from(mark, "config reloaded");
+    daemon.reload(|_| plain);
+    assert!(signers(&daemon, &mx).is_empty());
+}
+
+#[test]
+fn a_next_key_signs_once_its_record_is_seen_and_steps_back_when_it_is_gone() {
+    let lab = Lab::new();
+    let next = TestKey::Rsa.table(lab.dir(), AUTHOR, "new");
+    // One algorithm, one place: the current key is of the same kind. The two share a file here.
+    let config = lab
+        .config()
+        .set("signing.check_interval", "\"30s\"")
+        .table(&TestKey::Rsa.table(lab.dir(), AUTHOR, "old"))
+        .table(&format!("{next}state = \"next\"\n"));
+    let name = format!("new._domainkey.{AUTHOR}");
+    lab.dns.txt(&name, &["v=DKIM1; k=rsa; p=AAAA"]);
+    let (mut daemon, mx) = setup(&lab, config);
+    let selector = |daemon: &Daemon| {
+        let before = mx.accepted().len();
+        Client::hello(daemon.smtp_addr()).send("a@b.test", &["you@example.test"], &message("Subject: x\r\n", "x\r\n"));
+        let arrived = mx.wait_accepted(before + 1).remove(before).text();
+        fields(&arrived, "DKIM-Signature")[0].split("s=").nth(1).unwrap().split(';').next().unwrap().to_owned()
+    };
+    lab.dns.wait_asked(&name, 0);
+    assert_eq!(selector(&daemon), "old", "another key is published there");
+    let record = TestKey::Rsa.record();
+    lab.dns.remove(&name);
+    lab.dns.txt(&name, &[&record[..100], &record[100..]]);
+    // A reload looks at once, but an answer lives a second in the cache of the resolver.
+    let reload_until = |daemon: &mut Daemon, wanted: &mut dyn FnMut(&Daemon) -> bool| {
+        let look = || {
+            daemon.reload(|config| config);
+            wanted(daemon).then_some(())
+        };
+        poll(look, || "the watch of keys has not looked".to_owned());
+    };
+    reload_until(&mut daemon, &mut |daemon| selector(daemon) == "new");
+    lab.dns.set_mode(&name, DnsMode::ServFail);
+    let asked = lab.dns.asked(&name);
+    reload_until(&mut daemon, &mut |_| lab.dns.asked(&name) > asked + 1);
+    assert_eq!(selector(&daemon), "new", "what is not known changes nothing");
+    lab.dns.set_mode(&name, DnsMode::NxDomain);
+    reload_until(&mut daemon, &mut |daemon| selector(daemon) == "old");
+    daemon.stop();
+    let lines = audit(&lab, "dkim");
+    let mut signs: Vec<_> = lines.iter().map(|line| line["signs"].as_str().unwrap()).collect();
+    signs.dedup();
+    assert_eq!(signs, ["new", "old"]);
+}
+
+#[test]
+fn notifications_are_signed_as_this_server() {
+    let lab = Lab::new();
+    let (mx, sender_mx) = (
+        lab.mx_scripted(2, |ask| match ask.stage {
+            Stage::Rcpt => Answer::say("550 5.1.1 No such user"),
+            _ => Answer::Usual,
+        }),
+        lab.mx(3),
+    );
+    lab.domain("example.test", &[2]);
+    lab.domain("app.test", &[3]);
+    let config = lab.config().set("dsn.bounce_messages", "\"always\"").table(&TestKey::Rsa.table(
+        lab.dir(),
+        "sender.example",
+        "r1",
+    ));
+    let daemon = lab.daemon_with(config);
+    Client::hello(daemon.smtp_addr()).send("a@app.test", &["nobody@example.test"], &message("Subject: x\r\n", "x\r\n"));
+    let notification = sender_mx.wait_accepted(1).remove(0);
+    assert_eq!(signed_by(&notification.text()), ["sender.example"]);
+    let records = Records::from([("r1._domainkey.sender.example".to_owned(), TestKey::Rsa.record())]);
+    let found = verdicts(&records, &[notification.data]);
+    assert_eq!((found.dkimpy, found.opendkim, found.mail_dkim), (vec!["1".into()], vec!["1".into()], vec!["1".into()]));
+    assert!(mx.accepted().is_empty());
+}
+
+#[test]
+fn feedback_id_names_set_tenant_and_sender_and_is_signed() {
+    let lab = Lab::new();
+    let (daemon, mx) = setup(&lab, config(&lab).set("signing.feedback_id", "\"operator1\""));
+    let arrived = through(
+        &daemon,
+        &mx,
+        &[
+            message("X-SES-CONFIGURATION-SET: receipts\r\nSubject: x\r\n", "x\r\n"),
+            message("Feedback-ID: mine:a:b:other\r\nSubject: x\r\n", "x\r\n"),
+        ],
+    );
+    let ids: Vec<_> = arrived.iter().map(|message| fields(&String::from_utf8_lossy(message), "Feedback-ID")).collect();
+    assert_eq!(ids, [["receipts:local::operator1"], ["mine:a:b:other"]]);
+    assert_eq!(verdicts(&records(), &arrived).dkimpy, ["1111", "1111"]);
+    let signature = fields(&String::from_utf8_lossy(&arrived[0]), "DKIM-Signature").remove(0).replace(' ', "");
+    assert!(signature.contains("Feedback-ID:Feedback-ID"), "{signature}");
 }

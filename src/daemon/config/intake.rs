@@ -8,7 +8,8 @@ use ipnet::IpNet;
 use super::findings::{PathKind, Problem};
 use super::section::{Section, Value};
 use crate::reception::settings::{
-    CertificateFiles, EightBitHeaders, FromRule, Hygiene, ListenerAuth, ListenerSettings, ListenerTls, Settings, Submitted,
+    CertificateFiles, EightBitHeaders, FromRule, Hygiene, ListenerAuth, ListenerSettings, ListenerTls, Settings,
+    Submitted,
 };
 use crate::types::Domain;
 

@@ -174,7 +174,10 @@ mod tests {
             assert_eq!(key.record(), file("txt").trim(), "{name}");
             assert!(key.is_published_as(key.public()), "{name}");
             assert!(key.is_in(&key.record().replace("p=", "t=s; p = ").replace("AAA", "A AA")), "{name}");
-            assert!(!key.is_in("v=DKIM1; p=") && !key.is_in("") && !key.is_in(&key.record().replace("p=", "q=")), "{name}");
+            assert!(
+                !key.is_in("v=DKIM1; p=") && !key.is_in("") && !key.is_in(&key.record().replace("p=", "q=")),
+                "{name}"
+            );
             assert!(!key.is_published_as(b""), "{name}");
             assert_eq!(format!("{key:?}"), format!("{}-{bits}", algorithm.name()));
         }

@@ -78,7 +78,8 @@ pub(crate) fn verdicts(records: &Records, messages: &[Vec<u8>]) -> Verdicts {
         .collect();
     let map = dir.path().join("records.json");
     std::fs::write(&map, serde_json::to_vec(records).unwrap()).unwrap();
-    let lines = |text: &str| text.lines().filter(|line| line.chars().all(|c| "01".contains(c))).map(str::to_owned).collect();
+    let lines =
+        |text: &str| text.lines().filter(|line| line.chars().all(|c| "01".contains(c))).map(str::to_owned).collect();
     let dkimpy = run(python().arg(script("verify_dkim.py")).arg(&map).args(&files), b"");
     let mut perl = Command::new(program("perl"));
     let mail_dkim = run(perl.arg(script("verify_dkim.pl")).arg(&map).args(&files), b"");
