@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::finding::{Check, Finding, Subject};
-use super::setup::Source;
+use super::setup::{Origin, Source};
 use super::world::{Looked, World};
 use crate::net::dial::TcpDialer;
 use crate::net::{BoxStream, Dialer};
@@ -76,7 +76,7 @@ async fn reach(world: &World, source: Source, probe: &Domain) -> Reach {
 /// A source that was named on the command line may be one that a router puts in the place of ours.
 async fn connect(source: Source, remote: SocketAddr, timeout: Duration) -> std::io::Result<BoxStream> {
     match TcpDialer.dial(Some(source.address), remote, timeout).await {
-        Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => {
+        Err(error) if source.origin == Origin::CommandLine && error.kind() == std::io::ErrorKind::AddrNotAvailable => {
             TcpDialer.dial(None, remote, timeout).await
         }
         result => result,

@@ -145,6 +145,13 @@ fn judge_record(
         .collect();
     let publish = || [zone::txt(domain.as_str(), &with_sources(&[record], &not_passing))];
     let mut findings = Vec::new();
+    let broken = invalid_terms(record);
+    if !broken.is_empty() {
+        // RFC 7208 §4.6: one term of wrong form is an error before anything is evaluated. Lax receivers skip it.
+        let seen = format!("\"{}\" is no term of SPF: {record}", broken.join("\", \""));
+        let advice = "publish this record in place of the SPF record that is there";
+        return vec![check.error("permerror", seen).advice(advice).publish(publish())];
+    }
     for (source, verdict) in verdicts {
         let (code, what) = match verdict {
             SpfVerdict::Pass => continue,
@@ -253,8 +260,19 @@ mod tests {
     fn a_fault_that_did_not_matter_yet_is_told() {
         let findings = judged(&["v=spf1 a include:x.test -all"], 2, &["x.test has none"], SpfVerdict::Pass);
         assert_eq!(findings[0].code, "faulty");
-        let findings = judged(&["v=spf1 ipv4:1.2.3.4 -all"], 0, &["\"ipv4:1.2.3.4\""], SpfVerdict::PermError);
-        assert!(findings[0].seen.contains("ipv4:1.2.3.4"), "{findings:?}");
-        assert_eq!(findings[0].publish, ["example.com. IN TXT \"v=spf1 ip4:192.0.2.1 -all\""]);
+    }
+
+    #[test]
+    fn a_term_of_wrong_form_is_an_error_whatever_a_lax_receiver_says() {
+        for (verdict, healed) in [
+            (SpfVerdict::PermError, "v=spf1 ip4:192.0.2.1 mx -all"),
+            (SpfVerdict::Fail, "v=spf1 ip4:192.0.2.1 mx -all"),
+            (SpfVerdict::Pass, "v=spf1 mx -all"),
+        ] {
+            let findings = judged(&["v=spf1 ipv4:1.2.3.4 mx -all"], 1, &[], verdict);
+            assert_eq!((findings.len(), findings[0].code), (1, "permerror"));
+            assert!(findings[0].seen.contains("ipv4:1.2.3.4"), "{findings:?}");
+            assert_eq!(findings[0].publish, [format!("example.com. IN TXT \"{healed}\"")]);
+        }
     }
 }

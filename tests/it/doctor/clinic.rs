@@ -20,10 +20,13 @@ pub(super) const KEYS: [(&str, &str); 2] = [("ph1", "rsa2048"), ("ph2", "ed25519
 /// Declares first what is dropped last.
 pub(super) struct Clinic {
     pub(super) lab: Lab,
+    /// What the world sees, as behind NAT: no resolver asks anybody for the names of loopback addresses (RFC 6761).
     pub(super) source: Ipv4Addr,
     pub(super) time: TimeServer,
     /// Of `probe.test` and `probe2.test`.
     pub(super) mx: Option<Mx>,
+    /// Whether `--source` names the source.
+    pub(super) names_source: bool,
     /// Options of every run.
     pub(super) options: Vec<String>,
 }
@@ -53,10 +56,10 @@ impl Report {
 impl Clinic {
     pub(super) fn new() -> Self {
         let lab = Lab::new();
-        let source = lab.ip(9);
+        let source = Ipv4Addr::new(203, 0, 113, 9);
         let mx = lab.mx(2);
         let time = TimeServer::start(lab.ip(3));
-        let clinic = Self { lab, source, time, mx: Some(mx), options: Vec::new() };
+        let clinic = Self { lab, source, time, mx: Some(mx), names_source: true, options: Vec::new() };
         let dns = &clinic.lab.dns;
         for probe in ["probe.test", "probe2.test"] {
             clinic.lab.domain(probe, &[2]);
@@ -96,7 +99,7 @@ impl Clinic {
         let path = |name: &str| format!("{:?}", dir.join(name).to_str().unwrap());
         let mut config = self.lab.config().without_tables("listener").set("hostname", &format!("{HOST:?}"));
         config = config
-            .set("delivery.sources", &format!("[\"{}\"]", self.source))
+            .set("delivery.sources", &format!("[\"{}\"]", self.lab.ip(9)))
             .set("signing.operator_domain", "\"esp.test\"")
             .table(&format!(
                 "[[listener]]\nname = \"smtp\"\naddress = \"127.0.0.1:0\"\ntls = \"starttls\"\ncertificate = {}\nkey = {}\n",
@@ -139,8 +142,9 @@ impl Clinic {
             ("--ca", self.lab.dir().join("ca.pem").to_str().unwrap().to_owned()),
             ("--time-server", self.time.address.to_string()),
             ("--probe", "probe.test".to_owned()),
+            ("--source", self.source.to_string()),
         ] {
-            if !has(name) {
+            if !has(name) && (self.names_source || name != "--source") {
                 command.args([name, &value]);
             }
         }

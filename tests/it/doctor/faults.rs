@@ -36,6 +36,8 @@ fn check(breaks: impl FnOnce(&mut Clinic), expected: &Expected) {
     let finding = report.finding(check, code).unwrap_or_else(|| panic!("{check} {code}: {}", report.text()));
     assert_eq!(report.code, exit, "{check} {code}: {}", report.text());
     assert!(!finding["advice"].as_str().unwrap().is_empty(), "{finding}");
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/DOCTOR.md")).unwrap();
+    assert!(page.contains(&format!("\n| `{check}` | `{code}` | ")), "docs/DOCTOR.md has no row of {check} {code}");
     if !heals {
         return;
     }

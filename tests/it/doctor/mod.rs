@@ -150,17 +150,27 @@ fn one_identity_is_looked_at_where_one_is_named() {
 }
 
 #[test]
-fn a_private_source_is_told_and_not_judged() {
-    let clinic = Clinic::new();
-    let config = clinic.config().set("delivery.allow_private_addresses", "false");
-    clinic.write(&config);
+fn a_private_source_is_told_and_mail_goes_out_by_it() {
+    let mut clinic = Clinic::new();
+    clinic.write(&clinic.config().set("delivery.allow_private_addresses", "false"));
+    clinic.names_source = false;
     let report = clinic.doctor();
-    assert!(report.finding("source", "private").is_some(), "{}", report.text());
+    let finding = report.finding("source", "private").unwrap_or_else(|| panic!("{}", report.text()));
+    assert_eq!(finding["subject"]["name"], clinic.lab.ip(9).to_string());
     assert!(report.findings().iter().all(|finding| finding["check"] != "ptr"), "{}", report.text());
-    // Named on the command line, it is what the world sees.
-    let source = clinic.source.to_string();
-    let report = clinic.doctor_with(&["--source", &source]);
-    assert_eq!(report.code, 0, "{}", report.text());
+    let is_open = |finding: &Value| finding["check"] == "port25" && finding["severity"] == "ok";
+    assert!(report.findings().iter().any(is_open), "{}", report.text());
+    assert_eq!(report.code, 1, "{}", report.text());
+}
+
+#[test]
+fn a_source_of_the_config_that_this_host_does_not_have_reaches_nobody() {
+    let mut clinic = Clinic::new();
+    clinic.write(&clinic.config().set("delivery.sources", &format!("[\"{}\"]", clinic.source)));
+    clinic.names_source = false;
+    let report = clinic.doctor();
+    let finding = report.finding("port25", "shut").unwrap_or_else(|| panic!("{}", report.text()));
+    assert!(finding["seen"].as_str().unwrap().contains("is it an address of this host?"), "{finding}");
 }
 
 #[test]
