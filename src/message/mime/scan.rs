@@ -263,7 +263,7 @@ impl Survey {
         let (body, encoding) = match leaf.encoding {
             Encoding::QuotedPrintable => (Body::ReflowQuotedPrintable, None),
             Encoding::Base64 => (Body::RewrapBase64, None),
-            Encoding::Identity | Encoding::Unknown if is_shorter_quoted(leaf, tally) => {
+            Encoding::Identity | Encoding::Unknown if is_better_quoted(leaf, tally) => {
                 (Body::QuotedPrintable { is_text: leaf.is_text }, Some("quoted-printable"))
             }
             Encoding::Identity | Encoding::Unknown => (Body::Base64, Some("base64")),
@@ -334,12 +334,14 @@ impl Survey {
     }
 }
 
-/// Quoted-printable adds two octets to each above 127 and three to each 75, and four to each CRLF that is not a line break;
-/// base64 a third, and two to each 76. What else needs an escape is rare, and not counted.
-fn is_shorter_quoted(leaf: Leaf, tally: &Tally) -> bool {
-    let breaks = 2 * tally.lines;
-    let line_cost = if leaf.is_text { 0 } else { 4 * tally.lines };
-    let quoted = tally.bytes + breaks + 2 * tally.eight_bit + line_cost + tally.bytes / 25;
-    let base64 = (tally.bytes + breaks) * 104 / 76;
-    quoted <= base64
+/// Text becomes quoted-printable where few of its octets are above 127, so that it can be read as it is: a fifth of them, where
+/// base64 begins to be shorter, and a few more for the sake of short texts. All else becomes what is shorter:
+/// quoted-printable adds two octets to each above 127, four to each CRLF and three to each 75; base64 a third, and two to each
+/// 76. What else needs an escape is rare, and not counted.
+fn is_better_quoted(leaf: Leaf, tally: &Tally) -> bool {
+    if leaf.is_text {
+        return tally.eight_bit <= tally.bytes / 5 + 16;
+    }
+    let bytes = tally.bytes + 2 * tally.lines;
+    bytes + 2 * tally.eight_bit + 4 * tally.lines + bytes / 25 <= bytes * 104 / 76
 }

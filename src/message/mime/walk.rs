@@ -4,8 +4,8 @@
 //! block, as text of a line, as a line end, or as a delimiter line. The line end before a delimiter belongs to the delimiter
 //! (RFC 2046 §5.1.1), so each line end is held back until the next line is known.
 //!
-//! A line is a delimiter if it is `--`, a boundary that is open, perhaps `--`, and perhaps white space. Boundaries are
-//! tried from the innermost outwards, and one that matches ends all parts within.
+//! A line is a delimiter if it is `--`, a boundary that is open, perhaps `--`, and perhaps white space. One of an outer
+//! multipart ends all parts within; a multipart whose delimiters could be those of one around it is not looked into.
 
 use memchr::memchr;
 
@@ -324,8 +324,19 @@ impl Walker {
             entity = Entity::frozen(role, Reason::TooManyParts);
         } else if entity.is_composite() && self.depth >= DEPTH_MAX {
             entity = Entity::frozen(role, Reason::TooDeep);
+        } else if self.is_ambiguous(&entity.kind) {
+            entity = Entity::frozen(role, Reason::NoBoundary);
         }
         self.begin(&header, &entity, visitor);
+    }
+
+    /// Its delimiters could be those of a multipart around it.
+    fn is_ambiguous(&self, kind: &Kind) -> bool {
+        let Kind::Multipart { boundary, .. } = kind else { return false };
+        let is_close_of = |long: &[u8], short: &[u8]| long.strip_suffix(b"--") == Some(short);
+        self.levels.iter().any(|Level { boundary: open, .. }| {
+            open == boundary || is_close_of(open, boundary) || is_close_of(boundary, open)
+        })
     }
 
     fn begin<V: Visitor>(&mut self, header: &[u8], entity: &Entity, visitor: &mut V) {

@@ -8,6 +8,7 @@
 //! | `receivers` | aiosmtpd, smtp-sink, and a Postfix with mailboxes |
 //! | `names` | Knot DNS with a zone file |
 //! | `hostile` | clients at the edge of the protocol |
+//! | `bodies` | Python's email package, which reads re-encoded messages |
 //!
 //! Each test follows one message from the client to what the receiver stored, and to the event with the id that the client
 //! was told. What these programs are is said by `scripts/setup test`; a test whose program is missing fails and names it.
@@ -21,6 +22,7 @@
 )]
 
 mod aiosmtpd;
+mod bodies;
 mod clients;
 mod hostile;
 mod knot;
