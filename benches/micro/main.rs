@@ -4,6 +4,7 @@
 //! whole is measured by `benches/relay.rs`, side by side with another mail server. Does not: open sockets.
 
 mod admission;
+mod mime;
 mod signing;
 
 use std::collections::BTreeMap;
@@ -57,6 +58,7 @@ fn main() {
     replies(&mut criterion);
     records(&mut criterion);
     headers(&mut criterion);
+    mime::bodies(&mut criterion);
     events(&mut criterion);
     scheduling(&mut criterion);
     admission::quotas(&mut criterion);

@@ -332,7 +332,7 @@ fn limits(settings: &Settings) -> Limits {
         content: ContentLimits {
             message_bytes_max: settings.message_bytes_max,
             header_bytes_max: settings.header_bytes_max,
-            line_bytes_max: settings.line_bytes_max,
+            long_lines: settings.long_lines,
             hygiene: settings.hygiene,
         },
         recipients_max: settings.recipients_max,

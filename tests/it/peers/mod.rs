@@ -9,6 +9,7 @@
 //! | `dkim` | programs that verify signatures: dkimpy, OpenDKIM, Perl's Mail::DKIM |
 //! | `names` | Knot DNS with a zone file |
 //! | `hostile` | clients at the edge of the protocol |
+//! | `bodies` | Python's email package, which reads re-encoded messages |
 //!
 //! Each test follows one message from the client to what the receiver stored, and to the event with the id that the client
 //! was told. What these programs are is said by `scripts/setup test`; a test whose program is missing fails and names it.
@@ -22,6 +23,7 @@
 )]
 
 mod aiosmtpd;
+mod bodies;
 mod clients;
 pub(crate) mod dkim;
 mod hostile;
