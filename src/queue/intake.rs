@@ -148,6 +148,9 @@ pub trait Intake: Send + Sync + 'static {
     /// Writes one part of a body ahead of its message. Parts come in order from 0. Not synced.
     fn spool(&self, id: MessageId, part: u32, bytes: Bytes) -> BoxFuture<'_, Result<(), AcceptError>>;
 
+    /// One part that was spooled, to be written anew in another form.
+    fn spooled(&self, id: MessageId, part: u32) -> BoxFuture<'_, Result<Bytes, AcceptError>>;
+
     /// Drops spooled parts of a message that will never be accepted (the client went away, the message was refused).
     fn discard(&self, id: MessageId, parts: u32);
 

@@ -430,6 +430,14 @@ impl Intake for Queue {
         })
     }
 
+    fn spooled(&self, id: MessageId, part: u32) -> BoxFuture<'_, Result<Bytes, AcceptError>> {
+        Box::pin(async move {
+            let read = self.reading(move |queue| queue.body_part(id, part)).await;
+            let failed = |error: String| AcceptError::NotDurable(error);
+            read.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
+        })
+    }
+
     fn discard(&self, id: MessageId, parts: u32) {
         if parts == 0 {
             return;

@@ -209,7 +209,7 @@ impl Session {
     /// DATA or the first BDAT: memory first, since the client sends as soon as it may.
     async fn begin(&mut self) -> Next {
         let deadline = self.deadline(self.facts.settings.data_timeout);
-        let mut assembly = Assembly::new(&self.shared.ports);
+        let mut assembly = Assembly::new(&self.shared.ports, &self.facts.settings);
         if let Some(message) = self.machine.message_mut() {
             assembly.begin(message, &self.memory, deadline).await;
         }

@@ -80,12 +80,17 @@ fn others_verify_both_kinds_of_signatures_of_author_and_operator() {
         message("Subject: only blanks\r\n", " \r\n\t\r\n"),
         message("Subject: blank lines within\r\n", "\r\n\r\nHello\r\n\r\n\r\nWorld\r\n"),
         message("Subject: dots\r\n", "..\r\n...dots\r\n"),
+        message("Subject: 8-bit\r\n", "Gr\u{fc}\u{df}e \u{4f60}\u{597d}\r\n"),
+        message("Subject: long line\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\n", &format!("{}\r\n", "x ".repeat(2_500))),
+        // Spooled, and rewritten: read from the spool a second time.
+        message("Subject: large and 8-bit\r\n", &"Gr\u{fc}\u{df}e aus dem Norden\r\n".repeat(60_000)),
         // Spooled: its header is signed after the body has gone to disk.
         message("Subject: large\r\nContent-Type: text/plain\r\n", &attachment.repeat(40_000)),
         "From: Shop <news@shop.test>\r\nno header line, no empty line before the body\r\n\r\nmore\r\n".to_owned(),
     ];
     let arrived = through(&daemon, &mx, &messages);
     for message in &arrived {
+        assert!(message.is_ascii() && message.split(|byte| *byte == b'\n').all(|line| line.len() <= 999));
         assert_eq!(signed_by(&String::from_utf8_lossy(message)), [AUTHOR, AUTHOR, OPERATOR, OPERATOR]);
     }
     let found = verdicts(&records(), &arrived);
