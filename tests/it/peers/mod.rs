@@ -8,6 +8,7 @@
 //! | `receivers` | aiosmtpd, smtp-sink, and a Postfix with mailboxes |
 //! | `dkim` | programs that verify signatures: dkimpy, OpenDKIM, Perl's Mail::DKIM |
 //! | `names` | Knot DNS with a zone file |
+//! | `hops` | a Postfix between us and the receiver, and DMARC there |
 //! | `hostile` | clients at the edge of the protocol |
 //! | `bodies` | Python's email package, which reads re-encoded messages |
 //!
@@ -26,6 +27,7 @@ mod aiosmtpd;
 mod bodies;
 mod clients;
 pub(crate) mod dkim;
+mod hops;
 mod hostile;
 mod knot;
 mod logins;
