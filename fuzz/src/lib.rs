@@ -11,6 +11,7 @@ mod message;
 mod octets;
 mod routing;
 mod server;
+mod token;
 
 pub use client::{smtp_client, smtp_replies};
 pub use config::config;
@@ -19,6 +20,7 @@ pub use event_files::event_files;
 pub use message::{message_dsn, message_stamp};
 pub use routing::routing;
 pub use server::{smtp_auth, smtp_command, smtp_server};
+pub use token::token;
 
 /// A function that takes any octets.
 pub type Body = fn(&[u8]);
@@ -37,4 +39,5 @@ pub const BODIES: &[(&str, Body)] = &[
     ("event_files", event_files),
     ("dns_answer", dns_answer),
     ("routing", routing),
+    ("token", token),
 ];

@@ -96,7 +96,16 @@ const CRATES: &[(&str, Where)] = &[
     ("rustls", Where::In(&["src/net/", "src/reception/", "src/simulator/", "src/daemon/", "src/cli/"])),
     ("tokio-rustls", Where::In(&["src/net/", "src/reception/", "src/simulator/"])),
     ("rustls-pki-types", Where::In(&["src/net/", "src/reception/", "src/simulator/"])),
-    ("aws-lc-rs", Where::In(&["src/admission/authenticate.rs", "src/queue/suppression.rs"])),
+    (
+        "aws-lc-rs",
+        Where::In(&[
+            "src/admission/authenticate.rs",
+            "src/queue/suppression.rs",
+            "src/policy/token.rs",
+            "src/policy/token/",
+        ]),
+    ),
+    ("data-encoding", Where::In(&["src/policy/token.rs", "src/policy/token/"])),
     ("base64ct", Where::In(&["src/smtp/base64.rs"])),
     ("argon2", Where::In(&["src/admission/password.rs"])),
     ("zeroize", Where::Any),
