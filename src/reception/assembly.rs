@@ -68,6 +68,8 @@ fn origin(stamp: &Stamping<'_>, authority: &Authority) -> Origin {
         tenant: authority.tenant.name.as_str().into(),
         configuration_set: authority.set_name.clone().unwrap_or_default(),
         tls_required: authority.set.as_ref().is_some_and(|set| set.tls_required),
+        identity: authority.identity.as_ref().map(|identity| identity.name.to_string().into()).unwrap_or_default(),
+        return_path: authority.return_path.clone(),
     }
 }
 
@@ -152,6 +154,7 @@ impl Assembly {
             envelope: Envelope { smtputf8: spool.header.needs_smtputf8, ..message.envelope },
             body: NewBody::Spooled { parts: spool.parts, bytes: spool.bytes },
             header_bytes: spool.header.header_bytes,
+            recipient_headers: Vec::new(),
             mail_json: spool.header.mail_json.clone(),
             send_event: spool.header.send_event.clone(),
             origin: origin(&stamp, &authority),
@@ -185,6 +188,7 @@ impl Assembly {
             envelope: Envelope { smtputf8: stamped.needs_smtputf8, ..message.envelope.clone() },
             body: NewBody::Inline(octets.freeze()),
             header_bytes: stamped.header_bytes,
+            recipient_headers: Vec::new(),
             mail_json: stamped.mail_json,
             send_event: stamped.send_event,
             origin: origin(&stamp, &stamped.authority),
@@ -274,6 +278,7 @@ pub(super) fn reply_to(error: &AcceptError) -> Reply {
     match error {
         AcceptError::QueueFull { .. } => reply(452, (4, 3, 1), "Queue is full, try again later"),
         AcceptError::LowDisk { .. } => reply(452, (4, 3, 1), "Insufficient system storage"),
+        AcceptError::HeadersTooLarge { .. } => reply(552, (5, 3, 4), "Message has too many recipients for its header"),
         AcceptError::NotDurable(_) => reply(451, (4, 3, 0), "Temporary service failure"),
         AcceptError::Closed => reply(421, (4, 3, 2), "Server is shutting down"),
     }
