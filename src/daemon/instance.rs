@@ -21,6 +21,7 @@ use super::pauses;
 use super::quotas;
 use super::stamp::Stamper;
 use super::suppressing::SuppressingIntake;
+use super::token_keys::TokenKeyFile;
 use crate::admission::Directory;
 use crate::admission::authenticate::Authenticator;
 use crate::admission::quota::Quotas;
@@ -69,6 +70,7 @@ pub struct Instance {
     audit: Arc<AuditLog>,
     clock: Arc<dyn Clock>,
     counts: Arc<Counts>,
+    token_keys: Arc<TokenKeyFile>,
     background: CancellationToken,
 }
 
@@ -79,6 +81,7 @@ impl Instance {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let opened = open_queue(&config, &clock)?;
         let queue = opened.queue.clone();
+        let token_keys = Arc::new(TokenKeyFile::open(&config, Arc::clone(&clock))?);
         let events = EventWriter::start(queue.outbox(), assembly::event_settings(&config), Arc::clone(&clock))
             .map_err(|error| error.to_string())?;
         let events = Arc::new(events);
@@ -97,6 +100,7 @@ impl Instance {
             Arc::new(TcpDialer),
             Arc::clone(&suppression),
             Arc::clone(&reloadable),
+            token_keys.keys(),
         );
         let counts = Arc::clone(&shared.counts);
         let intake = SuppressingIntake {
@@ -137,6 +141,7 @@ impl Instance {
             audit,
             clock,
             counts,
+            token_keys,
             background,
         };
         instance.start_background();
@@ -152,6 +157,7 @@ impl Instance {
             quotas: Arc::clone(&self.quotas),
             admission: Arc::clone(&self.admission),
             data_dir,
+            token_keys: Arc::clone(&self.token_keys),
             stop: self.background.clone(),
         };
         tokio::spawn(watch.run());
@@ -239,6 +245,7 @@ impl Instance {
         new.queue.data_dir.clone_from(&old.queue.data_dir);
         (new.queue.ready_max, new.queue.body_cache_bytes) = (old.queue.ready_max, old.queue.body_cache_bytes);
         let reloadable = build_reloadable(&new, &self.resolver, &self.clock)?;
+        let token_keys = self.token_keys.prepare(&new)?;
         self.resolver.reload(&new.dns).map_err(|error| error.to_string())?;
         let applied = self
             .reception
@@ -257,6 +264,7 @@ impl Instance {
             return Err(problem);
         }
         // Nothing below can fail.
+        self.token_keys.adopt(token_keys);
         self.reloadable.store(Arc::new(reloadable));
         self.reception_settings.store(Arc::new(new.reception.clone()));
         pauses::changes(&old.admission, &new.admission).into_iter().for_each(|entry| self.audit.note(entry));

@@ -17,3 +17,4 @@ mod quotas;
 pub mod run;
 pub mod stamp;
 pub mod suppressing;
+mod token_keys;
