@@ -246,6 +246,11 @@ impl Directory {
         Some(ReturnPath { domain, granularity: set.map(|set| set.return_path).unwrap_or_default() })
     }
 
+    /// The domain identity that covers a domain, whoever owns it: itself, or the nearest parent.
+    pub fn identity_of_domain(&self, domain: &Domain) -> Option<&Arc<Identity>> {
+        self.identities.of_domain(domain)
+    }
+
     /// The configuration set of that name.
     pub fn set(&self, name: &str) -> Option<&Arc<ConfigurationSet>> {
         Name::parse(name).and_then(|name| self.sets.get(&name))

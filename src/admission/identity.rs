@@ -38,7 +38,7 @@ impl IdentityName {
     /// Whether it covers `address`.
     pub fn covers(&self, address: &EmailAddress) -> bool {
         match self {
-            IdentityName::Domain(own) => parents(address.domain()).any(|parent| parent == own.as_str()),
+            IdentityName::Domain(own) => address.domain().with_parents().any(|parent| parent == own.as_str()),
             IdentityName::Address(local, domain) => {
                 domain == address.domain() && local.eq_ignore_ascii_case(address.local_part())
             }
@@ -57,7 +57,7 @@ impl IdentityName {
         match (self, other) {
             (IdentityName::Address(..), _) => self == other,
             (IdentityName::Domain(own), IdentityName::Domain(domain) | IdentityName::Address(_, domain)) => {
-                parents(domain).any(|parent| parent == own.as_str())
+                domain.with_parents().any(|parent| parent == own.as_str())
             }
         }
     }
@@ -121,7 +121,12 @@ impl Identities {
     pub(super) fn of(&self, address: &EmailAddress) -> Option<&Arc<Identity>> {
         let exact = || self.addresses.get(&IdentityName::of(address));
         let exact = if self.addresses.is_empty() { None } else { exact() };
-        exact.or_else(|| parents(address.domain()).find_map(|parent| self.domains.get(parent)))
+        exact.or_else(|| self.of_domain(address.domain()))
+    }
+
+    /// The domain identity that covers a domain: itself, or the nearest parent.
+    pub(super) fn of_domain(&self, domain: &Domain) -> Option<&Arc<Identity>> {
+        domain.with_parents().find_map(|name| self.domains.get(name))
     }
 
     /// The MAIL FROM domain of an identity: its own, or that of the nearest domain above it that its tenant owns.
@@ -137,11 +142,6 @@ impl Identities {
     pub(super) fn count(&self) -> usize {
         self.domains.len() + self.addresses.len()
     }
-}
-
-/// A domain and all above it, itself first. A top-level domain is its own last parent: an identity may well be one of a lab.
-fn parents(domain: &Domain) -> impl Iterator<Item = &str> {
-    std::iter::successors(Some(domain.as_str()), |name| name.split_once('.').map(|(_, parent)| parent))
 }
 
 #[cfg(test)]

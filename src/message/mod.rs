@@ -1,12 +1,13 @@
-//! Messages as octets: scanning header blocks, stamping submitted mail, building delivery status notifications.
+//! Messages as octets: scanning header blocks, stamping submitted mail, DKIM signatures, building delivery status notifications.
 //!
-//! Promises: nothing here changes a body; what leaves [`stamp::stamp`] is clean by RFC 5322 (CRLF line ends, no header
+//! Promises: stamping changes no body; what leaves [`stamp::stamp`] is clean by RFC 5322 (CRLF line ends, no header
 //! line above 998 octets, one empty line after the header); any input gives a result or a typed refusal, never a panic.
 //! Does not: read clocks, draw random numbers, or decide whether somebody may send (`admission`) or when to send again
 //! (`policy`).
 
 mod claims;
 mod control;
+pub mod dkim;
 pub mod dsn;
 mod encode;
 pub mod header;

@@ -95,12 +95,13 @@ const CRATES: &[(&str, Where)] = &[
     ("hickory-resolver", Where::In(&["src/net/"])),
     ("rustls", Where::In(&["src/net/", "src/reception/", "src/simulator/", "src/daemon/", "src/cli/"])),
     ("tokio-rustls", Where::In(&["src/net/", "src/reception/", "src/simulator/"])),
-    ("rustls-pki-types", Where::In(&["src/net/", "src/reception/", "src/simulator/"])),
+    ("rustls-pki-types", Where::In(&["src/net/", "src/reception/", "src/simulator/", "src/message/dkim/"])),
     (
         "aws-lc-rs",
         Where::In(&[
             "src/admission/authenticate.rs",
             "src/queue/suppression.rs",
+            "src/message/dkim/",
             "src/policy/token.rs",
             "src/policy/token/",
         ]),

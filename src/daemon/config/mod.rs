@@ -18,6 +18,7 @@ mod restart;
 mod return_path;
 mod section;
 pub mod settings;
+mod signing;
 mod submission;
 pub mod units;
 
@@ -42,7 +43,7 @@ pub use settings::{
     LogFormat, LogLevel, LogSettings, MetricsSettings, QueueSettings, RetrySettings, ReturnPathSettings, ShutdownSettings,
 };
 
-use crate::admission::Directory;
+use crate::admission::{Directory, signing as signing_keys};
 use crate::events::EventKind;
 use crate::net::settings::DnsSettings;
 use crate::reception::settings::ListenerSettings;
@@ -69,6 +70,8 @@ pub struct Config {
     pub reception: reception::settings::Settings,
     /// `[relay]`, `[sending]`, `[[tenant]]`, `[[credential]]`, `[[identity]]`, `[[configuration_set]]`, and the lifetime of `[queue]`.
     pub admission: Directory,
+    /// `[signing]` and `[[dkim]]`.
+    pub signing: signing_keys::Settings,
     /// `data_dir` and `[queue]`.
     pub queue: QueueSettings,
     /// `[return_path]`; its domain is in `admission`.
@@ -180,6 +183,7 @@ fn read_root(mut root: Section<'_>) -> Config {
     let mut admission = submission::directory(&mut root, queue.lifetime);
     let (return_path_domain, return_path) = return_path::read(root.child("return_path"), queue.lifetime);
     admission.return_path_domain = return_path_domain;
+    let signing = signing::signing(&mut root);
     let retry = keeping::retry(root.child("retry"), queue.lifetime);
     let delivery = outbound::delivery(&mut root, &hostname);
     let dns = outbound::dns(root.child("dns"));
@@ -190,6 +194,7 @@ fn read_root(mut root: Section<'_>) -> Config {
         listeners,
         reception,
         admission,
+        signing,
         queue,
         return_path,
         retry,
