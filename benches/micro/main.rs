@@ -412,15 +412,8 @@ async fn accept(queue: &Queue, quotas: Option<&Quotas>, octets: &Bytes, messages
 
 fn delivered(handoff: &Handoff) -> Settlement {
     let id = handoff.message.id;
-    let end = EndGroup {
-        id,
-        group: 0,
-        groups: 1,
-        body_parts: 0,
-        recipients: 1,
-        recipient_headers: false,
-        has_states: false,
-    };
+    let end =
+        EndGroup { id, group: 0, groups: 1, body_parts: 0, recipients: 1, recipient_headers: false, has_states: false };
     Settlement {
         key: JobKey { id, group: 0 },
         due_at: Some(handoff.due_at),

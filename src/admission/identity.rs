@@ -132,7 +132,7 @@ impl Identities {
     /// The MAIL FROM domain of an identity: its own, or that of the nearest domain above it that its tenant owns.
     pub(super) fn mail_from<'a>(&'a self, identity: &'a Identity) -> Option<&'a Domain> {
         let inherited = || {
-            let above = parents(identity.name.domain()).filter_map(|parent| self.domains.get(parent));
+            let above = identity.name.domain().with_parents().filter_map(|parent| self.domains.get(parent));
             above.filter(|above| above.tenant == identity.tenant).find_map(|above| above.mail_from.as_ref())
         };
         identity.mail_from.as_ref().or_else(inherited)
@@ -165,7 +165,13 @@ mod tests {
             let mut identities = Identities::default();
             for text in &names {
                 let tenant = Name::parse("shop").unwrap();
-                identities.add(Identity { name: name(text), tenant, configuration_set: None, mail_from: None, delegates: Vec::new() });
+                identities.add(Identity {
+                    name: name(text),
+                    tenant,
+                    configuration_set: None,
+                    mail_from: None,
+                    delegates: Vec::new(),
+                });
             }
             let found = identities.of(&address("News@a.b.Test")).map(|identity| identity.name.to_string());
             assert_eq!(found.as_deref(), Some(names.remove(0)));

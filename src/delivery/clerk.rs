@@ -11,8 +11,8 @@ use crate::events::metric;
 use crate::policy::{BounceClass, BounceType, Disposition, Fault, classify};
 use crate::queue::store::StoreError;
 use crate::queue::{
-    self, DueEntry, DueJob, Intake, JobKey, LoadError, Next, Queue, RecipientHeaders, RecipientState, Settlement, StoredBody,
-    StoredMessage,
+    self, DueEntry, DueJob, Intake, JobKey, LoadError, Next, Queue, RecipientHeaders, RecipientState, Settlement,
+    StoredBody, StoredMessage,
 };
 use crate::scheduler::settlement::{self, Attempt, AttemptKind, Decided, Fate, Words};
 use crate::scheduler::{Lease, Payload, Settled, Verdict};

@@ -147,7 +147,8 @@ impl Worker {
         }
         while !results.is_complete() {
             // A message may take several transactions: the limits of a connection hold between them, too.
-            let is_used_up = |session: &mut Session| !results.is_untouched() && !is_to_go_on(session, &reloadable.settings);
+            let is_used_up =
+                |session: &mut Session| !results.is_untouched() && !is_to_go_on(session, &reloadable.settings);
             if let Some(session) = self.session.take_if(is_used_up) {
                 session.quit().await;
             }

@@ -68,7 +68,9 @@ fn blocks_above_the_bound_are_refused_and_nothing_is_written() {
     new.recipient_headers[0] = Bytes::from([vec![b'x'; limit_bytes], b"\r\n".to_vec()].concat());
     let refused = block_on(opened.queue.accept(new.clone())).unwrap_err();
     let bytes = limit_bytes + 2 + new.recipient_headers[1].len();
-    assert!(matches!(refused, AcceptError::HeadersTooLarge { bytes: of, limit_bytes: limit } if (of, limit) == (bytes, limit_bytes)));
+    assert!(
+        matches!(refused, AcceptError::HeadersTooLarge { bytes: of, limit_bytes: limit } if (of, limit) == (bytes, limit_bytes))
+    );
     assert!(store.dump(Family::Body).is_empty() && store.dump(Family::Message).is_empty());
     close(opened);
 }
@@ -133,7 +135,10 @@ fn a_store_of_format_1_is_read_and_marked_so_that_an_older_release_refuses_it() 
     // A message as version 1 wrote it: without the second octet of flags.
     let id = MessageId::new(NOW, 7);
     let opened = open(Arc::clone(&store) as _);
-    assert_eq!(store.get(Family::Meta, meta::FORMAT.as_bytes()).unwrap().map(|value| format::decode_meta_number(&value)), Some(Ok(2)));
+    assert_eq!(
+        store.get(Family::Meta, meta::FORMAT.as_bytes()).unwrap().map(|value| format::decode_meta_number(&value)),
+        Some(Ok(2))
+    );
     let new = new_message(id, 1, NewBody::Inline(Bytes::from_static(b"\r\n")));
     let mut record = Vec::new();
     StoredMessage::from_new(&new).to_record().encode(&mut record);

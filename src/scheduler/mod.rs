@@ -107,7 +107,10 @@ impl Payload {
             StoredBody::Parts { .. } => 0,
         };
         let recipients = self.message.envelope.recipients.len();
-        body + self.recipient_headers.bytes() + self.message.mail_json.len() + MESSAGE_BYTES + recipients * RECIPIENT_BYTES
+        body + self.recipient_headers.bytes()
+            + self.message.mail_json.len()
+            + MESSAGE_BYTES
+            + recipients * RECIPIENT_BYTES
     }
 }
 

@@ -120,7 +120,8 @@ fn block(recipient: usize) -> Bytes {
 
 /// To three recipients of one domain, each with its block; one return path for the message, so that only the blocks part them.
 fn message(id: MessageId, body: NewBody) -> NewMessage {
-    let recipients = (0..3).map(|n| Recipient { address: address(&format!("r{n}@example.test")), notify: None, orcpt: None });
+    let recipients =
+        (0..3).map(|n| Recipient { address: address(&format!("r{n}@example.test")), notify: None, orcpt: None });
     let envelope = Envelope {
         reverse_path: ReversePath::Mailbox(address("app@sender.example")),
         recipients: recipients.collect(),

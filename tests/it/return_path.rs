@@ -75,7 +75,10 @@ fn each_recipient_has_its_own_return_path_and_events_keep_the_submitted_sender()
     assert_eq!((got.len(), paths.len(), mx.connections()), (3, 3, 1));
     for recipient in THREE {
         let delivery = daemon.events().wait_kind("Delivery", &id, recipient);
-        assert_eq!((delivery["mail"]["source"].as_str(), delivery["posthaste"]["attempt"].as_u64()), (Some("app@sender.example"), Some(1)));
+        assert_eq!(
+            (delivery["mail"]["source"].as_str(), delivery["posthaste"]["attempt"].as_u64()),
+            (Some("app@sender.example"), Some(1))
+        );
     }
     daemon.wait_empty();
 }
@@ -203,7 +206,10 @@ fn after_a_rotation_new_mail_has_the_new_key_and_tokens_of_the_old_one_still_cou
     gate.change(|open| *open = true);
     lab.client(&daemon).send_simple("app@sender.example", &["b@example.test"], "new");
     let of_new_key = mx.wait_accepted(1).remove(0).from;
-    assert!(of_old_key.starts_with("aa") && !of_new_key.starts_with("aa"), "{of_old_key} {of_new_key}: the first octet is the key");
+    assert!(
+        of_old_key.starts_with("aa") && !of_new_key.starts_with("aa"),
+        "{of_old_key} {of_new_key}: the first octet is the key"
+    );
     daemon.restart();
     daemon.signal(Signal::USR2);
     assert_eq!(mx.wait_accepted(2)[1].from, of_old_key, "mail of before keeps its return path");
@@ -256,7 +262,10 @@ fn a_bounce_is_told_to_the_submitted_sender() {
     let daemon = lab.daemon_with(with_domain(lab.config()).set("dsn.bounce_messages", "\"always\""));
     let id = lab.client(&daemon).send_simple("app@sender.example", &THREE, "one is gone");
     let told = home.wait_accepted(1);
-    assert_eq!((told[0].from.as_str(), told[0].recipients.as_slice()), ("", ["app@sender.example".to_owned()].as_slice()));
+    assert_eq!(
+        (told[0].from.as_str(), told[0].recipients.as_slice()),
+        ("", ["app@sender.example".to_owned()].as_slice())
+    );
     let bounce = daemon.events().wait_kind("Bounce", &id, "b@example.test");
     assert_eq!(bounce["mail"]["source"], "app@sender.example");
     daemon.wait_empty();

@@ -6,8 +6,9 @@ use queue_format::{
     BODY_OVERHEAD_BYTES, CounterRecord, DueEntry, DueEntryRef, FormatError, HoldEntry, MessageRecord, OutboxRecord,
     OutboxRecordRef, RecipientEntry, RecipientOutcome, RecipientState, Ret, SuppressionRecord, counter_key,
     decode_body, decode_meta_number, decode_meta_text, due_key, encode_body, encode_meta_number, encode_meta_text,
-    hold_key, outbox_key, parse_counter_key, parse_due_key, parse_hold_key, parse_outbox_key, parse_recipient_header_key, parse_recipient_key,
-    parse_suppression_key, recipient_header_key, recipient_key, suppression_key, suppression_range,
+    hold_key, outbox_key, parse_counter_key, parse_due_key, parse_hold_key, parse_outbox_key,
+    parse_recipient_header_key, parse_recipient_key, parse_suppression_key, recipient_header_key, recipient_key,
+    suppression_key, suppression_range,
 };
 
 fn text() -> impl Strategy<Value = String> {

@@ -40,7 +40,8 @@ use toml::de::DeTable;
 pub use findings::{ConfigErrors, Finding};
 pub use settings::{
     AdminSettings, AuditStreamSettings, BounceMessages, DEFAULT_SOCKET, DsnSettings, EventFileSettings, EventsSettings,
-    LogFormat, LogLevel, LogSettings, MetricsSettings, QueueSettings, RetrySettings, ReturnPathSettings, ShutdownSettings,
+    LogFormat, LogLevel, LogSettings, MetricsSettings, QueueSettings, RetrySettings, ReturnPathSettings,
+    ShutdownSettings,
 };
 
 use crate::admission::{Directory, signing as signing_keys};

@@ -113,7 +113,11 @@ fn wrong_values_are_refused_and_a_secret_that_stands_there_is_not_shown() {
 }
 
 /// The return path of a message from this identity, under the set "bulk" or none.
-fn return_path(directory: &crate::admission::Directory, identity: &str, set: Option<&str>) -> Option<(String, Granularity)> {
+fn return_path(
+    directory: &crate::admission::Directory,
+    identity: &str,
+    set: Option<&str>,
+) -> Option<(String, Granularity)> {
     let identity = IdentityName::parse(identity).and_then(|name| directory.identity(&name));
     let set = set.and_then(|set| directory.set(set));
     let path = directory.return_path(identity.map(|identity| &**identity), set.map(|set| &**set))?;

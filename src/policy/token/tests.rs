@@ -7,8 +7,7 @@ use super::*;
 
 const DAY: Duration = Duration::from_secs(86_400);
 const LIFETIME: Duration = Duration::from_secs(60 * 86_400);
-const PLAN: RotationPlan =
-    RotationPlan { key_age_max: Duration::from_secs(180 * 86_400), token_lifetime: LIFETIME };
+const PLAN: RotationPlan = RotationPlan { key_age_max: Duration::from_secs(180 * 86_400), token_lifetime: LIFETIME };
 const NOW: Timestamp = Timestamp::from_millis(1_795_302_000_000);
 
 fn secret(seed: u8) -> Secret {
@@ -185,12 +184,15 @@ fn ids_go_round_and_when_all_are_taken_the_newest_key_stays_in_use() {
     let mut ring = KeyRing::new(NOW, secret(0));
     let mut ids = vec![0];
     for days in (2..520).step_by(2) {
-        let rotated = ring.rotate(NOW.plus(days * DAY), RotationPlan { token_lifetime: 100 * DAY, ..plan }, || secret(1));
+        let rotated =
+            ring.rotate(NOW.plus(days * DAY), RotationPlan { token_lifetime: 100 * DAY, ..plan }, || secret(1));
         ids.extend(rotated.added);
     }
     assert_eq!(ids[254..258], [254, 255, 0, 1]);
     let mut ring = KeyRing::new(NOW, secret(0));
-    let full = (1..300).map(|day| ring.rotate(NOW.plus(day * 2 * DAY), RotationPlan { token_lifetime: 900 * DAY, ..plan }, || secret(1)));
+    let full = (1..300).map(|day| {
+        ring.rotate(NOW.plus(day * 2 * DAY), RotationPlan { token_lifetime: 900 * DAY, ..plan }, || secret(1))
+    });
     assert_eq!(full.filter(|rotated| rotated.is_full).count(), 300 - KEYS_MAX);
     assert_eq!(ring.keys().len(), KEYS_MAX);
 }
@@ -221,8 +223,11 @@ fn the_token_of_a_known_key_and_message_does_not_change() {
     let keys = KeyRing::new(Timestamp::EPOCH, secret(7)).to_keys();
     let path = mint(&keys, Purpose::ReturnPath, id, Addressee::Recipient(2));
     let link = mint(&keys, Purpose::Unsubscribe, id, Addressee::Message);
-    assert_eq!((path.as_str(), link.as_str()), (
-        "aaayp3nxingedb7uxa7cwqcmux3hfonwjzowmaacmforkauo6y3ismcu",
-        "aaayp3nxingedb7uxa7cwqcmux3hfonwjzown777efdcgtgtnwkfcxlb"
-    ));
+    assert_eq!(
+        (path.as_str(), link.as_str()),
+        (
+            "aaayp3nxingedb7uxa7cwqcmux3hfonwjzowmaacmforkauo6y3ismcu",
+            "aaayp3nxingedb7uxa7cwqcmux3hfonwjzown777efdcgtgtnwkfcxlb"
+        )
+    );
 }
