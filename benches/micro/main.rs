@@ -4,6 +4,8 @@
 //! whole is measured by `benches/relay.rs`, side by side with another mail server. Does not: open sockets.
 
 mod admission;
+mod mime;
+mod signing;
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -56,10 +58,12 @@ fn main() {
     replies(&mut criterion);
     records(&mut criterion);
     headers(&mut criterion);
+    mime::bodies(&mut criterion);
     events(&mut criterion);
     scheduling(&mut criterion);
     admission::quotas(&mut criterion);
     admission::logins(&mut criterion);
+    signing::signing(&mut criterion);
     commits(&mut criterion);
     due_scans(&mut criterion);
     admission::suppression(&mut criterion);
@@ -179,6 +183,9 @@ fn headers(criterion: &mut Criterion) {
         envelope: &envelope,
         hops_max: 50,
         eight_bit: posthaste::message::stamp::EightBitHeaders::Encode,
+        date: posthaste::message::stamp::Submitted::Keep,
+        message_id: posthaste::message::stamp::Submitted::Keep,
+        from: posthaste::message::stamp::FromRule::Add,
     };
     criterion.bench_function("header/stamp", |bencher| bencher.iter(|| stamp(black_box(HEADER.as_bytes()), &context)));
 }

@@ -8,6 +8,7 @@ mod config;
 mod dns;
 mod event_files;
 mod message;
+mod mime;
 mod octets;
 mod routing;
 mod server;
@@ -18,6 +19,7 @@ pub use config::config;
 pub use dns::dns_answer;
 pub use event_files::event_files;
 pub use message::{message_dsn, message_stamp};
+pub use mime::message_mime;
 pub use routing::routing;
 pub use server::{smtp_auth, smtp_command, smtp_server};
 pub use token::token;
@@ -35,6 +37,7 @@ pub const BODIES: &[(&str, Body)] = &[
     ("smtp_client", smtp_client),
     ("message_stamp", message_stamp),
     ("message_dsn", message_dsn),
+    ("message_mime", message_mime),
     ("config", config),
     ("event_files", event_files),
     ("dns_answer", dns_answer),

@@ -135,6 +135,10 @@ pub struct ConfigurationSet {
     pub tags: Vec<(String, String)>,
     /// Its limits.
     pub quota: Quota,
+    /// Its messages go to many: each must offer one-click unsubscription (RFC 8058).
+    pub is_bulk: bool,
+    /// Where one-click unsubscription is posted to, without the token; added to messages that offer none.
+    pub unsubscribe_url: Option<Arc<str>>,
 }
 
 /// Clients that need no credential.
@@ -274,6 +278,11 @@ impl Directory {
     /// All credentials, in no order.
     pub fn credentials(&self) -> impl Iterator<Item = &Arc<Credential>> {
         self.credentials.values()
+    }
+
+    /// All identities, in no order.
+    pub fn identities(&self) -> impl Iterator<Item = &Arc<Identity>> {
+        self.identities.iter()
     }
 
     /// How many identities there are.

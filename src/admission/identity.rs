@@ -138,6 +138,11 @@ impl Identities {
         identity.mail_from.as_ref().or_else(inherited)
     }
 
+    /// All of them, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Identity>> {
+        self.domains.values().chain(self.addresses.values())
+    }
+
     /// How many.
     pub(super) fn count(&self) -> usize {
         self.domains.len() + self.addresses.len()

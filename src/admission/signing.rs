@@ -176,18 +176,30 @@ impl Keyring {
     /// Those who sign what is from `from` and is sent by `tenant`: first the keys of the domain, aligned with it, then those of
     /// the operator. Their order is that of the signature fields.
     pub fn signers(&self, from: &Domain, tenant: &str, directory: &Directory) -> Vec<Arc<Signer>> {
-        let author = self.author(from, tenant, directory);
+        self.of(self.author(from, tenant, directory))
+    }
+
+    /// Who signs for the author's domain, and for the operator's.
+    fn of(&self, author: Option<&Domain>) -> Vec<Arc<Signer>> {
         let operator = self.operator.as_ref().filter(|domain| author != Some(*domain));
         let slots = [author, operator].into_iter().flatten().filter_map(|domain| self.domains.get(domain)).flatten();
         slots.filter_map(Slot::in_force).cloned().collect()
     }
 
-    /// The domain that signs for `from`: itself or its nearest parent with keys.
+    /// The domain itself, or its nearest parent with keys.
+    fn nearest(&self, domain: &Domain) -> Option<&Domain> {
+        let (found, _) = domain.with_parents().find_map(|parent| self.domains.get_key_value(parent))?;
+        Some(found)
+    }
+
+    /// Those who sign what this server has to say itself, as `hostname`.
+    pub fn own_signers(&self, hostname: &Domain) -> Vec<Arc<Signer>> {
+        self.of(self.nearest(hostname))
+    }
+
+    /// The domain that signs for `from`, if it is no identity of another tenant.
     fn author(&self, from: &Domain, tenant: &str, directory: &Directory) -> Option<&Domain> {
-        if self.domains.is_empty() {
-            return None;
-        }
-        let (domain, _) = from.with_parents().find_map(|parent| self.domains.get_key_value(parent))?;
+        let domain = self.nearest(from)?;
         let owner = directory.identity_of_domain(domain);
         owner.is_none_or(|owner| owner.tenant.as_str() == tenant).then_some(domain)
     }

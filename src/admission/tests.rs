@@ -57,6 +57,8 @@ fn credential(user: &str, tenant: &Arc<Tenant>) -> Credential {
 fn set(text: &str) -> ConfigurationSet {
     ConfigurationSet {
         return_path: Granularity::PerRecipient,
+        is_bulk: false,
+        unsubscribe_url: None,
         name: name(text),
         tenants: Vec::new(),
         sending: true,

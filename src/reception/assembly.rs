@@ -5,13 +5,16 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
+use super::Ports;
 use super::facts::{Caller, Facts};
 use super::memory::{ClientMemory, READ_BYTES_MAX, Reservation, SESSION_BYTES_MAX, SPOOL_SLACK_BYTES};
+use super::signing::{Job, JobBody, Signed, Signing};
 use super::stamp::{Stamp, StampedHeader};
+use crate::admission::Authority;
 use crate::admission::quota::{self, Exceeded, Quotas, ScopeLimit};
-use crate::admission::{self, Authority, Submission};
-use crate::events::{EventLine, metric};
-use crate::message::{Claims, Control};
+use crate::events::metric;
+use crate::message::dkim::BodyHasher;
+use crate::message::header;
 use crate::queue::intake::SPOOL_PART_BYTES;
 use crate::queue::{AcceptError, Charges, Ended, Intake, NewBody, NewMessage, Origin};
 use crate::smtp::server::{Content, Message};
@@ -21,30 +24,27 @@ use crate::types::{BodyKind, EnhancedStatus, Envelope, MessageId, Reply, ReplyCo
 pub(super) struct Assembly {
     intake: Arc<dyn Intake>,
     quotas: Arc<Quotas>,
+    signing: Arc<Signing>,
+    may_sign: bool,
     memory: Reservation,
     /// Once the message is too large for memory.
     spool: Option<Spool>,
 }
 
-/// A message whose first parts are in the queue's spool. Dropped: they are discarded.
+/// A message whose body goes into the queue's spool as it arrives. Its header, part 0, is written last: the signatures in it
+/// cover the body. Dropped: the parts are discarded.
 struct Spool {
     intake: Arc<dyn Intake>,
     id: MessageId,
+    /// The number of the next part.
     parts: u32,
     bytes: u64,
-    header: HeaderFacts,
+    /// The header fields as they came.
+    header: Vec<u8>,
+    /// Hashes the body; `None` where nobody signs.
+    hasher: Option<BodyHasher>,
     /// The queue has the message now: nothing to discard.
     handed_over: bool,
-}
-
-/// What stamping gave besides the octets.
-struct HeaderFacts {
-    header_bytes: u32,
-    needs_smtputf8: bool,
-    mail_json: Bytes,
-    send_event: EventLine,
-    claims: Claims,
-    control: Control,
 }
 
 /// How a header block is stamped in this session.
@@ -53,6 +53,12 @@ pub(super) struct Stamping<'a> {
     pub(super) stamp: &'a dyn Stamp,
     pub(super) facts: &'a Facts,
     pub(super) caller: Caller<'a>,
+}
+
+/// A header that is complete, and what goes in front of it.
+struct Sealed {
+    stamped: StampedHeader,
+    signed: Signed,
 }
 
 impl Stamping<'_> {
@@ -73,9 +79,56 @@ fn origin(stamp: &Stamping<'_>, authority: &Authority) -> Origin {
     }
 }
 
+impl Sealed {
+    /// Octets of the header block that all recipients get.
+    fn header_bytes(&self) -> usize {
+        self.signed.prefix.len() + self.stamped.bytes.len()
+    }
+
+    /// That block, and room behind it.
+    fn header(&self, room_bytes: usize) -> BytesMut {
+        let mut octets = BytesMut::with_capacity(self.header_bytes() + room_bytes);
+        octets.extend_from_slice(&self.signed.prefix);
+        octets.extend_from_slice(&self.stamped.bytes);
+        octets
+    }
+
+    fn into_message(
+        self,
+        id: MessageId,
+        envelope: Envelope,
+        body: NewBody,
+        stamp: &Stamping<'_>,
+    ) -> (NewMessage, Authority) {
+        let header_bytes = u32::try_from(self.header_bytes()).unwrap_or(u32::MAX);
+        let StampedHeader { needs_smtputf8, mail_json, send_event, authority, .. } = self.stamped;
+        let new = NewMessage {
+            id,
+            envelope: Envelope { smtputf8: needs_smtputf8, ..envelope },
+            body,
+            header_bytes,
+            recipient_headers: Vec::new(),
+            mail_json,
+            send_event,
+            origin: origin(stamp, &authority),
+            lifetime: authority.lifetime,
+            charges: Charges::default(),
+            ended: Ended::default(),
+        };
+        (new, authority)
+    }
+}
+
 impl Assembly {
-    pub(super) fn new(intake: Arc<dyn Intake>, quotas: Arc<Quotas>) -> Self {
-        Self { intake, quotas, memory: Reservation::default(), spool: None }
+    pub(super) fn new(ports: &Ports) -> Self {
+        Self {
+            intake: Arc::clone(&ports.intake),
+            quotas: Arc::clone(&ports.quotas),
+            signing: Arc::clone(&ports.signing),
+            may_sign: ports.stamp.may_sign(),
+            memory: Reservation::default(),
+            spool: None,
+        }
     }
 
     /// Memory for the first octets, before the client sends them.
@@ -87,13 +140,7 @@ impl Assembly {
     }
 
     /// Makes room for one more read: spools what is a part, reserves what is needed.
-    pub(super) async fn make_room(
-        &mut self,
-        message: &mut Message,
-        memory: &ClientMemory,
-        deadline: Instant,
-        stamp: Stamping<'_>,
-    ) {
+    pub(super) async fn make_room(&mut self, message: &mut Message, memory: &ClientMemory, deadline: Instant) {
         if message.content.is_faulty() {
             return;
         }
@@ -104,22 +151,14 @@ impl Assembly {
                 return message.content.fail(no_memory());
             }
         }
-        if self.stamps_next(message) {
-            let id = self.intake.new_id();
-            if let Err(reply) = self.stamp(id, message, stamp) {
-                return message.content.fail(reply);
-            }
+        let content = &mut message.content;
+        // Without the end of the header there is nothing to spool yet: its limit is below a part.
+        if self.spool.is_none() && kept >= SPOOL_FROM_BYTES && content.header_bytes().is_some() {
+            self.begin_spool(content);
         }
-        if let Err(error) = self.spool_parts(&mut message.content, SPOOL_FROM_BYTES).await {
-            message.content.fail(reply_to(&error));
+        if let Err(error) = self.spool_parts(content, SPOOL_FROM_BYTES).await {
+            content.fail(reply_to(&error));
         }
-    }
-
-    /// Whether [`Assembly::make_room`] will stamp the header block: there is a part to spool, and none was spooled yet.
-    /// Without a header block there is none to stamp: the limit of header blocks is above a part, and holds or refuses.
-    pub(super) fn stamps_next(&self, message: &Message) -> bool {
-        let content = &message.content;
-        self.spool.is_none() && content.kept().len() >= SPOOL_FROM_BYTES && content.header_bytes().is_some()
     }
 
     /// The message is complete: hands it over. Returns its id once it is safe.
@@ -128,15 +167,7 @@ impl Assembly {
             message.envelope.body = BodyKind::EightBitMime;
         }
         if self.spool.is_none() {
-            let id = self.intake.new_id();
-            if message.content.kept().len() <= SPOOL_PART_BYTES
-                && let Some((new, authority)) = self.inline(id, &mut message, stamp)?
-            {
-                return self.accept(new, &scopes(&stamp, &authority)).await;
-            }
-            if self.spool.is_none() {
-                self.stamp(id, &mut message, stamp)?;
-            }
+            return self.finish_inline(message, stamp).await;
         }
         if let Err(error) = self.spool_parts(&mut message.content, 1).await {
             return Err(reply_to(&error));
@@ -144,97 +175,109 @@ impl Assembly {
         let Some(spool) = &mut self.spool else {
             return Err(local_error());
         };
-        // Its header may have come long ago: judged again, by the rights of now.
-        let header = &spool.header;
-        let submission = Submission { envelope: &message.envelope, claims: &header.claims, control: &header.control };
-        let authority = admission::authorize(stamp.caller.directory, stamp.caller.grant, submission)
-            .map_err(|denial| denial.reply())?;
-        let new = NewMessage {
-            id: spool.id,
-            envelope: Envelope { smtputf8: spool.header.needs_smtputf8, ..message.envelope },
-            body: NewBody::Spooled { parts: spool.parts, bytes: spool.bytes },
-            header_bytes: spool.header.header_bytes,
-            recipient_headers: Vec::new(),
-            mail_json: spool.header.mail_json.clone(),
-            send_event: spool.header.send_event.clone(),
-            origin: origin(&stamp, &authority),
-            lifetime: authority.lifetime,
-            charges: Charges::default(),
-            ended: Ended::default(),
-        };
+        let (id, header) = (spool.id, std::mem::take(&mut spool.header));
+        let body = spool.hasher.take().map_or(JobBody::Unknown, |hasher| JobBody::Hash(hasher.finish()));
+        let sealed = self.seal(&header, id, &message, body, stamp).await?;
+        self.finish_spooled(sealed, message.envelope, stamp).await
+    }
+
+    /// Of a message that is all in memory.
+    async fn finish_inline(mut self, mut message: Message, stamp: Stamping<'_>) -> Result<MessageId, Reply> {
+        let octets = Bytes::from(message.content.take_all());
+        let (header, body) = header::split(&octets);
+        let body = octets.slice_ref(body);
+        let id = self.intake.new_id();
+        let sealed = self.seal(header, id, &message, JobBody::Octets(body.clone()), stamp).await?;
+        if sealed.header_bytes() + body.len() > SPOOL_PART_BYTES {
+            self.spool = Some(Spool::new(Arc::clone(&self.intake), id));
+            for part in body.chunks(SPOOL_PART_BYTES) {
+                self.write_part(body.slice_ref(part)).await.map_err(|error| reply_to(&error))?;
+            }
+            return self.finish_spooled(sealed, message.envelope, stamp).await;
+        }
+        let mut whole = sealed.header(body.len());
+        whole.extend_from_slice(&body);
+        drop((octets, body));
+        let (new, authority) = sealed.into_message(id, message.envelope, NewBody::Inline(whole.freeze()), &stamp);
         self.accept(new, &scopes(&stamp, &authority)).await
     }
 
-    /// The message in one piece; `None` where it has become too large for that by stamping, which is then spooled.
-    fn inline(
-        &mut self,
-        id: MessageId,
-        message: &mut Message,
+    /// Of a message whose body is in the spool.
+    async fn finish_spooled(
+        mut self,
+        sealed: Sealed,
+        envelope: Envelope,
         stamp: Stamping<'_>,
-    ) -> Result<Option<(NewMessage, Authority)>, Reply> {
-        let kept = message.content.kept();
-        let header_end = message.content.header_bytes().unwrap_or(kept.len());
-        let (raw, body) = kept.split_at_checked(header_end).unwrap_or((kept, &[]));
-        let stamped = stamp.header(raw, id, message)?;
-        if stamped.bytes.len() + body.len() > SPOOL_PART_BYTES {
-            self.begin_spool(id, stamped, &mut message.content);
-            return Ok(None);
-        }
-        let mut octets = BytesMut::with_capacity(stamped.bytes.len() + body.len());
-        octets.extend_from_slice(&stamped.bytes);
-        octets.extend_from_slice(body);
-        let new = NewMessage {
-            id,
-            envelope: Envelope { smtputf8: stamped.needs_smtputf8, ..message.envelope.clone() },
-            body: NewBody::Inline(octets.freeze()),
-            header_bytes: stamped.header_bytes,
-            recipient_headers: Vec::new(),
-            mail_json: stamped.mail_json,
-            send_event: stamped.send_event,
-            origin: origin(&stamp, &stamped.authority),
-            lifetime: stamped.authority.lifetime,
-            ended: Ended::default(),
-            charges: Charges::default(),
+    ) -> Result<MessageId, Reply> {
+        let header = sealed.header(0).freeze();
+        let Some(spool) = &mut self.spool else {
+            return Err(local_error());
         };
-        Ok(Some((new, stamped.authority)))
+        let (id, parts, bytes) = (spool.id, spool.parts, spool.bytes + bytes_of(&header));
+        if let Err(error) = spool.intake.spool(id, HEADER_PART, header).await {
+            return Err(reply_to(&error));
+        }
+        let (new, authority) = sealed.into_message(id, envelope, NewBody::Spooled { parts, bytes }, &stamp);
+        self.accept(new, &scopes(&stamp, &authority)).await
     }
 
-    /// Stamps the header block in place, for a message that is spooled.
-    fn stamp(&mut self, id: MessageId, message: &mut Message, stamp: Stamping<'_>) -> Result<(), Reply> {
-        let kept = message.content.kept();
-        let raw = kept.get(..message.content.header_bytes().unwrap_or(kept.len())).unwrap_or(kept);
-        let stamped = stamp.header(raw, id, message)?;
-        self.begin_spool(id, stamped, &mut message.content);
-        Ok(())
+    /// Completes and signs the header.
+    async fn seal(
+        &self,
+        raw: &[u8],
+        id: MessageId,
+        message: &Message,
+        body: JobBody,
+        stamp: Stamping<'_>,
+    ) -> Result<Sealed, Reply> {
+        let mut stamped = stamp.header(raw, id, message)?;
+        let job = Job {
+            header: stamped.bytes.clone(),
+            own_fields: std::mem::take(&mut stamped.own_fields),
+            body,
+            at: id.accepted_at(),
+            signers: std::mem::take(&mut stamped.signers),
+        };
+        let signed = self.signing.sign(job).await.map_err(|error| {
+            tracing::error!(%error, "message not signed, and not taken");
+            local_error()
+        })?;
+        Ok(Sealed { stamped, signed })
     }
 
-    fn begin_spool(&mut self, id: MessageId, stamped: StampedHeader, content: &mut Content) {
-        content.replace_header(&stamped.bytes);
-        let StampedHeader { header_bytes, needs_smtputf8, mail_json, send_event, claims, control, .. } = stamped;
-        self.spool = Some(Spool {
-            intake: Arc::clone(&self.intake),
-            id,
-            parts: 0,
-            bytes: 0,
-            header: HeaderFacts { header_bytes, needs_smtputf8, mail_json, send_event, claims, control },
-            handed_over: false,
-        });
+    /// From here on the body goes into the spool.
+    fn begin_spool(&mut self, content: &mut Content) {
+        let kept = content.kept();
+        let raw = kept.get(..content.header_bytes().unwrap_or(kept.len())).unwrap_or(kept);
+        // Where a line that is no field ended the header, the body begins there.
+        let (header, body) = header::split(raw);
+        let (header, body) = (header.to_vec(), body.to_vec());
+        content.replace_header(&body);
+        let hasher = self.may_sign.then(BodyHasher::default);
+        let mut spool = Spool::new(Arc::clone(&self.intake), self.intake.new_id());
+        (spool.header, spool.hasher) = (header, hasher);
+        self.spool = Some(spool);
     }
 
     /// Spools parts while at least `floor` octets are kept.
     async fn spool_parts(&mut self, content: &mut Content, floor: usize) -> Result<(), AcceptError> {
-        let Some(spool) = &mut self.spool else {
-            return Ok(());
-        };
-        while content.kept().len() >= floor {
-            let part = Bytes::from(content.take_front(SPOOL_PART_BYTES));
-            let bytes = part.len();
-            // Counted before it is written: a part whose writing was cut off is discarded too.
-            let number = spool.parts;
-            spool.parts += 1;
-            self.intake.spool(spool.id, number, part).await?;
-            spool.bytes += u64::try_from(bytes).unwrap_or_default();
+        while self.spool.is_some() && content.kept().len() >= floor {
+            self.write_part(Bytes::from(content.take_front(SPOOL_PART_BYTES))).await?;
         }
+        Ok(())
+    }
+
+    async fn write_part(&mut self, part: Bytes) -> Result<(), AcceptError> {
+        let Some(spool) = &mut self.spool else { return Ok(()) };
+        if let Some(hasher) = &mut spool.hasher {
+            hasher.push(&part);
+        }
+        let bytes = bytes_of(&part);
+        // Counted before it is written: a part whose writing was cut off is discarded too.
+        let number = spool.parts;
+        spool.parts += 1;
+        self.intake.spool(spool.id, number, part).await?;
+        spool.bytes += bytes;
         Ok(())
     }
 
@@ -265,12 +308,23 @@ fn scopes(stamp: &Stamping<'_>, authority: &Authority) -> Vec<ScopeLimit> {
     quota::scopes(directory, &grant.tenant, grant.credential.as_deref(), authority.set.as_deref())
 }
 
+impl Spool {
+    fn new(intake: Arc<dyn Intake>, id: MessageId) -> Self {
+        Self { intake, id, parts: HEADER_PART + 1, bytes: 0, header: Vec::new(), hasher: None, handed_over: false }
+    }
+}
+
 impl Drop for Spool {
     fn drop(&mut self) {
-        if !self.handed_over && self.parts > 0 {
+        if !self.handed_over {
             self.intake.discard(self.id, self.parts);
         }
     }
+}
+
+/// Sizes fit.
+fn bytes_of(octets: &[u8]) -> u64 {
+    u64::try_from(octets.len()).unwrap_or(u64::MAX)
 }
 
 /// Each error of the queue has its reply.
@@ -307,6 +361,8 @@ pub(super) fn reply(code: u16, (class, subject, detail): (u8, u16, u16), text: &
     Reply::new(code, EnhancedStatus::new(class, subject, detail), vec![text.into()])
 }
 
+/// The part that holds the header block.
+const HEADER_PART: u32 = 0;
 /// From so many octets on a part is spooled while the message arrives.
 const SPOOL_FROM_BYTES: usize = SPOOL_PART_BYTES + SPOOL_SLACK_BYTES;
 

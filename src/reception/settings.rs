@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use crate::message::stamp::EightBitHeaders;
-
-pub use crate::smtp::server::Hygiene;
+pub use crate::message::mime::EightBitBodies;
+pub use crate::message::stamp::{EightBitHeaders, FromRule, Submitted};
+pub use crate::smtp::server::{Hygiene, LongLines};
 
 /// One listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,14 +78,22 @@ pub struct Settings {
     pub message_bytes_max: u64,
     /// Octets of a header block. Above: 552 5.3.4.
     pub header_bytes_max: usize,
-    /// Octets of one line of a message, CRLF included. Above: as `hygiene` says.
-    pub line_bytes_max: usize,
     /// `Received` fields before a loop is assumed: 554 5.4.6.
     pub hops_max: usize,
-    /// Bare CR, bare LF, NUL, long lines.
+    /// Bare CR, bare LF, NUL.
     pub hygiene: Hygiene,
+    /// Lines above 998 octets: the body re-encoded and the header folded, or 550 5.6.11.
+    pub long_lines: LongLines,
+    /// Octets above 127 in a body: re-encoded before it is signed, or sent as they came.
+    pub eight_bit_bodies: EightBitBodies,
     /// Header fields with octets above 127, from clients that did not ask for SMTPUTF8.
     pub eight_bit_headers: EightBitHeaders,
+    /// What `From` must be.
+    pub from: FromRule,
+    /// A `Date` that came.
+    pub date: Submitted,
+    /// A `Message-ID` that came.
+    pub message_id: Submitted,
     /// Whether `Received` names the client's address and HELO name.
     pub received_shows_client: bool,
     /// Between commands (RFC 5321 §4.5.3.2.7: 5 minutes). Then 451 4.4.2 "Timeout waiting for data from client."
@@ -112,10 +120,14 @@ impl Default for Settings {
             recipients_max: 50,
             message_bytes_max: 40 * 1024 * 1024,
             header_bytes_max: 256 * 1024,
-            line_bytes_max: 1_000,
             hops_max: 50,
             hygiene: Hygiene::Refuse,
+            long_lines: LongLines::Encode,
+            eight_bit_bodies: EightBitBodies::Encode,
             eight_bit_headers: EightBitHeaders::Encode,
+            from: FromRule::Require,
+            date: Submitted::Keep,
+            message_id: Submitted::Keep,
             received_shows_client: true,
             command_timeout: Duration::from_secs(300),
             data_timeout: Duration::from_secs(180),

@@ -15,6 +15,8 @@ mod dns;
 #[cfg(test)]
 mod docs;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod durability;
 #[cfg(test)]
 mod events_files;
@@ -42,6 +44,8 @@ mod return_path;
 mod routing;
 #[cfg(test)]
 mod ses_replies;
+#[cfg(test)]
+mod signing;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

@@ -120,6 +120,8 @@ fn configuration_set(mut section: Section<'_>, directory: &mut Directory) {
         ),
         tags: section.list("tags", Vec::new(), "[\"team=shop\"]", tag),
         quota: quota(&mut section),
+        is_bulk: section.flag("bulk", false),
+        unsubscribe_url: section.optional("unsubscribe_url", https_url),
     });
     if let Some(set) = &set
         && directory.set(set.name.as_str()).is_some()
@@ -130,6 +132,24 @@ fn configuration_set(mut section: Section<'_>, directory: &mut Directory) {
     if let Some(set) = set {
         directory.add_set(set);
     }
+}
+
+/// The longest URL that a token is put behind: the header field stays one line.
+const URL_BYTES_MAX: usize = 256;
+
+/// HTTPS (RFC 8058 §3.1), to be followed by a token.
+fn https_url(value: &Value<'_>) -> Result<Arc<str>, Problem> {
+    let text = value.text()?;
+    let allowed = |byte: u8| byte.is_ascii_graphic() && !b"<>\"#".contains(&byte);
+    let has_host =
+        text.strip_prefix("https://").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric()));
+    if has_host && text.len() <= URL_BYTES_MAX && text.bytes().all(allowed) {
+        return Ok(text.into());
+    }
+    Err(value.expected(
+        "an HTTPS URL",
+        "write one such as \"https://mail.example.com/unsubscribe/\"; a token is put behind it",
+    ))
 }
 
 fn identity(mut section: Section<'_>, directory: &mut Directory) {

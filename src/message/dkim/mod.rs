@@ -15,4 +15,4 @@ mod sign;
 
 pub use body::{BodyHash, BodyHasher};
 pub use key::{Algorithm, Key, KeyError};
-pub use sign::{SignError, Signer, sign};
+pub use sign::{SignError, Signer, sign, sign_message};

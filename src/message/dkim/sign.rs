@@ -7,7 +7,7 @@ use mail_auth::common::headers::{Writable, Writer};
 use mail_auth::dkim::{Canonicalization, Signature};
 
 use super::super::header::{Field, Fields};
-use super::{BodyHash, Key};
+use super::{BodyHash, BodyHasher, Key};
 use crate::types::{Domain, Timestamp};
 
 /// Fields that are signed, one instance more than there is: a second one, added on the way, breaks the signature.
@@ -107,6 +107,23 @@ pub fn sign(blocks: &[&[u8]], body: BodyHash, at: Timestamp, signers: &[Arc<Sign
         signature.write(&mut out, true);
     }
     Ok(out)
+}
+
+/// The same for a whole message, whose header block with its empty line takes `header_bytes`. Puts the fields in front of it; returns
+/// how many octets that are.
+pub fn sign_message(
+    message: &mut Vec<u8>,
+    header_bytes: usize,
+    at: Timestamp,
+    signers: &[Arc<Signer>],
+) -> Result<usize, SignError> {
+    let (header, body) = message.split_at_checked(header_bytes).unwrap_or((message, &[]));
+    let mut hasher = BodyHasher::default();
+    hasher.push(body);
+    let fields = sign(&[header], hasher.finish(), at, signers)?;
+    let count = fields.len();
+    message.splice(..0, fields);
+    Ok(count)
 }
 
 /// The fields that are signed: `h=`, and their canonical form in the same order.

@@ -6,8 +6,10 @@
 //! | `logins` | the same and msmtp with a user name and a secret, and a Postfix that logs in |
 //! | `upstream` | a Postfix that relays all its mail to us, and its load generator `smtp-source` |
 //! | `receivers` | aiosmtpd, smtp-sink, and a Postfix with mailboxes |
+//! | `dkim` | programs that verify signatures: dkimpy, OpenDKIM, Perl's Mail::DKIM |
 //! | `names` | Knot DNS with a zone file |
 //! | `hostile` | clients at the edge of the protocol |
+//! | `bodies` | Python's email package, which reads re-encoded messages |
 //!
 //! Each test follows one message from the client to what the receiver stored, and to the event with the id that the client
 //! was told. What these programs are is said by `scripts/setup test`; a test whose program is missing fails and names it.
@@ -21,7 +23,9 @@
 )]
 
 mod aiosmtpd;
+mod bodies;
 mod clients;
+pub(crate) mod dkim;
 mod hostile;
 mod knot;
 mod logins;

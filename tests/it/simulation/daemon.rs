@@ -26,6 +26,7 @@ use posthaste::policy::token::{KeyRing, Secret, TokenKeys};
 use posthaste::queue::store::Store;
 use posthaste::queue::suppression::SuppressionCheck;
 use posthaste::queue::{self, Queue, invariants};
+use posthaste::reception::Signing;
 use posthaste::reception::settings::Settings as ReceptionSettings;
 use posthaste::reception::{self, Reception};
 use posthaste::scheduler;
@@ -89,6 +90,7 @@ impl Daemon {
         let quotas = load_quotas(world, &queue, &clock)?;
         let audit = Arc::new(AuditLog::off(Arc::clone(&clock)));
         let tokens = Arc::new(ArcSwap::from_pointee(token_keys(plan.seed)));
+        let stamper = Stamper::plain(Arc::new(|_, _| String::new()), Arc::clone(&clock));
         let (check, settings) = (Arc::clone(&suppression), Arc::clone(&reloadable));
         let shared = Shared::new(queue.clone(), clock, ports, check, settings, tokens);
         let counts = Arc::clone(&shared.counts);
@@ -102,7 +104,8 @@ impl Daemon {
             authenticator: Authenticator::new(1),
             audit,
             intake: Arc::new(SuppressingIntake { queue: queue.clone(), suppression, reloadable, counts }),
-            stamp: Arc::new(Stamper),
+            stamp: Arc::new(stamper),
+            signing: Arc::new(Signing::inline()),
         };
         let reception = Arc::new(Reception::start(&[], reception_ports).map_err(|error| error.to_string())?);
         queue.mark_running().map_err(|error| error.to_string())?;
@@ -241,6 +244,7 @@ fn reloadable(plan: &Plan, ports: &Arc<network::Ports>, clock: &Arc<dyn Clock>, 
             retry: retry_settings(),
             mail_bounces: MailBounces { otherwise: plan.mail_bounces, not_of_sets: Vec::new() },
             notification_lifetime: plan.lifetime,
+            signers: std::sync::Arc::default(),
         },
         tls: TlsClient::new(&[]).unwrap(),
         ehlo_name: EhloName::parse(HOSTNAME).unwrap(),

@@ -1,0 +1,124 @@
+//! Signs messages, beside the threads that serve sessions where that pays.
+//!
+//! An RSA signature takes a quarter of a millisecond, in which a session's thread would serve nobody else: such jobs run on
+//! tokio's blocking threads, at most one a core; others wait their turn, each holding one message, as bounded as the sessions
+//! are. A few Ed25519 signatures take less than handing them over twice: they are made at once.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+
+use crate::events::metric;
+use crate::message::dkim::{self, Algorithm, BodyHash, BodyHasher, SignError, Signer};
+use crate::types::Timestamp;
+
+/// Ed25519 signatures that are made at once, on the session's thread.
+const INLINE_SIGNATURES_MAX: usize = 8;
+/// Bodies up to so many octets are hashed there: some 50 microseconds.
+const INLINE_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// One for the process.
+#[derive(Debug)]
+pub struct Signing {
+    cores: Semaphore,
+    /// Everything at once: a simulation must not depend on threads.
+    is_inline: bool,
+}
+
+/// What is to be signed.
+pub(super) struct Job {
+    /// The header block as it will be sent, with its empty line.
+    pub(super) header: Bytes,
+    /// Fields that each recipient has for itself; empty: the header is the same for all.
+    pub(super) own_fields: Vec<Bytes>,
+    pub(super) body: JobBody,
+    pub(super) at: Timestamp,
+    pub(super) signers: Vec<Arc<Signer>>,
+}
+
+/// The body, or its hash.
+pub(super) enum JobBody {
+    Octets(Bytes),
+    Hash(BodyHash),
+    /// It began to arrive when there was no key at all: it goes out unsigned, as others did a moment ago.
+    Unknown,
+}
+
+/// What goes in front of the header block.
+#[derive(Default)]
+pub(super) struct Signed {
+    /// For all recipients.
+    pub(super) prefix: Vec<u8>,
+    /// For each recipient its own, in order; or none at all.
+    pub(super) own: Vec<Bytes>,
+}
+
+impl Signing {
+    /// Signs on so many threads at once.
+    pub fn new(cores: usize) -> Self {
+        Self { cores: Semaphore::new(cores), is_inline: false }
+    }
+
+    /// Signs on the thread that asks.
+    pub fn inline() -> Self {
+        Self { cores: Semaphore::new(1), is_inline: true }
+    }
+
+    /// Signs. Waits for a core where others have them all.
+    pub(super) async fn sign(&self, job: Job) -> Result<Signed, SignError> {
+        if job.signers.is_empty() || matches!(job.body, JobBody::Unknown) {
+            return Ok(Signed { prefix: Vec::new(), own: job.own_fields });
+        }
+        if self.is_inline || job.is_light() {
+            return job.run();
+        }
+        // The semaphore is never closed.
+        let _turn = self.cores.acquire().await;
+        match tokio::task::spawn_blocking(move || job.run()).await {
+            Ok(signed) => signed,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+}
+
+impl Job {
+    fn is_light(&self) -> bool {
+        let body_bytes = match &self.body {
+            JobBody::Octets(octets) => octets.len(),
+            JobBody::Hash(_) | JobBody::Unknown => 0,
+        };
+        let signatures = self.signers.len() * self.own_fields.len().max(1);
+        body_bytes <= INLINE_BODY_BYTES_MAX
+            && signatures <= INLINE_SIGNATURES_MAX
+            && self.signers.iter().all(|signer| signer.key.algorithm() == Algorithm::Ed25519)
+    }
+
+    fn run(self) -> Result<Signed, SignError> {
+        let mut hasher = BodyHasher::default();
+        let body = match &self.body {
+            JobBody::Hash(hash) => *hash,
+            JobBody::Octets(octets) => {
+                hasher.push(octets);
+                hasher.finish()
+            }
+            JobBody::Unknown => return Ok(Signed { prefix: Vec::new(), own: self.own_fields }),
+        };
+        let signed = if self.own_fields.is_empty() {
+            Signed { prefix: dkim::sign(&[&self.header], body, self.at, &self.signers)?, own: Vec::new() }
+        } else {
+            let own = self.own_fields.iter().map(|fields| {
+                let mut out = dkim::sign(&[fields, &self.header], body, self.at, &self.signers)?;
+                out.extend_from_slice(fields);
+                Ok(Bytes::from(out))
+            });
+            Signed { prefix: Vec::new(), own: own.collect::<Result<_, SignError>>()? }
+        };
+        let count = u64::try_from(self.own_fields.len().max(1)).unwrap_or(u64::MAX);
+        for signer in &self.signers {
+            let algorithm = signer.key.algorithm().name();
+            metrics::counter!(metric::DKIM_SIGNATURES, "algorithm" => algorithm).increment(count);
+        }
+        Ok(signed)
+    }
+}
