@@ -79,6 +79,8 @@ fn origin(stamp: &Stamping<'_>, authority: &Authority) -> Origin {
         tenant: authority.tenant.name.as_str().into(),
         configuration_set: authority.set_name.clone().unwrap_or_default(),
         tls_required: authority.set.as_ref().is_some_and(|set| set.tls_required),
+        identity: authority.identity.as_ref().map(|identity| identity.name.to_string().into()).unwrap_or_default(),
+        return_path: authority.return_path.clone(),
     }
 }
 
@@ -110,6 +112,7 @@ impl Sealed {
             envelope: Envelope { smtputf8: needs_smtputf8, ..envelope },
             body,
             header_bytes,
+            recipient_headers: Vec::new(),
             mail_json,
             send_event,
             origin: origin(stamp, &authority),
@@ -412,6 +415,7 @@ pub(super) fn reply_to(error: &AcceptError) -> Reply {
     match error {
         AcceptError::QueueFull { .. } => reply(452, (4, 3, 1), "Queue is full, try again later"),
         AcceptError::LowDisk { .. } => reply(452, (4, 3, 1), "Insufficient system storage"),
+        AcceptError::HeadersTooLarge { .. } => reply(552, (5, 3, 4), "Message has too many recipients for its header"),
         AcceptError::NotDurable(_) => reply(451, (4, 3, 0), "Temporary service failure"),
         AcceptError::Closed => reply(421, (4, 3, 2), "Server is shutting down"),
     }
