@@ -53,7 +53,7 @@ pub async fn ask(server: SocketAddr, clock: &dyn Clock, nonce: u64, timeout: Dur
 /// Version 4, mode 3 (client). The time of sending is nobody's business; a random number serves as well.
 fn question(nonce: u64) -> [u8; PACKET_BYTES] {
     let mut packet = [0; PACKET_BYTES];
-    packet[0] = 4 << 3 | 3;
+    packet[0] = (4 << 3) | 3;
     packet[40..].copy_from_slice(&nonce.to_be_bytes());
     packet
 }
@@ -94,7 +94,7 @@ fn unix_ms(time: Timestamp) -> i64 {
 /// A timestamp of NTP, of the era that brings it nearest to `near_ms`.
 fn ntp_ms(timestamp: u64, near_ms: i64) -> i64 {
     let seconds = i64::try_from(timestamp >> 32).unwrap_or_default() - NTP_TO_UNIX_SECONDS;
-    let fraction = i64::try_from((timestamp & 0xffff_ffff) * 1_000 >> 32).unwrap_or_default();
+    let fraction = i64::try_from(((timestamp & 0xffff_ffff) * 1_000) >> 32).unwrap_or_default();
     let eras = (near_ms / 1_000 - seconds + ERA_SECONDS / 2).div_euclid(ERA_SECONDS);
     (seconds + eras * ERA_SECONDS) * 1_000 + fraction
 }
@@ -109,7 +109,7 @@ mod tests {
     fn ntp(time_ms: i64) -> u64 {
         let seconds = u64::try_from((time_ms / 1_000 + NTP_TO_UNIX_SECONDS).rem_euclid(ERA_SECONDS)).unwrap();
         let fraction = (u64::try_from(time_ms % 1_000).unwrap() << 32) / 1_000;
-        seconds << 32 | fraction
+        (seconds << 32) | fraction
     }
 
     fn packet(first: u8, stratum: u8, nonce: u64, server_ms: i64) -> Vec<u8> {

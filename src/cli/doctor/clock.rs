@@ -66,10 +66,12 @@ fn judge(check: &Check, server: &str, offset_ms: &Result<i64, String>) -> Findin
     let direction = if offset_ms < 0 { "behind" } else { "ahead of" };
     let seen = format!("{}.{:03} s {direction} {server}", distance_ms / 1_000, distance_ms % 1_000);
     let advice = "let the system keep its time: systemd-timesyncd, chrony or ntpd";
-    let finding = match distance_ms {
-        0..=OFFSET_WARNING_MS => check.ok(seen),
-        ..=OFFSET_ERROR_MS => check.warning("off", seen).advice(advice),
-        _ => check.error("far_off", seen).advice(advice),
+    let finding = if distance_ms > OFFSET_ERROR_MS {
+        check.error("far_off", seen).advice(advice)
+    } else if distance_ms > OFFSET_WARNING_MS {
+        check.warning("off", seen).advice(advice)
+    } else {
+        check.ok(seen)
     };
     finding.item(server)
 }

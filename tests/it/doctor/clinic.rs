@@ -248,7 +248,7 @@ fn answer(question: &[u8], ahead_seconds: i64) -> Vec<u8> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let seconds = i64::try_from(now.as_secs()).unwrap() + 2_208_988_800 + ahead_seconds;
     let fraction = (u64::from(now.subsec_nanos()) << 32) / 1_000_000_000;
-    let time = (u64::try_from(seconds).unwrap() & 0xffff_ffff) << 32 | fraction;
+    let time = ((u64::try_from(seconds).unwrap() & 0xffff_ffff) << 32) | fraction;
     let mut packet = vec![0; 48];
     (packet[0], packet[1]) = (0x24, 2);
     packet[24..32].copy_from_slice(&question[40..48]);
