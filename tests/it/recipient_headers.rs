@@ -103,6 +103,7 @@ fn reloadable(lab: &Lab, clock: &Arc<dyn Clock>) -> Reloadable {
             retry: retry::Settings { steps: vec![Duration::from_secs(1)], ..retry::Settings::default() },
             mail_bounces: MailBounces::default(),
             notification_lifetime: Duration::from_secs(3_600),
+            signers: std::sync::Arc::default(),
         },
         tls: TlsClient::new(&[]).unwrap(),
         ehlo_name: EhloName::parse("sender.example").unwrap(),

@@ -24,7 +24,10 @@ fn messages() -> Vec<String> {
     vec![
         format!("{head}Subject: plain\r\n\r\nHello \r\n\r\n.\r\nFrom here\r\n \r\nend\r\n"),
         format!("{head}Subject: Gr\u{fc}\u{df}e\r\n\r\nZa\u{17c}\u{f3}\u{142}\u{107}  \r\n"),
-        format!("{head}Subject: line\r\n{mime} text/html; charset=utf-8\r\n\r\n<p>{}\u{fc}</p>\r\n", "long ".repeat(1_000)),
+        format!(
+            "{head}Subject: line\r\n{mime} text/html; charset=utf-8\r\n\r\n<p>{}\u{fc}</p>\r\n",
+            "long ".repeat(1_000)
+        ),
         format!(
             "{head}Subject: parts\r\n{mime} multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain; charset=utf-8\r\n\
              Content-Transfer-Encoding: 8bit\r\n\r\nGr\u{fc}\u{df}e\r\n--b\r\nContent-Type: text/x; name=\"\u{e4}.txt\"\r\n\r\n\
@@ -69,10 +72,15 @@ fn survives(postfix_settings: &str) {
         let reply = client.body(stuffed.as_bytes()).unwrap();
         assert_eq!(message_id(&reply.text).len(), 60);
     }
-    let arrived: Vec<Vec<u8>> = last.wait_accepted(messages().len()).into_iter().map(|transaction| transaction.data).collect();
+    let arrived: Vec<Vec<u8>> =
+        last.wait_accepted(messages().len()).into_iter().map(|transaction| transaction.data).collect();
     for message in &arrived {
         assert!(message.is_ascii(), "{}", String::from_utf8_lossy(message));
-        assert_eq!(message.windows(10).filter(|part| *part == b"\r\nReceived").count(), 1, "below Postfix's, which is first");
+        assert_eq!(
+            message.windows(10).filter(|part| *part == b"\r\nReceived").count(),
+            1,
+            "below Postfix's, which is first"
+        );
     }
     let found = verdicts(&records, &arrived);
     assert_eq!(found.dkimpy, vec!["111"; arrived.len()], "{}", postfix.log());
