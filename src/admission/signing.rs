@@ -214,3 +214,123 @@ impl Keyring {
         self.domains.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::directory::Name;
+    use crate::admission::identity::{Identity, IdentityName};
+    use crate::message::dkim::Key;
+
+    fn domain(text: &str) -> Domain {
+        Domain::parse(text).unwrap()
+    }
+
+    fn key(kind: &str, owner: &str, selector: &str) -> Signer {
+        let path = format!("{}/tests/data/dkim/{kind}.pem", env!("CARGO_MANIFEST_DIR"));
+        let key = Key::from_pem(&std::fs::read(path).unwrap()).unwrap();
+        Signer { domain: domain(owner), selector: domain(selector), key: Arc::new(key) }
+    }
+
+    fn rsa(owner: &str, selector: &str) -> Signer {
+        key("rsa2048", owner, selector)
+    }
+
+    fn ed(owner: &str, selector: &str) -> Signer {
+        key("ed25519", owner, selector)
+    }
+
+    fn directory(identities: &[(&str, &str)]) -> Directory {
+        let mut directory = Directory::relay_only(Vec::new(), Duration::from_secs(60));
+        for (name, tenant) in identities {
+            directory.add_identity(Identity {
+                name: IdentityName::parse(name).unwrap(),
+                tenant: Name::parse(tenant).unwrap(),
+                configuration_set: None,
+                delegates: Vec::new(),
+                mail_from: None,
+            });
+        }
+        directory
+    }
+
+    /// `d/s` of those who sign.
+    fn signers(ring: &Keyring, from: &str, tenant: &str, directory: &Directory) -> Vec<String> {
+        let signers = ring.signers(&domain(from), tenant, directory);
+        signers.iter().map(|signer| format!("{}/{}", signer.domain, signer.selector)).collect()
+    }
+
+    use KeyState::{Current, Next};
+
+    #[test]
+    fn the_nearest_domain_with_keys_signs_and_the_operator_besides() {
+        let keys = vec![
+            (ed("a.test", "e"), Current),
+            (rsa("a.test", "r"), Current),
+            (rsa("below.a.test", "b"), Current),
+            (rsa("op.test", "o"), Current),
+        ];
+        let ring = Keyring::new(keys, Some(domain("op.test")), None).unwrap();
+        let nobody = directory(&[]);
+        for (from, expected) in [
+            ("a.test", &["a.test/r", "a.test/e", "op.test/o"][..]),
+            ("x.a.test", &["a.test/r", "a.test/e", "op.test/o"]),
+            ("x.below.a.test", &["below.a.test/b", "op.test/o"]),
+            ("nota.test", &["op.test/o"]),
+            ("op.test", &["op.test/o"]),
+        ] {
+            assert_eq!(signers(&ring, from, "local", &nobody), expected, "{from}");
+        }
+        assert!(Keyring::default().is_empty() && !ring.is_empty());
+        let own = ring.own_signers(&domain("mx.a.test"));
+        assert_eq!(own.len(), 3);
+    }
+
+    #[test]
+    fn no_key_serves_another_tenant() {
+        let ring = Keyring::new(vec![(rsa("a.test", "r"), Current)], None, None).unwrap();
+        let owned = directory(&[("a.test", "owner"), ("guest.a.test", "guest"), ("x@a.test", "guest")]);
+        for (from, tenant, signed) in [
+            ("a.test", "owner", true),
+            ("deep.a.test", "owner", true),
+            ("guest.a.test", "guest", false),
+            // An address identity owns no domain.
+            ("a.test", "guest", false),
+        ] {
+            assert_eq!(!signers(&ring, from, tenant, &owned).is_empty(), signed, "{from} of {tenant}");
+        }
+    }
+
+    #[test]
+    fn a_next_key_signs_while_it_is_seen_and_a_reload_remembers_that() {
+        let keys = || vec![(rsa("a.test", "old"), Current), (rsa("a.test", "new"), Next), (ed("a.test", "e"), Next)];
+        let ring = Keyring::new(keys(), None, None).unwrap();
+        let nobody = directory(&[]);
+        let now = |ring: &Keyring| signers(ring, "a.test", "local", &nobody);
+        assert_eq!(now(&ring), ["a.test/old"]);
+        assert_eq!(ring.pending().count(), 2);
+        for slot in ring.pending() {
+            assert!(!slot.saw(false));
+            assert!(slot.saw(true) && !slot.saw(true));
+        }
+        assert_eq!(now(&ring), ["a.test/new", "a.test/e"]);
+        let again = Keyring::new(keys(), None, Some(&ring)).unwrap();
+        assert_eq!(now(&again), ["a.test/new", "a.test/e"]);
+        // Another key under the same selector was not seen.
+        let other = vec![(rsa("a.test", "old"), Current), (rsa("a.test", "newer"), Next)];
+        assert_eq!(now(&Keyring::new(other, None, Some(&ring)).unwrap()), ["a.test/old"]);
+        assert!(ring.pending().all(|slot| slot.saw(false)));
+        assert_eq!(now(&ring), ["a.test/old"]);
+    }
+
+    #[test]
+    fn one_place_has_one_key_and_the_operator_has_one() {
+        let doubled = vec![(rsa("a.test", "r1"), Current), (rsa("a.test", "r2"), Current)];
+        let error = Keyring::new(doubled, None, None).unwrap_err().to_string();
+        assert!(error.contains("a.test") && error.contains("r1 and r2") && error.contains("current"), "{error}");
+        let doubled = vec![(ed("a.test", "e1"), Next), (ed("a.test", "e2"), Next)];
+        assert!(Keyring::new(doubled, None, None).unwrap_err().to_string().contains("\"next\""));
+        let error = Keyring::new(vec![(rsa("a.test", "r"), Current)], Some(domain("op.test")), None).unwrap_err();
+        assert_eq!(error, KeyringError::OperatorWithoutKey(domain("op.test")));
+    }
+}

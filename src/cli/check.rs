@@ -7,6 +7,7 @@ use super::Failure;
 use super::format;
 use crate::daemon::config::units::{format_duration, format_size};
 use crate::daemon::config::{Config, DEFAULT_PATH, Finding};
+use crate::daemon::signing::Signatures;
 use crate::events::EventKind;
 use crate::reception::settings::{ListenerSettings, ListenerTls};
 
@@ -21,6 +22,10 @@ pub(super) fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Resu
     match Config::load(&args.config) {
         Ok(config) => {
             print_warnings(&config.warnings, err)?;
+            if let Err(problem) = Signatures::load(&config.signing, None) {
+                writeln!(out, "{}: {problem}", args.config.display())?;
+                return Err(Failure::Failed(format::count(1, "error")));
+            }
             writeln!(out, "{}: good", args.config.display())?;
             print_summary(&config, out)?;
             Ok(())
@@ -63,6 +68,10 @@ fn print_summary(config: &Config, out: &mut dyn Write) -> io::Result<()> {
         directory.sets().count(),
         if directory.sending { "" } else { "; sending is off" }
     )?;
+    let domains: std::collections::BTreeSet<&str> = config.signing.keys.iter().map(|key| key.domain.as_str()).collect();
+    let operator = config.signing.operator_domain.as_ref().map(|domain| format!("; operator {domain}")).unwrap_or_default();
+    let signs = if domains.is_empty() { "nothing".to_owned() } else { domains.into_iter().collect::<Vec<_>>().join(", ") };
+    writeln!(out, "  signing    {signs}{operator}")?;
     let message_max = format_size(config.reception.message_bytes_max);
     writeln!(out, "  messages   up to {message_max}, {} recipients", config.reception.recipients_max)?;
     let data_dir = queue.data_dir.display();

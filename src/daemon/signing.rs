@@ -33,7 +33,7 @@ pub struct Signatures {
 impl Signatures {
     /// By these settings, with key files read anew; what `old` has seen in DNS stays seen. The error names what to mend. Blocks on
     /// the disk.
-    pub(super) fn load(settings: &Settings, old: Option<&Signatures>) -> Result<Signatures, String> {
+    pub fn load(settings: &Settings, old: Option<&Signatures>) -> Result<Signatures, String> {
         let keyring = keyring(settings, old.map(|old| &*old.keyring))?;
         let (sender_id, check_interval) = (settings.sender_id.clone(), settings.check_interval);
         Ok(Signatures { keyring: Arc::new(keyring), sender_id, check_interval })

@@ -8,7 +8,7 @@ use super::postfix::Postfix;
 use super::sink::SmtpSink;
 use super::tools::{program, python, run, script};
 use super::{message, message_id, split_trace, with_lf};
-use crate::harness::{Certificate, Daemon, Lab};
+use crate::harness::{Certificate, ConfigText, Daemon, Lab};
 
 const SENDER: &str = "app@sender.example";
 const RECIPIENT: &str = "you@receiver.test";
@@ -17,6 +17,11 @@ const RECIPIENT: &str = "you@receiver.test";
 fn receiver_address(lab: &Lab) -> SocketAddr {
     lab.domain("receiver.test", &[2]);
     SocketAddr::new(IpAddr::V4(lab.ip(2)), lab.port())
+}
+
+/// Bodies go out as they came.
+fn passing(lab: &Lab) -> ConfigText {
+    lab.config().set("reception.eight_bit_bodies", "\"pass\"")
 }
 
 fn smtplib(daemon: &Daemon, sender: &str, recipient: &str, options: &[&str], message: &str) -> String {
@@ -34,7 +39,7 @@ fn smtplib(daemon: &Daemon, sender: &str, recipient: &str, options: &[&str], mes
 fn an_internationalised_address_goes_from_smtplib_to_an_aiosmtpd_that_takes_it() {
     let lab = Lab::new();
     let receiver = Aiosmtpd::start(receiver_address(&lab), &["--utf8"]);
-    let daemon = lab.daemon();
+    let daemon = lab.daemon_with(passing(&lab));
     let sent = message("utf8", "Grüße").replace("To: you@", "To: jürgen@");
     let printed = smtplib(&daemon, SENDER, "jürgen@receiver.test", &["SMTPUTF8", "BODY=8BITMIME"], &sent);
     daemon.events().wait_kind("Delivery", &message_id(&printed), "jürgen@receiver.test");
@@ -84,7 +89,7 @@ fn what_only_the_client_calls_internationalised_goes_to_an_aiosmtpd_that_does_no
 fn an_8bit_body_is_declared_and_arrives_unchanged() {
     let lab = Lab::new();
     let receiver = Aiosmtpd::start(receiver_address(&lab), &[]);
-    let daemon = lab.daemon();
+    let daemon = lab.daemon_with(passing(&lab));
     let sent = message("8bit", "Zażółć gęślą jaźń");
     let printed = smtplib(&daemon, SENDER, RECIPIENT, &["BODY=8BITMIME"], &sent);
     daemon.events().wait_kind("Delivery", &message_id(&printed), RECIPIENT);
@@ -97,7 +102,7 @@ fn an_8bit_body_is_declared_and_arrives_unchanged() {
 fn an_8bit_body_goes_undeclared_and_unchanged_to_a_sink_without_8bitmime() {
     let lab = Lab::new();
     let sink = SmtpSink::start(receiver_address(&lab), &["-8"]);
-    let daemon = lab.daemon();
+    let daemon = lab.daemon_with(passing(&lab));
     let mail = format!("<{SENDER}> BODY=8BITMIME");
     let sent = message("7bit-sink", "Zażółć");
     let id = lab.client(&daemon).send(&mail, &[RECIPIENT], &sent);
@@ -123,7 +128,7 @@ fn mail_goes_by_starttls_to_an_aiosmtpd_that_requires_it() {
 fn postfix_stores_what_was_handed_in_below_our_received() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(receiver_address(&lab), &[RECIPIENT, "second@receiver.test"]);
-    let daemon = lab.daemon();
+    let daemon = lab.daemon_with(passing(&lab));
     let mut events = daemon.events();
     let sent = message("stored", "one\r\n.\r\n.two\r\n\r\nŻółć\r\nend");
     let recipients = [RECIPIENT, "unknown@receiver.test", "second@receiver.test"];

@@ -9,7 +9,10 @@ use posthaste::admission::Directory;
 use posthaste::admission::authenticate::Authenticator;
 use posthaste::admission::quota::{Quotas, Scope};
 use posthaste::admission::suppression::Lists;
+use posthaste::admission::signing::{KeyState, Keyring};
+use posthaste::daemon::signing::Signatures;
 use posthaste::daemon::stamp::Stamper;
+use posthaste::message::dkim::{Key, Signer};
 use posthaste::daemon::suppressing::SuppressingIntake;
 use posthaste::delivery::dispatch::{Dispatcher, Request};
 use posthaste::delivery::route::Router;
@@ -31,7 +34,7 @@ use posthaste::reception::settings::Settings as ReceptionSettings;
 use posthaste::reception::{self, Reception};
 use posthaste::scheduler;
 use posthaste::scheduler::settlement::{MailBounces, SettlementSettings};
-use posthaste::types::{Clock, Timestamp};
+use posthaste::types::{Clock, Domain, Timestamp};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -90,7 +93,8 @@ impl Daemon {
         let quotas = load_quotas(world, &queue, &clock)?;
         let audit = Arc::new(AuditLog::off(Arc::clone(&clock)));
         let tokens = Arc::new(ArcSwap::from_pointee(token_keys(plan.seed)));
-        let stamper = Stamper::plain(Arc::new(|_, _| String::new()), Arc::clone(&clock));
+        let mut stamper = Stamper::plain(Arc::new(|_, _| String::new()), Arc::clone(&clock));
+        stamper.signing = Arc::new(ArcSwap::from_pointee(signatures()));
         let (check, settings) = (Arc::clone(&suppression), Arc::clone(&reloadable));
         let shared = Shared::new(queue.clone(), clock, ports, check, settings, tokens);
         let counts = Arc::clone(&shared.counts);
@@ -135,6 +139,15 @@ impl Daemon {
 }
 
 /// CHARGED: a start finds what was charged before, to the last recipient.
+/// Ed25519: its signatures are the same at each run.
+fn signatures() -> Signatures {
+    let domain = Domain::parse(HOSTNAME).unwrap();
+    let key = Key::from_pem(include_bytes!("../../data/dkim/ed25519.pem")).unwrap();
+    let signer = Signer { domain: domain.clone(), selector: Domain::parse("s1").unwrap(), key: Arc::new(key) };
+    let ring = Keyring::new(vec![(signer, KeyState::Current)], Some(domain), None).unwrap();
+    Signatures { keyring: Arc::new(ring), ..Signatures::default() }
+}
+
 fn load_quotas(world: &World, queue: &Queue, clock: &Arc<dyn Clock>) -> Result<Arc<Quotas>, String> {
     let quotas = Quotas::new(Arc::clone(clock), Box::new(|_| ()));
     quotas.load(queue).map_err(|error| error.to_string())?;
