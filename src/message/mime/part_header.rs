@@ -20,6 +20,8 @@ pub(super) struct Edits {
     pub(super) charset: Option<&'static str>,
     /// Text without a `Content-Type` that gets an encoding: the default is written down.
     pub(super) mime_version: bool,
+    /// It has no empty line, and what follows changes: it must not be taken for more of the header.
+    pub(super) ends: bool,
     /// Fields are made 7-bit, as far as this says, and folded. Not for the header of the message itself.
     pub(super) tidy: Option<EightBitBodies>,
 }
