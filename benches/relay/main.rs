@@ -18,6 +18,7 @@ mod namespace;
 mod options;
 mod report;
 mod server;
+mod signing;
 mod sink;
 mod usage;
 mod work;
@@ -119,12 +120,17 @@ async fn all(options: &Options, directory: &Path) -> Result<()> {
     for work in &options.work {
         for server in options.server.iter().filter(|server| work.is_for(**server)) {
             let rate = rate_of(*work, *server, options, &results)?;
-            let figures = bench.run(*server, *work, rate).await?;
+            let mut figures = bench.run(*server, *work, rate).await?;
+            if matches!(work, Work::SignedRsa | Work::SignedEd25519) {
+                figures.signatures_cpu =
+                    Some(signing::cost(*work, usize::try_from(options.size).unwrap_or(usize::MAX))?);
+            }
             report::row(*work, *server, &figures);
             results.push((*work, *server, figures));
         }
     }
     report::ratios(&results);
+    report::signing(&results);
     dns.stop().await
 }
 

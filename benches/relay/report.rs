@@ -111,6 +111,9 @@ fn remarks(work: Work, figures: &Figures) -> Vec<String> {
             ratio(logins.new_rate, figures.rate),
         ));
     }
+    if let Some(cpu) = figures.signatures_cpu {
+        remarks.push(format!("the signatures alone {cpu:.3} CPU s/1,000"));
+    }
     remarks.push(format!("stopped in {}", milliseconds(figures.stop)));
     remarks
 }
@@ -134,6 +137,22 @@ pub(crate) fn ratios(results: &[(Work, Server, Figures)]) {
     }
 }
 
+/// What signing added to the CPU of `one`, against what the signatures alone cost.
+pub(crate) fn signing(results: &[(Work, Server, Figures)]) {
+    let of = |wanted: Work| results.iter().find(|(work, server, _)| *work == wanted && *server == Server::Posthaste);
+    let Some((_, _, bare)) = of(Work::One) else { return };
+    for work in [Work::SignedRsa, Work::SignedEd25519] {
+        let Some((_, _, signed)) = of(work) else { continue };
+        let alone = signed.signatures_cpu.unwrap_or_default();
+        let added = signed.cpu - bare.cpu;
+        println!(
+            "\n{}: {added:.3} CPU s/1,000 more than one; the signatures alone {alone:.3}: {}",
+            name(work),
+            ratio(added, alone)
+        );
+    }
+}
+
 fn ratio(ours: f64, theirs: f64) -> String {
     if theirs > 0.0 && ours > 0.0 { format!("{:.3}", ours / theirs) } else { "-".to_owned() }
 }
@@ -153,6 +172,8 @@ fn name(work: Work) -> &'static str {
         Work::Dead => "dead",
         Work::Hostile => "hostile",
         Work::Login => "login",
+        Work::SignedRsa => "signed-rsa",
+        Work::SignedEd25519 => "signed-ed25519",
     }
 }
 

@@ -14,6 +14,8 @@ use crate::child::Child;
 use crate::dns;
 use crate::failure::{Context, Failure, Result};
 use crate::login;
+use crate::options::Work;
+use crate::signing;
 use crate::sink;
 
 /// Where both take submissions.
@@ -62,6 +64,8 @@ pub(crate) enum More {
     Hostile(u32),
     /// Tenants with credentials, and a listener with TLS.
     Logins,
+    /// Keys of this work for the author's domain and the operator's.
+    Keys(Work),
 }
 
 /// Starts posthaste from `binary`. `directory` may hold the queue of an earlier run. `more` is what
@@ -87,6 +91,7 @@ pub(crate) async fn posthaste(
             text.push_str(&tls_listener(directory)?);
             text.push_str(&login::config());
         }
+        More::Keys(work) => text.push_str(&signing::config(directory, work)?),
     }
     fs::write(&config, text).context(|| format!("{}", config.display()))?;
     let arguments = ["run".to_owned(), "--config".to_owned(), config.display().to_string()];

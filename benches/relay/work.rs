@@ -60,6 +60,8 @@ pub(crate) struct Figures {
     pub(crate) restart: Option<Duration>,
     /// `hostile` only; the other figures are those of the run before the hostile clients came, memory aside.
     pub(crate) beside_hostile: Option<BesideHostile>,
+    /// `signed-rsa` and `signed-ed25519` only: CPU seconds for 1,000 that the signatures alone cost.
+    pub(crate) signatures_cpu: Option<f64>,
     /// `login` only; the other figures are those of the run without, memory aside.
     pub(crate) logins: Option<Logins>,
 }
@@ -247,6 +249,7 @@ impl Bench<'_> {
                 let more = match work {
                     Work::Hostile => server::More::Hostile(self.options.hostile_connections),
                     Work::Login => server::More::Logins,
+                    Work::SignedRsa | Work::SignedEd25519 => server::More::Keys(work),
                     _ => server::More::Nothing,
                 };
                 server::posthaste(&self.binary, directory, connections, more).await
@@ -280,9 +283,9 @@ impl Bench<'_> {
     fn plan(&self, work: Work, rate: Option<u32>) -> Plan {
         let options = self.options;
         let to = match work {
-            Work::One | Work::Large | Work::Idle | Work::Hostile | Work::Login => Destinations::One(dns::ONE),
             Work::Dead => Destinations::One(dns::DEAD),
             Work::Many | Work::SlowMx | Work::Half => Destinations::Many(options.destinations),
+            _ => Destinations::One(dns::ONE),
         };
         let size = if work == Work::Large { options.size.saturating_mul(LARGE.0) } else { options.size };
         Plan {
@@ -322,6 +325,7 @@ fn figures(ledger: &Ledger) -> Figures {
         restart: None,
         beside_hostile: None,
         logins: None,
+        signatures_cpu: None,
     }
 }
 

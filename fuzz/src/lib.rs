@@ -12,6 +12,7 @@ mod mime;
 mod octets;
 mod routing;
 mod server;
+mod token;
 
 pub use client::{smtp_client, smtp_replies};
 pub use config::config;
@@ -21,6 +22,7 @@ pub use message::{message_dsn, message_stamp};
 pub use mime::message_mime;
 pub use routing::routing;
 pub use server::{smtp_auth, smtp_command, smtp_server};
+pub use token::token;
 
 /// A function that takes any octets.
 pub type Body = fn(&[u8]);
@@ -40,4 +42,5 @@ pub const BODIES: &[(&str, Body)] = &[
     ("event_files", event_files),
     ("dns_answer", dns_answer),
     ("routing", routing),
+    ("token", token),
 ];

@@ -32,6 +32,9 @@ pub fn message_stamp(data: &[u8]) {
         envelope: &envelope,
         hops_max: HOPS_MAX,
         eight_bit: posthaste::message::stamp::EightBitHeaders::Encode,
+        date: posthaste::message::stamp::Submitted::Keep,
+        message_id: posthaste::message::stamp::Submitted::Keep,
+        from: posthaste::message::stamp::FromRule::Add,
     };
     match stamp(block, &context) {
         Ok(stamped) => check_stamped(&stamped, block, &envelope, context.id),

@@ -12,7 +12,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::identity::{Identities, Identity, IdentityName};
-use crate::types::EmailAddress;
+use crate::queue::{Granularity, ReturnPath};
+use crate::types::{Domain, EmailAddress};
 
 /// Octets of the name of a tenant or a configuration set, as SES limits the latter.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -128,10 +129,16 @@ pub struct ConfigurationSet {
     pub lifetime: Option<Duration>,
     /// What of the suppression lists holds, in place of the tenant's setting.
     pub suppression: Option<SuppressionReasons>,
+    /// For whom a return path is, where there is one.
+    pub return_path: Granularity,
     /// Tags of each message that does not set them itself.
     pub tags: Vec<(String, String)>,
     /// Its limits.
     pub quota: Quota,
+    /// Its messages go to many: each must offer one-click unsubscription (RFC 8058).
+    pub is_bulk: bool,
+    /// Where one-click unsubscription is posted to, without the token; added to messages that offer none.
+    pub unsubscribe_url: Option<Arc<str>>,
 }
 
 /// Clients that need no credential.
@@ -156,6 +163,8 @@ pub struct Directory {
     pub configuration_set: Option<Name>,
     /// How long a message may be retried before it bounces.
     pub lifetime: Duration,
+    /// The domain of return paths where the identity has none.
+    pub return_path_domain: Option<Domain>,
     tenants: HashMap<Name, Arc<Tenant>>,
     credentials: HashMap<Arc<str>, Arc<Credential>>,
     identities: Identities,
@@ -172,6 +181,7 @@ impl Directory {
             sending: true,
             configuration_set: None,
             lifetime,
+            return_path_domain: None,
             tenants,
             credentials: HashMap::new(),
             identities: Identities::default(),
@@ -233,6 +243,18 @@ impl Directory {
         self.identities.of(address)
     }
 
+    /// What hosts see as the reverse-path of messages of this identity and set; `None`: what was submitted.
+    pub fn return_path(&self, identity: Option<&Identity>, set: Option<&ConfigurationSet>) -> Option<ReturnPath> {
+        let of_identity = identity.and_then(|identity| self.identities.mail_from(identity));
+        let domain = of_identity.or(self.return_path_domain.as_ref())?.clone();
+        Some(ReturnPath { domain, granularity: set.map(|set| set.return_path).unwrap_or_default() })
+    }
+
+    /// The domain identity that covers a domain, whoever owns it: itself, or the nearest parent.
+    pub fn identity_of_domain(&self, domain: &Domain) -> Option<&Arc<Identity>> {
+        self.identities.of_domain(domain)
+    }
+
     /// The configuration set of that name.
     pub fn set(&self, name: &str) -> Option<&Arc<ConfigurationSet>> {
         Name::parse(name).and_then(|name| self.sets.get(&name))
@@ -256,6 +278,11 @@ impl Directory {
     /// All credentials, in no order.
     pub fn credentials(&self) -> impl Iterator<Item = &Arc<Credential>> {
         self.credentials.values()
+    }
+
+    /// All identities, in no order.
+    pub fn identities(&self) -> impl Iterator<Item = &Arc<Identity>> {
+        self.identities.iter()
     }
 
     /// How many identities there are.

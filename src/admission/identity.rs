@@ -38,10 +38,17 @@ impl IdentityName {
     /// Whether it covers `address`.
     pub fn covers(&self, address: &EmailAddress) -> bool {
         match self {
-            IdentityName::Domain(own) => parents(address.domain()).any(|parent| parent == own.as_str()),
+            IdentityName::Domain(own) => address.domain().with_parents().any(|parent| parent == own.as_str()),
             IdentityName::Address(local, domain) => {
                 domain == address.domain() && local.eq_ignore_ascii_case(address.local_part())
             }
+        }
+    }
+
+    /// The domain, or that of the address.
+    pub fn domain(&self) -> &Domain {
+        match self {
+            IdentityName::Domain(domain) | IdentityName::Address(_, domain) => domain,
         }
     }
 
@@ -50,7 +57,7 @@ impl IdentityName {
         match (self, other) {
             (IdentityName::Address(..), _) => self == other,
             (IdentityName::Domain(own), IdentityName::Domain(domain) | IdentityName::Address(_, domain)) => {
-                parents(domain).any(|parent| parent == own.as_str())
+                domain.with_parents().any(|parent| parent == own.as_str())
             }
         }
     }
@@ -80,6 +87,8 @@ pub struct Identity {
     pub tenant: Name,
     /// For messages from it that name none.
     pub configuration_set: Option<Name>,
+    /// The domain of the reverse-path that hosts see: a subdomain of its domain.
+    pub mail_from: Option<Domain>,
     /// User names that may send as it besides the tenant's own, where they name it (`X-SES-SOURCE-ARN` and its like).
     pub delegates: Vec<Arc<str>>,
 }
@@ -112,18 +121,32 @@ impl Identities {
     pub(super) fn of(&self, address: &EmailAddress) -> Option<&Arc<Identity>> {
         let exact = || self.addresses.get(&IdentityName::of(address));
         let exact = if self.addresses.is_empty() { None } else { exact() };
-        exact.or_else(|| parents(address.domain()).find_map(|parent| self.domains.get(parent)))
+        exact.or_else(|| self.of_domain(address.domain()))
+    }
+
+    /// The domain identity that covers a domain: itself, or the nearest parent.
+    pub(super) fn of_domain(&self, domain: &Domain) -> Option<&Arc<Identity>> {
+        domain.with_parents().find_map(|name| self.domains.get(name))
+    }
+
+    /// The MAIL FROM domain of an identity: its own, or that of the nearest domain above it that its tenant owns.
+    pub(super) fn mail_from<'a>(&'a self, identity: &'a Identity) -> Option<&'a Domain> {
+        let inherited = || {
+            let above = identity.name.domain().with_parents().filter_map(|parent| self.domains.get(parent));
+            above.filter(|above| above.tenant == identity.tenant).find_map(|above| above.mail_from.as_ref())
+        };
+        identity.mail_from.as_ref().or_else(inherited)
+    }
+
+    /// All of them, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Identity>> {
+        self.domains.values().chain(self.addresses.values())
     }
 
     /// How many.
     pub(super) fn count(&self) -> usize {
         self.domains.len() + self.addresses.len()
     }
-}
-
-/// A domain and all above it, itself first. A top-level domain is its own last parent: an identity may well be one of a lab.
-fn parents(domain: &Domain) -> impl Iterator<Item = &str> {
-    std::iter::successors(Some(domain.as_str()), |name| name.split_once('.').map(|(_, parent)| parent))
 }
 
 #[cfg(test)]
@@ -147,7 +170,13 @@ mod tests {
             let mut identities = Identities::default();
             for text in &names {
                 let tenant = Name::parse("shop").unwrap();
-                identities.add(Identity { name: name(text), tenant, configuration_set: None, delegates: Vec::new() });
+                identities.add(Identity {
+                    name: name(text),
+                    tenant,
+                    configuration_set: None,
+                    mail_from: None,
+                    delegates: Vec::new(),
+                });
             }
             let found = identities.of(&address("News@a.b.Test")).map(|identity| identity.name.to_string());
             assert_eq!(found.as_deref(), Some(names.remove(0)));

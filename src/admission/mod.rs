@@ -11,6 +11,7 @@ pub mod directory;
 pub mod identity;
 pub mod password;
 pub mod quota;
+pub mod signing;
 pub mod suppression;
 
 use std::net::IpAddr;

@@ -12,12 +12,17 @@
 //! | 5 | `status`: the daemon runs and is unhealthy |
 //! | 6 | `queue recover`: a new queue is in place, and something is or may be lost |
 //!
+//! But for `doctor`, whose codes say how bad it is: 0 nothing to do, 1 warnings, 2 errors (or a wrong command line), 3 it could not
+//! run, as with an error in the config.
+//!
 //! Results go to standard output, errors and warnings to standard error. `--json` prints what the admin API answered.
 
 mod check;
 mod client;
 mod credential;
 mod demo;
+mod dkim;
+mod doctor;
 mod format;
 mod queue;
 mod queue_act;
@@ -29,6 +34,7 @@ mod run;
 mod status;
 mod suppression;
 mod table;
+mod zone;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -67,6 +73,11 @@ enum Command {
     Suppression(suppression::Args),
     /// Hash secrets, and make credentials, for the config.
     Credential(credential::Args),
+    /// Make DKIM keys, and print the DNS records that they need.
+    Dkim(dkim::Args),
+    /// Check from outside whether receivers will take our mail, and print the DNS records to publish.
+    #[command(after_help = "Exit codes: 0 nothing to do, 1 warnings, 2 errors, 3 could not run.")]
+    Doctor(doctor::Args),
     /// Run the whole daemon on a temporary directory against a built-in mail world, and show what it does.
     Demo(demo::Args),
 }
@@ -86,6 +97,12 @@ enum Failure {
     Unhealthy,
     /// Exit 6; standard output said what.
     Lost,
+    /// `doctor`, exit 1; standard output said which.
+    Warnings,
+    /// `doctor`, exit 2; standard output said which.
+    Errors,
+    /// `doctor`, exit 3.
+    CannotRun(String),
     /// Exit 0: whoever read our output, such as `head`, has seen enough.
     ReaderGone,
 }
@@ -94,9 +111,9 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Failure::ReaderGone => 0,
-            Failure::Failed(_) => 1,
-            Failure::Usage(_) => 2,
-            Failure::Unreachable(_) => 3,
+            Failure::Failed(_) | Failure::Warnings => 1,
+            Failure::Usage(_) | Failure::Errors => 2,
+            Failure::Unreachable(_) | Failure::CannotRun(_) => 3,
             Failure::NotFound(_) => 4,
             Failure::Unhealthy => 5,
             Failure::Lost => 6,
@@ -105,10 +122,12 @@ impl Failure {
 
     fn text(&self) -> Option<&str> {
         match self {
-            Failure::Failed(text) | Failure::Usage(text) | Failure::Unreachable(text) | Failure::NotFound(text) => {
-                Some(text)
-            }
-            Failure::Unhealthy | Failure::Lost | Failure::ReaderGone => None,
+            Failure::Failed(text)
+            | Failure::Usage(text)
+            | Failure::Unreachable(text)
+            | Failure::NotFound(text)
+            | Failure::CannotRun(text) => Some(text),
+            Failure::Unhealthy | Failure::Lost | Failure::Warnings | Failure::Errors | Failure::ReaderGone => None,
         }
     }
 }
@@ -157,6 +176,8 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, out: &mut dyn Write,
         Command::Queue(args) => queue::run(&args, out, err),
         Command::Suppression(args) => suppression::run(&args, out, err),
         Command::Credential(args) => credential::run(&args, out, err),
+        Command::Dkim(args) => dkim::run(&args, out),
+        Command::Doctor(args) => doctor::run(&args, out),
         Command::Demo(args) => demo::run(&args),
     };
     let result = result.and_then(|()| out.flush().map_err(Failure::from));

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use super::config::{Config, EventFileSettings};
 use crate::delivery::route::Router;
 use crate::delivery::session::{Credentials, EhloName, Secret};
@@ -12,6 +14,7 @@ use crate::delivery::settings::Login;
 use crate::delivery::shared::Reloadable;
 use crate::events;
 use crate::events::audit::AuditSettings;
+use crate::message::dkim::Signer;
 use crate::net::Resolver;
 use crate::net::tls_client::TlsClient;
 use crate::policy::retry;
@@ -81,10 +84,14 @@ fn sink_settings(file: &EventFileSettings) -> events::SinkSettings {
     }
 }
 
+/// Who signs what this server has to say itself.
+pub(super) type OwnSigners = Arc<ArcSwap<Vec<Arc<Signer>>>>;
+
 /// Everything of delivery that a reload replaces. The error names what to mend.
 pub(super) fn reloadable(
     config: &Config,
     own_addresses: &[IpAddr],
+    own_signers: OwnSigners,
     resolver: Arc<dyn Resolver>,
     clock: Arc<dyn Clock>,
     seed: u64,
@@ -104,6 +111,7 @@ pub(super) fn reloadable(
             retry: retry_settings(config),
             mail_bounces: config.mail_bounces(),
             notification_lifetime: config.queue.lifetime,
+            signers: own_signers,
         },
         tls,
         ehlo_name,

@@ -8,19 +8,23 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::admin::AdminServer;
 use super::admin::model::QuotaReport;
-use super::assembly;
+use super::assembly::{self, OwnSigners};
 use super::backend::Control;
 use super::config::Config;
+use super::lint::Lints;
 use super::monitor;
 use super::pauses;
 use super::quotas;
-use super::stamp::Stamper;
+use super::signing::{self, Signatures};
+use super::stamp::{Stamper, UnsubscribeToken};
 use super::suppressing::SuppressingIntake;
+use super::token_keys::TokenKeyFile;
 use crate::admission::Directory;
 use crate::admission::authenticate::Authenticator;
 use crate::admission::quota::Quotas;
@@ -32,11 +36,12 @@ use crate::events::audit::AuditLog;
 use crate::events::writer::{EventWriter, WriterHandle};
 use crate::net::dial::TcpDialer;
 use crate::net::dns::HickoryResolver;
+use crate::policy::token::{Addressee, Purpose, TokenKeys, mint};
 use crate::queue::rocks::RocksStore;
 use crate::queue::suppression::SuppressionCheck;
 use crate::queue::{self, Queue};
 use crate::reception::settings::Settings as ReceptionSettings;
-use crate::reception::{Ports, Reception};
+use crate::reception::{Ports, Reception, Signing};
 use crate::scheduler::settlement::Tally;
 use crate::types::{Clock, SystemClock};
 
@@ -60,6 +65,10 @@ pub struct Instance {
     reception_settings: Arc<ArcSwap<ReceptionSettings>>,
     admission: Arc<ArcSwap<Directory>>,
     quotas: Arc<Quotas>,
+    signing: Arc<ArcSwap<Signatures>>,
+    own_signers: OwnSigners,
+    /// Wakes the watch of next keys.
+    signing_changed: Arc<Notify>,
     reloadable: Arc<ArcSwap<Reloadable>>,
     resolver: Arc<HickoryResolver>,
     dispatcher: Dispatcher,
@@ -69,6 +78,7 @@ pub struct Instance {
     audit: Arc<AuditLog>,
     clock: Arc<dyn Clock>,
     counts: Arc<Counts>,
+    token_keys: Arc<TokenKeyFile>,
     background: CancellationToken,
 }
 
@@ -79,6 +89,7 @@ impl Instance {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let opened = open_queue(&config, &clock)?;
         let queue = opened.queue.clone();
+        let token_keys = Arc::new(TokenKeyFile::open(&config, Arc::clone(&clock))?);
         let events = EventWriter::start(queue.outbox(), assembly::event_settings(&config), Arc::clone(&clock))
             .map_err(|error| error.to_string())?;
         let events = Arc::new(events);
@@ -87,7 +98,9 @@ impl Instance {
         let quotas = quotas::open(&queue, &clock, Arc::clone(&audit))?;
         let resolver = HickoryResolver::new(&config.dns, Arc::clone(&clock)).map_err(|error| error.to_string())?;
         let resolver = Arc::new(resolver);
-        let reloadable = Arc::new(ArcSwap::from_pointee(build_reloadable(&config, &resolver, &clock)?));
+        let own_signers = OwnSigners::default();
+        let reloadable = build_reloadable(&config, &own_signers, &resolver, &clock)?;
+        let reloadable = Arc::new(ArcSwap::from_pointee(reloadable));
         let reception_settings = Arc::new(ArcSwap::from_pointee(config.reception.clone()));
         let admission = Arc::new(ArcSwap::from_pointee(config.admission.clone()));
         let suppression: Arc<dyn SuppressionCheck> = Arc::new(Lists::new(queue.clone(), Arc::clone(&admission)));
@@ -97,6 +110,7 @@ impl Instance {
             Arc::new(TcpDialer),
             Arc::clone(&suppression),
             Arc::clone(&reloadable),
+            token_keys.keys(),
         );
         let counts = Arc::clone(&shared.counts);
         let intake = SuppressingIntake {
@@ -105,6 +119,13 @@ impl Instance {
             reloadable: Arc::clone(&reloadable),
             counts: Arc::clone(&counts),
         };
+        let signing = Arc::new(ArcSwap::from_pointee(Signatures::load(&config.signing, None)?));
+        own_signers.store(Arc::new(signing.load().keyring.own_signers(&config.hostname)));
+        let stamper = Stamper {
+            signing: Arc::clone(&signing),
+            unsubscribe_token: unsubscribe_tokens(token_keys.keys()),
+            lints: Arc::new(Lints::new(Arc::clone(&audit))),
+        };
         let ports = Ports {
             settings: Arc::clone(&reception_settings),
             admission: Arc::clone(&admission),
@@ -112,7 +133,8 @@ impl Instance {
             authenticator: Authenticator::new(cores()),
             audit: Arc::clone(&audit),
             intake: Arc::new(intake),
-            stamp: Arc::new(Stamper),
+            stamp: Arc::new(stamper),
+            signing: Arc::new(Signing::new(cores())),
         };
         let reception = Reception::start(&config.listeners, ports).map_err(|error| error.to_string())?;
         // From here on, what is due may be in flight.
@@ -128,6 +150,9 @@ impl Instance {
             reception_settings,
             admission,
             quotas,
+            signing,
+            own_signers,
+            signing_changed: Arc::default(),
             reloadable,
             resolver,
             dispatcher,
@@ -137,6 +162,7 @@ impl Instance {
             audit,
             clock,
             counts,
+            token_keys,
             background,
         };
         instance.start_background();
@@ -152,9 +178,20 @@ impl Instance {
             quotas: Arc::clone(&self.quotas),
             admission: Arc::clone(&self.admission),
             data_dir,
+            token_keys: Arc::clone(&self.token_keys),
             stop: self.background.clone(),
         };
         tokio::spawn(watch.run());
+        let keys = signing::Watch {
+            signing: Arc::clone(&self.signing),
+            own_signers: Arc::clone(&self.own_signers),
+            hostname: self.config().hostname,
+            resolver: Arc::clone(&self.resolver),
+            audit: Arc::clone(&self.audit),
+            changed: Arc::clone(&self.signing_changed),
+            stop: self.background.clone(),
+        };
+        tokio::spawn(keys.run());
     }
 
     /// Serves the admin API on a socket that is already bound.
@@ -238,7 +275,9 @@ impl Instance {
         new.delivery.hostname.clone_from(&old.delivery.hostname);
         new.queue.data_dir.clone_from(&old.queue.data_dir);
         (new.queue.ready_max, new.queue.body_cache_bytes) = (old.queue.ready_max, old.queue.body_cache_bytes);
-        let reloadable = build_reloadable(&new, &self.resolver, &self.clock)?;
+        let reloadable = build_reloadable(&new, &self.own_signers, &self.resolver, &self.clock)?;
+        let signatures = Signatures::load(&new.signing, Some(&self.signing.load()))?;
+        let token_keys = self.token_keys.prepare(&new)?;
         self.resolver.reload(&new.dns).map_err(|error| error.to_string())?;
         let applied = self
             .reception
@@ -257,7 +296,10 @@ impl Instance {
             return Err(problem);
         }
         // Nothing below can fail.
+        self.token_keys.adopt(token_keys);
         self.reloadable.store(Arc::new(reloadable));
+        self.signing.store(Arc::new(signatures));
+        self.signing_changed.notify_one();
         self.reception_settings.store(Arc::new(new.reception.clone()));
         pauses::changes(&old.admission, &new.admission).into_iter().for_each(|entry| self.audit.note(entry));
         self.admission.store(Arc::new(new.admission.clone()));
@@ -338,6 +380,11 @@ impl Instance {
     }
 }
 
+/// What stands in one-click unsubscribe links, by the keys in use.
+fn unsubscribe_tokens(keys: Arc<ArcSwap<TokenKeys>>) -> Arc<UnsubscribeToken> {
+    Arc::new(move |id, recipient| mint(&keys.load(), Purpose::Unsubscribe, id, Addressee::recipient(recipient)))
+}
+
 /// Secrets are verified on so many at once.
 fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
@@ -373,11 +420,12 @@ fn make_private(directory: &Path) -> Result<(), String> {
 
 fn build_reloadable(
     config: &Config,
+    own_signers: &OwnSigners,
     resolver: &Arc<HickoryResolver>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Reloadable, String> {
     let own: Vec<IpAddr> = config.listeners.iter().map(|listener| listener.address.ip()).collect();
     let own: Vec<IpAddr> = own.into_iter().filter(|address| !address.is_unspecified()).collect();
     let resolver = Arc::clone(resolver) as Arc<dyn crate::net::Resolver>;
-    assembly::reloadable(config, &own, resolver, Arc::clone(clock), queue::random_seed())
+    assembly::reloadable(config, &own, Arc::clone(own_signers), resolver, Arc::clone(clock), queue::random_seed())
 }

@@ -49,11 +49,12 @@ enum Kind {
 }
 
 /// Every metric: name, kind, unit, help. `docs/OPERATIONS.md` has the same table; a test holds both together.
-const METRICS: [(&str, Kind, Unit, &str); 35] = [
+const METRICS: [(&str, Kind, Unit, &str); 36] = [
     (metric::MESSAGES_ACCEPTED, Kind::Counter, Unit::Count, "Messages answered 250."),
     (metric::RECIPIENTS_ACCEPTED, Kind::Counter, Unit::Count, "Recipients of accepted messages."),
     (metric::REFUSALS, Kind::Counter, Unit::Count, "Refusals sent to clients, by reply code."),
     (metric::QUOTA_REFUSALS, Kind::Counter, Unit::Count, "454s for a quota, by scope (what has it) and limit."),
+    (metric::DKIM_SIGNATURES, Kind::Counter, Unit::Count, "DKIM signatures made, by algorithm."),
     (metric::QUOTA_RECIPIENTS, Kind::Gauge, Unit::Count, "Recipients of the last 24 hours, of all senders."),
     (metric::QUOTA_SHARE, Kind::Gauge, Unit::Count, "Largest used share of a daily limit, by scope; 1 is all of it."),
     (metric::CLIENT_CONNECTIONS, Kind::Gauge, Unit::Count, "Open client connections, by listener."),

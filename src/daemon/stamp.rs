@@ -1,60 +1,176 @@
-//! Completes header blocks for reception: `message` makes the block, `events` the `mail` object and the `Send` event.
+//! Completes header blocks for reception: `message` makes the block, `admission` says as what it is sent and who signs it,
+//! `events` makes the `mail` object and the `Send` event.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 
+use super::lint::Lints;
+use super::signing::Signatures;
 use crate::admission::{Authority, Submission, authorize};
+use crate::events::audit::AuditLog;
 use crate::events::schema::{self, CommonHeaders, Extras, Mail, MailObject};
-use crate::message::stamp::{self, Client, Context, EightBitHeaders, Stamped};
+use crate::message::Claims;
+use crate::message::dkim::Signer;
+use crate::message::header::Fields;
+use crate::message::one_click::{self, OwnFields};
+use crate::message::stamp::{self, Client, Context, EightBitHeaders, Refusal, Stamped};
 use crate::reception::{Stamp, StampContext, StampedHeader};
-use crate::types::Reply;
+use crate::types::{Clock, MessageId, Reply};
+
+/// Makes the token by which a recipient of a message unsubscribes.
+pub type UnsubscribeToken = dyn Fn(MessageId, usize) -> String + Send + Sync;
 
 /// See the module.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Stamper;
+#[derive(Clone)]
+pub struct Stamper {
+    /// Who signs.
+    pub signing: Arc<ArcSwap<Signatures>>,
+    /// Tokens of one-click URIs.
+    pub unsubscribe_token: Arc<UnsubscribeToken>,
+    /// Told of mail that receivers will not like.
+    pub lints: Arc<Lints>,
+}
+
+impl Stamper {
+    /// Signs nothing, and tells nobody.
+    pub fn plain(unsubscribe_token: Arc<UnsubscribeToken>, clock: Arc<dyn Clock>) -> Self {
+        let lints = Arc::new(Lints::new(Arc::new(AuditLog::off(clock))));
+        Self { signing: Arc::default(), unsubscribe_token, lints }
+    }
+}
 
 impl Stamp for Stamper {
+    fn may_sign(&self) -> bool {
+        !self.signing.load().keyring.is_empty()
+    }
+
     fn stamp(&self, raw: &[u8], context: &StampContext<'_>) -> Result<StampedHeader, Reply> {
-        let settings = context.settings;
-        let tls = context.tls.map(|tls| format!("version={} cipher={}", tls.version, tls.cipher));
-        let client = Client { address: context.client, helo: context.helo };
-        let stamped = stamp::stamp(
-            raw,
-            &Context {
-                id: context.id,
-                accepted_at: context.accepted_at,
-                hostname: &settings.hostname,
-                client: settings.received_shows_client.then_some(client),
-                protocol: context.protocol,
-                tls: tls.as_deref(),
-                envelope: context.envelope,
-                hops_max: settings.hops_max,
-                // A client that asked for SMTPUTF8 may write UTF-8 into its header.
-                eight_bit: if context.envelope.smtputf8 { EightBitHeaders::Pass } else { settings.eight_bit_headers },
-            },
-        )
-        .map_err(|refusal| refusal.reply())?;
+        let stamped = complete(raw, context)?;
         let submission = Submission { envelope: context.envelope, claims: &stamped.claims, control: &stamped.control };
         let authority = authorize(context.directory, context.grant, submission).map_err(|denial| {
             tracing::debug!(client = %context.client, caller = %context.grant.caller, %denial, "message denied");
             denial.reply()
         })?;
+        stamped.author.as_ref().map_err(Refusal::reply)?;
         let mail_json = mail_json(&stamped, context, &authority);
         let send_event = schema::send(Mail { id: context.id, json: &mail_json }, &Extras::default());
+        let signing = self.signing.load();
+        let mut header = stamped.block;
+        let own_fields = self.one_click(&mut header, context, &authority);
+        if let Some(sender_id) = &signing.sender_id {
+            add_feedback_id(&mut header, sender_id, &authority);
+        }
         Ok(StampedHeader {
-            header_bytes: u32::try_from(stamped.header_bytes).unwrap_or(u32::MAX),
             // Raw 8-bit fields of an old client that never heard of SMTPUTF8 go as they came.
             needs_smtputf8: context.envelope.smtputf8 && !stamped.header_is_ascii,
-            bytes: Bytes::from(stamped.block),
+            bytes: Bytes::from(header),
             mail_json,
             send_event,
+            signers: self.signers(&signing, &stamped.claims, context, &authority),
             authority,
-            claims: stamped.claims,
-            control: stamped.control,
+            own_fields,
         })
     }
 }
+
+impl Stamper {
+    /// Adds the one-click pair where the configuration set asks for it and the message has none. Of several recipients each has
+    /// its own, so these come back.
+    fn one_click(&self, header: &mut Vec<u8>, context: &StampContext<'_>, authority: &Authority) -> Vec<Bytes> {
+        let Some(set) = authority.set.as_deref().filter(|set| set.is_bulk || set.unsubscribe_url.is_some()) else {
+            return Vec::new();
+        };
+        let own = OwnFields::of(header);
+        if own.is_pair {
+            return Vec::new();
+        }
+        let Some(url) = &set.unsubscribe_url else {
+            self.lints.one_click_missing(context.id, authority, context.accepted_at);
+            return Vec::new();
+        };
+        if own.any {
+            *header = one_click::without(header);
+        }
+        let pair =
+            |index| one_click::pair(&format!("{url}{}", (self.unsubscribe_token)(context.id, index)), &own.mailto);
+        match context.envelope.recipients.len() {
+            1 => {
+                append(header, &pair(0));
+                Vec::new()
+            }
+            count => (0..count).map(|index| Bytes::from(pair(index))).collect(),
+        }
+    }
+
+    fn signers(
+        &self,
+        signing: &Signatures,
+        claims: &Claims,
+        context: &StampContext<'_>,
+        authority: &Authority,
+    ) -> Vec<Arc<Signer>> {
+        let Some(Ok(author)) = claims.from.first() else { return Vec::new() };
+        if signing.keyring.is_empty() {
+            return Vec::new();
+        }
+        // Mail of a delegate is signed as the owner of the identity.
+        let tenant = authority.identity.as_ref().map_or(&authority.tenant.name, |identity| &identity.tenant);
+        let signers = signing.keyring.signers(author.domain(), tenant.as_str(), context.directory);
+        let is_aligned =
+            signers.iter().any(|signer| author.domain().with_parents().any(|name| name == signer.domain.as_str()));
+        if !is_aligned {
+            self.lints.unsigned(context.id, author.domain(), authority, context.accepted_at);
+        }
+        signers
+    }
+}
+
+/// The header block with all that is ours, and what is to be known of it.
+fn complete(raw: &[u8], context: &StampContext<'_>) -> Result<Stamped, Reply> {
+    let settings = context.settings;
+    let tls = context.tls.map(|tls| format!("version={} cipher={}", tls.version, tls.cipher));
+    let client = Client { address: context.client, helo: context.helo };
+    stamp::stamp(
+        raw,
+        &Context {
+            id: context.id,
+            accepted_at: context.accepted_at,
+            hostname: &settings.hostname,
+            client: settings.received_shows_client.then_some(client),
+            protocol: context.protocol,
+            tls: tls.as_deref(),
+            envelope: context.envelope,
+            hops_max: settings.hops_max,
+            // A client that asked for SMTPUTF8 may write UTF-8 into its header.
+            eight_bit: if context.envelope.smtputf8 { EightBitHeaders::Pass } else { settings.eight_bit_headers },
+            date: settings.date,
+            message_id: settings.message_id,
+            from: settings.from,
+        },
+    )
+    .map_err(|refusal| refusal.reply())
+}
+
+/// `Feedback-ID` as Gmail wants it: up to three names, then who sends. What a message brings stays.
+fn add_feedback_id(header: &mut Vec<u8>, sender_id: &str, authority: &Authority) {
+    if Fields::new(header).any(|field| field.name().eq_ignore_ascii_case(b"Feedback-ID")) {
+        return;
+    }
+    let set = authority.set_name.as_deref().unwrap_or_default();
+    append(header, &format!("Feedback-ID: {set}:{}::{sender_id}\r\n", authority.tenant.name));
+}
+
+/// Puts fields behind those of a header block, before its empty line.
+fn append(header: &mut Vec<u8>, fields: &str) {
+    header.truncate(header.len().saturating_sub(EMPTY_LINE.len()));
+    header.extend_from_slice(fields.as_bytes());
+    header.extend_from_slice(EMPTY_LINE);
+}
+
+const EMPTY_LINE: &[u8] = b"\r\n";
 
 fn mail_json(stamped: &Stamped, context: &StampContext<'_>, authority: &Authority) -> Bytes {
     let original = &stamped.original;

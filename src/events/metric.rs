@@ -9,6 +9,8 @@ pub const RECIPIENTS_ACCEPTED: &str = "posthaste_recipients_accepted_total";
 pub const REFUSALS: &str = "posthaste_smtp_refusals_total";
 /// Counter, labels `scope` (server, tenant, credential, configuration_set), `limit` (daily, rate): 454s for a quota.
 pub const QUOTA_REFUSALS: &str = "posthaste_quota_refusals_total";
+/// Counter, label `algorithm` (rsa, ed25519): DKIM signatures made.
+pub const DKIM_SIGNATURES: &str = "posthaste_dkim_signatures_total";
 /// Gauge: recipients that all senders together were charged in the last 24 hours.
 pub const QUOTA_RECIPIENTS: &str = "posthaste_quota_recipients";
 /// Gauge, label `scope`: of all scopes of this kind with a daily limit, the share that the fullest used; 1 is all of it.

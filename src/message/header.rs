@@ -134,6 +134,15 @@ pub(super) fn first_line(bytes: &[u8]) -> &[u8] {
     memchr(b'\n', bytes).and_then(|at| bytes.get(..=at)).unwrap_or(bytes)
 }
 
+/// The header fields at the front, an mbox line included, and the body behind them: an empty line between them is in neither.
+pub fn split(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let mut fields = Fields::new(bytes);
+    fields.by_ref().for_each(drop);
+    let rest = fields.rest();
+    let header = bytes.get(..bytes.len() - rest.len()).unwrap_or(bytes);
+    (header, rest.strip_prefix(b"\r\n").unwrap_or(rest))
+}
+
 /// Where the header block of `bytes` ends: the offset behind the first empty line. `None` where there is none yet.
 ///
 /// `searched` octets at the front were searched before without success, so that a reader that gets a message in pieces
@@ -320,6 +329,19 @@ mod tests {
             Single::ContentTransferEncoding,
         ] {
             assert_eq!(Known::of(single.name().to_ascii_uppercase().as_bytes()), Known::Single(single));
+        }
+    }
+
+    #[test]
+    fn header_and_body_are_split_at_the_empty_line_or_at_the_first_line_that_is_no_field() {
+        for (message, header, body) in [
+            ("A: b\r\n\r\nbody", "A: b\r\n", "body"),
+            ("A: b\r\n", "A: b\r\n", ""),
+            ("A: b\r\nbody\r\n\r\nmore", "A: b\r\n", "body\r\n\r\nmore"),
+            ("\r\n\r\nbody", "", "\r\nbody"),
+            ("From a b\r\nA: b\r\n\r\n", "From a b\r\nA: b\r\n", ""),
+        ] {
+            assert_eq!(split(message.as_bytes()), (header.as_bytes(), body.as_bytes()), "{message:?}");
         }
     }
 

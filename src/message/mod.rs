@@ -1,5 +1,5 @@
-//! Messages as octets: scanning header blocks, stamping submitted mail, making bodies 7-bit, building delivery status
-//! notifications.
+//! Messages as octets: scanning header blocks, stamping submitted mail, making bodies 7-bit, DKIM signatures, building delivery
+//! status notifications.
 //!
 //! Promises: only [`mime`] changes a body, and never what it says; what leaves [`stamp::stamp`] is clean by RFC 5322 (CRLF line ends, no header
 //! line above 998 octets, one empty line after the header); any input gives a result or a typed refusal, never a panic.
@@ -8,11 +8,13 @@
 
 mod claims;
 mod control;
+pub mod dkim;
 pub mod dsn;
 mod encode;
 mod fold;
 pub mod header;
 pub mod mime;
+pub mod one_click;
 mod original;
 mod received;
 pub mod stamp;

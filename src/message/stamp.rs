@@ -1,11 +1,10 @@
 //! From the header block that a client sent to the one that goes out (RFC 5321 §4.4, §7.6; RFC 6409 §8).
 //!
-//! Prepends `Received`; appends `Date` and `Message-ID` where they are missing or blank; strips `Bcc`, `Resent-Bcc`,
-//! `Return-Path` and `X-SES-*`; nothing else is added. Repairs what cannot be meant otherwise: white space before a
+//! Prepends `Received`; appends `Date` and `Message-ID` where they are missing or blank, or are to be replaced; strips `Bcc`,
+//! `Resent-Bcc`, `Return-Path` and `X-SES-*`; nothing else is added. Wants one author: a `From` with one address. Repairs what cannot be meant otherwise: white space before a
 //! colon, folds of only white space, header lines above 998 octets (folded at white space), an mbox line in front, a
 //! missing empty line. Promises: the body is not touched; what comes out has CRLF line ends only, no line above 998
-//! octets, and ends with the one empty line; everything else is a [`Refusal`]. Does not: look at the body, sign, or
-//! require `From` (the identity check does).
+//! octets, and ends with the one empty line; everything else is a [`Refusal`]. Does not: look at the body, or sign.
 
 use std::net::IpAddr;
 
@@ -16,7 +15,7 @@ use super::fold::{LINE_BYTES_MAX, Lines, fold, trim_start};
 use super::header::{End, Field, Fields, Known, Single};
 use super::original::{Collector, OriginalHeaders};
 use super::received;
-use crate::types::{EnhancedStatus, Envelope, MessageId, Reply, ReplyCode, Timestamp};
+use crate::types::{EnhancedStatus, Envelope, MessageId, Reply, ReplyCode, ReversePath, Timestamp};
 
 /// Fields of one header. Above: 554 5.6.0. The largest seen in the wild have a few hundred.
 const FIELDS_MAX: usize = 2_000;
@@ -46,6 +45,34 @@ pub struct Context<'a> {
     pub hops_max: usize,
     /// What to do with header fields that hold octets above 127.
     pub eight_bit: EightBitHeaders,
+    /// What becomes of a `Date` that came.
+    pub date: Submitted,
+    /// What becomes of a `Message-ID` that came.
+    pub message_id: Submitted,
+    /// What `From` must be.
+    pub from: FromRule,
+}
+
+/// What `From` must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FromRule {
+    /// One field with one address that can be read: what DMARC judges by (RFC 7489 §6.6.1).
+    #[default]
+    Require,
+    /// The same; a message without the field gets one with the envelope sender.
+    Add,
+    /// Not looked at, but for being there once at most.
+    Any,
+}
+
+/// What becomes of a field that a client wrote and we could write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Submitted {
+    /// It stays.
+    #[default]
+    Keep,
+    /// Ours takes its place, as SES does it.
+    Replace,
 }
 
 /// What becomes of header fields with octets above 127 that came without SMTPUTF8.
@@ -84,6 +111,9 @@ pub struct Stamped {
     pub claims: Claims,
     /// For events.
     pub original: OriginalHeaders,
+    /// Why `From` is not what [`Context::from`] asks for. Apart from other refusals, so that who may not send as anybody in
+    /// there is told that first.
+    pub author: Result<(), Refusal>,
 }
 
 /// Why a message is refused. [`Refusal::reply`] is the answer to the client.
@@ -100,6 +130,12 @@ pub enum Refusal {
     /// A field that may stand once stands twice (RFC 5322 §3.6).
     #[error("Transaction failed: Duplicate header '{0}'.")]
     Repeated(&'static str),
+    /// No `From`, or no address in it (RFC 5322 §3.6.2).
+    #[error("Transaction failed: Missing '{0}' header.")]
+    Missing(&'static str),
+    /// Not one author whose address can be read: DMARC judges by it (RFC 7489 §6.6.1).
+    #[error("Transaction failed: Header 'From' must have exactly one valid address.")]
+    Author,
     /// A line above 998 octets without white space to fold at.
     #[error("Header '{field}' has a line of more than 998 octets that cannot be folded")]
     LineTooLong {
@@ -125,7 +161,7 @@ impl Refusal {
     pub fn reply(&self) -> Reply {
         let (code, subject, detail) = match self {
             Refusal::TooManyHops { .. } => (554, 4, 6),
-            Refusal::Repeated(_) | Refusal::TooManyFields => (554, 6, 0),
+            Refusal::Repeated(_) | Refusal::TooManyFields | Refusal::Missing(_) | Refusal::Author => (554, 6, 0),
             Refusal::EightBit { .. } => (550, 6, 7),
             Refusal::LineTooLong { .. } | Refusal::ControlCharacter => (550, 6, 11),
         };
@@ -146,6 +182,8 @@ pub fn stamp(block: &[u8], context: &Context<'_>) -> Result<Stamped, Refusal> {
         hops: 0,
         hops_max: context.hops_max,
         eight_bit: context.eight_bit,
+        date: context.date,
+        message_id: context.message_id,
         control: Control::default(),
         claims: Claims::default(),
         collector: Collector::default(),
@@ -156,6 +194,7 @@ pub fn stamp(block: &[u8], context: &Context<'_>) -> Result<Stamped, Refusal> {
         pass.take(&field)?;
     }
     let body = body_of(&fields)?;
+    let author = pass.author(context);
 
     let has_date = pass.has(Single::Date);
     if !has_date {
@@ -171,7 +210,7 @@ pub fn stamp(block: &[u8], context: &Context<'_>) -> Result<Stamped, Refusal> {
     let header_is_ascii = out.is_ascii();
     out.extend_from_slice(body);
     let original = collector.finish((!has_date).then_some(date.as_str()), message_id.as_deref());
-    Ok(Stamped { block: out, header_bytes, header_is_ascii, control, claims, original })
+    Ok(Stamped { block: out, header_bytes, header_is_ascii, control, claims, original, author })
 }
 
 /// What follows the header, without the empty line.
@@ -191,12 +230,29 @@ struct Pass {
     hops: usize,
     hops_max: usize,
     eight_bit: EightBitHeaders,
+    date: Submitted,
+    message_id: Submitted,
     control: Control,
     claims: Claims,
     collector: Collector,
 }
 
 impl Pass {
+    /// Judges `From`.
+    fn author(&mut self, context: &Context<'_>) -> Result<(), Refusal> {
+        let adds = context.from == FromRule::Add && !self.has(Single::From);
+        match (&self.claims.from[..], &context.envelope.reverse_path) {
+            _ if context.from == FromRule::Any => Ok(()),
+            ([Ok(_)], _) => Ok(()),
+            ([], ReversePath::Mailbox(sender)) if adds && sender.as_str().is_ascii() => {
+                let field = format!("From: <{sender}>\r\n");
+                Fields::new(field.as_bytes()).try_for_each(|field| self.take(&field))
+            }
+            ([], _) if !self.has(Single::From) => Err(Refusal::Missing(Single::From.name())),
+            _ => Err(Refusal::Author),
+        }
+    }
+
     fn has(&self, single: Single) -> bool {
         self.seen & single.bit() != 0
     }
@@ -227,6 +283,8 @@ impl Pass {
             Known::Received => self.count_hop()?,
             // Blank ones say nothing: they are replaced.
             Known::Single(Single::Date | Single::MessageId) if field.value().is_empty() => return Ok(()),
+            Known::Single(Single::Date) if self.date == Submitted::Replace => return Ok(()),
+            Known::Single(Single::MessageId) if self.message_id == Submitted::Replace => return Ok(()),
             Known::Single(single) if self.has(single) => return Err(Refusal::Repeated(single.name())),
             Known::Single(single) => self.seen |= single.bit(),
             Known::Stripped | Known::Other => {}

@@ -35,6 +35,9 @@ fn context(envelope: &Envelope) -> Context<'_> {
         envelope,
         hops_max: 3,
         eight_bit: EightBitHeaders::Pass,
+        date: Submitted::Keep,
+        message_id: Submitted::Keep,
+        from: FromRule::Any,
     }
 }
 
@@ -278,4 +281,52 @@ proptest! {
         let second = run(&first.block).unwrap();
         prop_assert_eq!(second.block, [ADDED.as_bytes(), &first.block].concat());
     }
+}
+
+#[test]
+fn a_message_has_one_author() {
+    let sender = EmailAddress::parse("app@b.test", false).unwrap();
+    let one = Envelope { reverse_path: ReversePath::Mailbox(sender), ..envelope(&["a@b.test"]) };
+    let with = |from, block: &str| {
+        let stamped = stamp(block.as_bytes(), &Context { from, ..context(&one) })?;
+        stamped.author.clone().map(|()| stamped)
+    };
+    for good in ["From: a@b.test\r\n", "from: \"A, B\" <a@b.test>\r\n", "From: =?utf-8?Q?a?= <a@b.test> (c)\r\n"] {
+        assert!(with(FromRule::Require, good).is_ok(), "{good:?}");
+    }
+    for (bad, refusal) in [
+        ("To: a@b.test\r\n", Refusal::Missing("From")),
+        ("", Refusal::Missing("From")),
+        ("From:\r\n", Refusal::Author),
+        ("From: a@b.test, c@d.test\r\n", Refusal::Author),
+        ("From: nobody\r\n", Refusal::Author),
+        ("From: undisclosed:;\r\n", Refusal::Author),
+        ("From: a@b.test\r\nfrom : c@d.test\r\n", Refusal::Repeated("From")),
+    ] {
+        assert_eq!(with(FromRule::Require, bad).unwrap_err(), refusal, "{bad:?}");
+        let reply = refusal.reply();
+        assert_eq!((reply.code().value(), reply.enhanced().unwrap().to_string().as_str()), (554, "5.6.0"));
+        let is_repeated = matches!(refusal, Refusal::Repeated(_));
+        assert_eq!(with(FromRule::Any, bad).is_err(), is_repeated, "{bad:?}");
+    }
+    let added = with(FromRule::Add, "Subject: x\r\n").unwrap();
+    let text = String::from_utf8(added.block).unwrap();
+    assert!(text.contains("\r\nFrom: <app@b.test>\r\n"), "{text}");
+    assert_eq!(added.claims.from.len(), 1);
+    assert_eq!(with(FromRule::Add, "From: nobody\r\n").unwrap_err(), Refusal::Author);
+    let null = Envelope { reverse_path: ReversePath::Null, ..one.clone() };
+    let refused = stamp(b"Subject: x\r\n", &Context { from: FromRule::Add, ..context(&null) });
+    assert_eq!(refused.unwrap().author, Err(Refusal::Missing("From")));
+}
+
+#[test]
+fn date_and_message_id_are_replaced_where_that_is_asked_for() {
+    let one = envelope(&["a@b.test"]);
+    let (date, message_id) = (Submitted::Replace, Submitted::Replace);
+    let block = b"Date: yesterday\r\nMessage-ID: <old@b.test>\r\nX: y\r\n";
+    let stamped = stamp(block, &Context { date, message_id, ..context(&one) }).unwrap();
+    let text = String::from_utf8(stamped.block).unwrap();
+    assert!(!text.contains("yesterday") && !text.contains("old@b.test"), "{text}");
+    assert!(text.contains(ID) && text.contains(DATE), "{text}");
+    assert_eq!(stamped.original.message_id.as_deref(), ID.trim_end().strip_prefix("Message-ID: "));
 }

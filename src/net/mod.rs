@@ -2,9 +2,12 @@
 //!
 //! The ports are traits, so that a simulation answers names from data and dials in-memory peers.
 
+pub mod certificate;
 pub mod dial;
 pub mod dns;
 pub mod settings;
+pub mod sntp;
+pub mod spf;
 pub mod tls_client;
 pub mod tls_server;
 

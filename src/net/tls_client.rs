@@ -208,7 +208,7 @@ fn provider(groups: &[&'static dyn SupportedKxGroup]) -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider { kx_groups: groups.to_vec(), ..aws_lc_rs::default_provider() })
 }
 
-fn roots(extra_pem: &[u8]) -> Result<RootCertStore, TlsClientError> {
+pub(super) fn roots(extra_pem: &[u8]) -> Result<RootCertStore, TlsClientError> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let mut count = 0;
     for (index, certificate) in CertificateDer::pem_slice_iter(extra_pem).enumerate() {

@@ -65,7 +65,7 @@ pub fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Certifi
     Ok(Arc::new(config))
 }
 
-fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+pub(super) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     const WHAT: &str = "certificate chain";
     let error = |error: &pem::Error| pem_error(WHAT, "CERTIFICATE", path, error);
     let blocks = CertificateDer::pem_file_iter(path).map_err(|source| error(&source))?;

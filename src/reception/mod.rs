@@ -18,6 +18,7 @@ mod listener;
 mod memory;
 mod session;
 pub mod settings;
+mod signing;
 mod stamp;
 mod wire;
 
@@ -46,6 +47,7 @@ use crate::net::BoxStream;
 use crate::queue::Intake;
 
 pub use listener::ListenError;
+pub use signing::Signing;
 pub use stamp::{Stamp, StampContext, StampedHeader, TlsInfo};
 
 /// What sessions work with. Settings are read at the start of a session and at each MAIL.
@@ -65,6 +67,8 @@ pub struct Ports {
     pub intake: Arc<dyn Intake>,
     /// Completes their header blocks.
     pub stamp: Arc<dyn Stamp>,
+    /// Signs them.
+    pub signing: Arc<Signing>,
 }
 
 /// What all sessions share.

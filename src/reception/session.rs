@@ -209,8 +209,7 @@ impl Session {
     /// DATA or the first BDAT: memory first, since the client sends as soon as it may.
     async fn begin(&mut self) -> Next {
         let deadline = self.deadline(self.facts.settings.data_timeout);
-        let ports = &self.shared.ports;
-        let mut assembly = Assembly::new(Arc::clone(&ports.intake), Arc::clone(&ports.quotas));
+        let mut assembly = Assembly::new(&self.shared.ports, &self.facts.settings);
         if let Some(message) = self.machine.message_mut() {
             assembly.begin(message, &self.memory, deadline).await;
         }
@@ -224,19 +223,10 @@ impl Session {
         let Some(assembly) = &mut self.assembly else {
             return;
         };
-        let (Some(message), Some(grant)) = (self.machine.message_mut(), &self.grant) else {
+        let Some(message) = self.machine.message_mut() else {
             return;
         };
-        if assembly.stamps_next(message) {
-            let smtputf8 = message.envelope.smtputf8;
-            self.facts.update(&self.machine, smtputf8);
-        }
-        if let Some(message) = self.machine.message_mut() {
-            let directory = self.shared.ports.admission.load();
-            let caller = Caller { grant, directory: &directory };
-            let stamp = Stamping { stamp: &*self.shared.ports.stamp, facts: &self.facts, caller };
-            assembly.make_room(message, &self.memory, deadline, stamp).await;
-        }
+        assembly.make_room(message, &self.memory, deadline).await;
     }
 
     /// A whole message: the reply comes when it is safe.

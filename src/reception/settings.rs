@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use crate::message::mime::EightBitBodies;
-pub use crate::message::stamp::EightBitHeaders;
+pub use crate::message::stamp::{EightBitHeaders, FromRule, Submitted};
 pub use crate::smtp::server::{Hygiene, LongLines};
 
 /// One listener.
@@ -88,6 +88,12 @@ pub struct Settings {
     pub eight_bit_bodies: EightBitBodies,
     /// Header fields with octets above 127, from clients that did not ask for SMTPUTF8.
     pub eight_bit_headers: EightBitHeaders,
+    /// What `From` must be.
+    pub from: FromRule,
+    /// A `Date` that came.
+    pub date: Submitted,
+    /// A `Message-ID` that came.
+    pub message_id: Submitted,
     /// Whether `Received` names the client's address and HELO name.
     pub received_shows_client: bool,
     /// Between commands (RFC 5321 §4.5.3.2.7: 5 minutes). Then 451 4.4.2 "Timeout waiting for data from client."
@@ -119,6 +125,9 @@ impl Default for Settings {
             long_lines: LongLines::Encode,
             eight_bit_bodies: EightBitBodies::Encode,
             eight_bit_headers: EightBitHeaders::Encode,
+            from: FromRule::Require,
+            date: Submitted::Keep,
+            message_id: Submitted::Keep,
             received_shows_client: true,
             command_timeout: Duration::from_secs(300),
             data_timeout: Duration::from_secs(180),

@@ -1,13 +1,14 @@
 //! The port to what completes a header block: `message` and `events` stand behind it, put together by `daemon`.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::settings::Settings;
 use crate::admission::{Authority, Directory, Grant};
 use crate::events::EventLine;
-use crate::message::{Claims, Control};
+use crate::message::dkim::Signer;
 use crate::types::{Envelope, MessageId, Reply, Timestamp};
 
 /// TLS of a session.
@@ -34,7 +35,7 @@ pub struct StampContext<'a> {
     pub tls: Option<&'a TlsInfo>,
     /// `with` of the Received field (RFC 3848, RFC 6531 §4.3).
     pub protocol: &'static str,
-    /// The envelope. Of a message above 1 MiB, `body` is what the client declared; else what the octets are.
+    /// The envelope.
     pub envelope: &'a Envelope,
     /// Who submitted it, as admitted.
     pub grant: &'a Grant,
@@ -47,11 +48,8 @@ pub struct StampContext<'a> {
 /// A header block that is ready to be sent.
 #[derive(Clone, Debug)]
 pub struct StampedHeader {
-    /// In place of all the octets that were given: the header block with its empty line, and body octets behind it where
-    /// the given ones had some (lines that are no header fields). CRLF line ends.
+    /// The header block with its empty line. CRLF line ends.
     pub bytes: Bytes,
-    /// Octets of the header block within `bytes`, with its empty line.
-    pub header_bytes: u32,
     /// The header block itself needs SMTPUTF8 (RFC 6531); the client's having asked for it is not enough.
     pub needs_smtputf8: bool,
     /// The `mail` object of every event of this message.
@@ -60,17 +58,19 @@ pub struct StampedHeader {
     pub send_event: EventLine,
     /// As what it is sent.
     pub authority: Authority,
-    /// Whom it says it is from.
-    pub claims: Claims,
-    /// What its control fields ask for.
-    pub control: Control,
+    /// Who signs it, in the order of the signatures.
+    pub signers: Vec<Arc<Signer>>,
+    /// Fields that each recipient has for itself, with their line ends; empty: none.
+    pub own_fields: Vec<Bytes>,
 }
 
 /// Completes header blocks: Received, Date, Message-ID in; Bcc, Return-Path out; loops, doubled fields and senders that are not
 /// the caller's refused.
 pub trait Stamp: Send + Sync + 'static {
-    /// `raw` are the octets up to and including the first empty line, or the whole message where it has none; with CRLF
-    /// line ends, no NUL, within the limits. The reply is given to the client where the message is refused. Called on
+    /// Whether anything is signed at all: then bodies are hashed as they arrive.
+    fn may_sign(&self) -> bool;
+
+    /// `raw` are the header fields as they came; with CRLF line ends, no NUL, within the limits. The reply is given to the client where the message is refused. Called on
     /// the session's task: must not block.
     fn stamp(&self, raw: &[u8], context: &StampContext<'_>) -> Result<StampedHeader, Reply>;
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::settlement::{Attempt, Fate, SettlementSettings, Words};
 use crate::events::schema::{self, CommonHeaders, Extras, Mail, MailObject};
+use crate::message::dkim;
 use crate::message::dsn::{self, Diagnostic, Kind, Notification, Original, RecipientStatus};
 use crate::queue::{Charges, Ended, NewBody, NewMessage, Origin};
 use crate::types::{Envelope, MessageId, Notify, Recipient, ReversePath, Timestamp};
@@ -72,9 +73,19 @@ pub(super) fn build(
             ret: None,
             envid: None,
         };
-        messages.push(new_message(id, envelope, built, settings));
+        messages.push(new_message(id, envelope, signed(built, id, settings), settings));
     }
     messages
+}
+
+/// With our signatures in front, where there are keys. A key that fails leaves the notification unsigned: it is better than none.
+fn signed(mut built: dsn::Built, id: MessageId, settings: &SettlementSettings) -> dsn::Built {
+    let signers = settings.signers.load();
+    match dkim::sign_message(&mut built.message, built.header_bytes, id.accepted_at(), &signers) {
+        Ok(added_bytes) => built.header_bytes += added_bytes,
+        Err(error) => tracing::error!(%error, "notification not signed"),
+    }
+    built
 }
 
 fn status<'a>(attempt: &'a Attempt<'_>, kind: Kind, fate: &'a Fate) -> Option<RecipientStatus<'a>> {
@@ -118,6 +129,7 @@ fn new_message(id: MessageId, envelope: Envelope, built: dsn::Built, settings: &
         envelope,
         body: NewBody::Inline(Bytes::from(built.message)),
         header_bytes: u32::try_from(built.header_bytes).unwrap_or(u32::MAX),
+        recipient_headers: Vec::new(),
         mail_json,
         send_event,
         origin: Origin { caller: CALLER.into(), ..Origin::default() },

@@ -10,6 +10,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use super::notification::{self, Told};
 use super::{RoutingFailure, RoutingFailureKind, Settled};
 use crate::events::EventLine;
@@ -17,6 +19,7 @@ use crate::events::schema::{
     self, BounceInfo, BounceKind, BouncedRecipient, ComplaintInfo, DelayInfo, DelayedRecipient, DeliveryInfo, Extras,
     Mail,
 };
+use crate::message::dkim::Signer;
 use crate::message::dsn;
 use crate::policy::retry::{self, Decision, Waiting};
 use crate::policy::{BounceClass, BounceSubType, BounceType, Disposition, Fault, RetryKind, Verdict};
@@ -65,6 +68,8 @@ pub struct SettlementSettings {
     pub mail_bounces: MailBounces,
     /// How long a notification may be retried.
     pub notification_lifetime: Duration,
+    /// Who signs notifications. Shared, since keys change their places at any time.
+    pub signers: Arc<ArcSwap<Vec<Arc<Signer>>>>,
 }
 
 /// In whose words an outcome is told.
@@ -247,6 +252,7 @@ pub fn end_group(message: &StoredMessage, group: u16) -> EndGroup {
         groups: u16::try_from(message.domains.len()).unwrap_or(u16::MAX),
         body_parts: message.body_parts,
         recipients: count(message.envelope.recipients.len()),
+        recipient_headers: message.recipient_headers,
         has_states: message.has_states(),
     }
 }

@@ -67,6 +67,11 @@ impl Domain {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The domain and all above it, itself first, a top-level domain last.
+    pub fn with_parents(&self) -> impl Iterator<Item = &str> {
+        std::iter::successors(Some(self.as_str()), |name| name.split_once('.').map(|(_, parent)| parent))
+    }
 }
 
 fn check_label(label: &str) -> Result<(), DomainError> {

@@ -15,6 +15,8 @@ mod dns;
 #[cfg(test)]
 mod docs;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod durability;
 #[cfg(test)]
 mod events_files;
@@ -29,15 +31,21 @@ mod peers;
 #[cfg(test)]
 mod quotas;
 #[cfg(test)]
+mod recipient_headers;
+#[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod replies;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]
+mod return_path;
+#[cfg(test)]
 mod routing;
 #[cfg(test)]
 mod ses_replies;
+#[cfg(test)]
+mod signing;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

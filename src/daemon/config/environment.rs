@@ -8,7 +8,10 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 use super::findings::{Findings, NamedPath, PathKind, Problem};
+use crate::message::dkim::Key;
 
 /// `TMPFS_MAGIC` and `RAMFS_MAGIC` of statfs(2).
 const MEMORY_FILE_SYSTEMS: [u64; 2] = [0x0102_1994, 0x8584_58f6];
@@ -19,7 +22,9 @@ const SECRET_BYTES_MAX: u64 = 1 << 20;
 pub(super) fn check(findings: &mut Findings) {
     for named in std::mem::take(&mut findings.paths) {
         match named.kind {
-            PathKind::Certificate | PathKind::PrivateKey | PathKind::Password => check_file(findings, &named),
+            PathKind::Certificate | PathKind::PrivateKey | PathKind::Password | PathKind::SigningKey => {
+                check_file(findings, &named);
+            }
             PathKind::DataDirectory | PathKind::Directory => check_directory(findings, &named),
             PathKind::Socket => check_socket(findings, &named),
         }
@@ -47,6 +52,11 @@ fn check_file(findings: &mut Findings, named: &NamedPath) {
             format!("{shown} holds no private key"),
             "name a PEM file with an unencrypted key",
         ),
+        PathKind::SigningKey => {
+            let key = Key::from_pem(contents.as_bytes());
+            let problem = key.as_ref().err().map(|error| format!("{shown}: {error}")).unwrap_or_default();
+            (key.is_ok(), problem, "make one with `posthaste dkim generate`")
+        }
         _ => (
             contents.lines().next().is_some_and(|line| !line.trim().is_empty()),
             format!("{shown} has no password in its first line"),
@@ -61,18 +71,26 @@ fn check_file(findings: &mut Findings, named: &NamedPath) {
     }
 }
 
-fn read(path: &Path) -> std::io::Result<String> {
-    let mut bytes = Vec::new();
+fn read(path: &Path) -> std::io::Result<Zeroizing<String>> {
+    let mut bytes = Zeroizing::new(Vec::new());
     File::open(path)?.take(SECRET_BYTES_MAX).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 fn check_secrecy(findings: &mut Findings, named: &NamedPath) {
     let Ok(metadata) = fs::metadata(&named.path) else {
         return;
     };
-    if metadata.permissions().mode() & 0o007 != 0 {
-        let path = named.path.display();
+    let (mode, path) = (metadata.permissions().mode(), named.path.display());
+    if named.kind == PathKind::SigningKey && mode & 0o077 != 0 {
+        let remedy = format!("let the user of the daemon own it, and run: chmod go= {path}");
+        return findings.warn(
+            &named.span,
+            &named.key,
+            Problem::new(format!("others than its owner can read {path}"), remedy),
+        );
+    }
+    if mode & 0o007 != 0 {
         let remedy = format!("run: chmod o= {path}");
         findings.error(&named.span, &named.key, Problem::new(format!("every user can read {path}"), remedy));
     }

@@ -85,6 +85,8 @@ pub(super) enum PathKind {
     Certificate,
     /// PEM with a private key; not readable by everyone.
     PrivateKey,
+    /// PEM with a private key that DKIM can sign with; a warning where others than its owner can read it.
+    SigningKey,
     /// A first line that is the password; not readable by everyone.
     Password,
     /// A directory, or nothing yet.

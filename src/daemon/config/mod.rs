@@ -15,8 +15,10 @@ mod nearest;
 mod operation;
 mod outbound;
 mod restart;
+mod return_path;
 mod section;
 pub mod settings;
+mod signing;
 mod submission;
 pub mod units;
 
@@ -38,10 +40,11 @@ use toml::de::DeTable;
 pub use findings::{ConfigErrors, Finding};
 pub use settings::{
     AdminSettings, AuditStreamSettings, BounceMessages, DEFAULT_SOCKET, DsnSettings, EventFileSettings, EventsSettings,
-    LogFormat, LogLevel, LogSettings, MetricsSettings, QueueSettings, RetrySettings, ShutdownSettings,
+    LogFormat, LogLevel, LogSettings, MetricsSettings, QueueSettings, RetrySettings, ReturnPathSettings,
+    ShutdownSettings,
 };
 
-use crate::admission::Directory;
+use crate::admission::{Directory, signing as signing_keys};
 use crate::events::EventKind;
 use crate::net::settings::DnsSettings;
 use crate::reception::settings::ListenerSettings;
@@ -68,8 +71,12 @@ pub struct Config {
     pub reception: reception::settings::Settings,
     /// `[relay]`, `[sending]`, `[[tenant]]`, `[[credential]]`, `[[identity]]`, `[[configuration_set]]`, and the lifetime of `[queue]`.
     pub admission: Directory,
+    /// `[signing]` and `[[dkim]]`.
+    pub signing: signing_keys::Settings,
     /// `data_dir` and `[queue]`.
     pub queue: QueueSettings,
+    /// `[return_path]`; its domain is in `admission`.
+    pub return_path: ReturnPathSettings,
     /// `[retry]`.
     pub retry: RetrySettings,
     /// `[delivery]` and `[[route]]`.
@@ -174,7 +181,10 @@ fn read_root(mut root: Section<'_>) -> Config {
     let listeners = intake::listeners(&mut root);
     let reception = intake::reception(root.child("reception"), &hostname);
     let queue = keeping::queue(&mut root);
-    let admission = submission::directory(&mut root, queue.lifetime);
+    let mut admission = submission::directory(&mut root, queue.lifetime);
+    let (return_path_domain, return_path) = return_path::read(root.child("return_path"), queue.lifetime);
+    admission.return_path_domain = return_path_domain;
+    let signing = signing::signing(&mut root);
     let retry = keeping::retry(root.child("retry"), queue.lifetime);
     let delivery = outbound::delivery(&mut root, &hostname);
     let dns = outbound::dns(root.child("dns"));
@@ -185,7 +195,9 @@ fn read_root(mut root: Section<'_>) -> Config {
         listeners,
         reception,
         admission,
+        signing,
         queue,
+        return_path,
         retry,
         delivery,
         dns,

@@ -14,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 use super::findings::{Findings, NamedPath, PathKind, Problem, join};
 use super::nearest::nearest;
 use super::units::{format_duration, format_size, parse_duration, parse_size};
+use crate::types::Domain;
 
 /// One table, or its absence, which means defaults.
 pub(super) struct Section<'a> {
@@ -219,6 +220,13 @@ impl<'a> Section<'a> {
 impl Value<'_> {
     pub(super) fn text(&self) -> Result<&str, Problem> {
         self.value.as_str().ok_or_else(|| self.expected("a text in quotes", "put it in \"quotes\""))
+    }
+
+    /// A domain.
+    pub(super) fn domain(&self) -> Result<Domain, Problem> {
+        let text = self.text()?;
+        let remedy = "write a domain such as \"example.com\"";
+        Domain::parse(text).map_err(|error| Problem::new(format!("{text:?}: {error}"), remedy))
     }
 
     /// A whole number.

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::findings::Problem;
 use super::intake;
+use super::return_path;
 use super::section::{Section, Value};
 use crate::admission::Directory;
 use crate::admission::directory::{
@@ -17,6 +18,7 @@ use crate::admission::directory::{
 use crate::admission::identity::{Identity, IdentityName};
 use crate::admission::password::{self, HashError, Strength};
 use crate::message::is_tag;
+use crate::queue::Granularity;
 
 /// What SES allows a configuration set.
 const DELIVERY_TIME: std::ops::RangeInclusive<Duration> = Duration::from_secs(300)..=Duration::from_secs(50_400);
@@ -111,8 +113,15 @@ fn configuration_set(mut section: Section<'_>, directory: &mut Directory) {
         tls_required: section.word("tls", false, &[("optional", false), ("require", true)]),
         lifetime: section.optional("delivery_time_max", |value| value.duration(&DELIVERY_TIME)),
         suppression: suppression(&mut section),
+        return_path: section.word(
+            "return_path",
+            Granularity::PerRecipient,
+            &[("per-recipient", Granularity::PerRecipient), ("per-message", Granularity::PerMessage)],
+        ),
         tags: section.list("tags", Vec::new(), "[\"team=shop\"]", tag),
         quota: quota(&mut section),
+        is_bulk: section.flag("bulk", false),
+        unsubscribe_url: section.optional("unsubscribe_url", https_url),
     });
     if let Some(set) = &set
         && directory.set(set.name.as_str()).is_some()
@@ -125,17 +134,37 @@ fn configuration_set(mut section: Section<'_>, directory: &mut Directory) {
     }
 }
 
+/// The longest URL that a token is put behind: the header field stays one line.
+const URL_BYTES_MAX: usize = 256;
+
+/// HTTPS (RFC 8058 §3.1), to be followed by a token.
+fn https_url(value: &Value<'_>) -> Result<Arc<str>, Problem> {
+    let text = value.text()?;
+    let allowed = |byte: u8| byte.is_ascii_graphic() && !b"<>\"#".contains(&byte);
+    let has_host =
+        text.strip_prefix("https://").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric()));
+    if has_host && text.len() <= URL_BYTES_MAX && text.bytes().all(allowed) {
+        return Ok(text.into());
+    }
+    Err(value.expected(
+        "an HTTPS URL",
+        "write one such as \"https://mail.example.com/unsubscribe/\"; a token is put behind it",
+    ))
+}
+
 fn identity(mut section: Section<'_>, directory: &mut Directory) {
     let name = section.required("name", "\"example.com\", or an address", identity_name);
     let tenant = known_tenant(&mut section, directory);
     let configuration_set = known_set(&mut section, directory);
+    let mail_from = return_path::mail_from(&mut section, name.as_ref());
     let delegates = section.list("delegates", Vec::new(), "[\"user name\"]", user);
     if let Some(name) = name.as_ref().filter(|name| directory.identity(name).is_some()) {
         section.error("name", taken("identity", &name.to_string()));
     }
     section.close();
     if let (Some(name), Some(tenant)) = (name, tenant) {
-        directory.add_identity(Identity { name, tenant: tenant.name.clone(), configuration_set, delegates });
+        let tenant = tenant.name.clone();
+        directory.add_identity(Identity { name, tenant, configuration_set, mail_from, delegates });
     }
 }
 

@@ -23,6 +23,8 @@ const NO_SUCH_DOMAIN_TTL_MAX: Duration = Duration::from_secs(300);
 const NO_DATA_TTL_MAX: Duration = Duration::from_secs(3_600);
 /// Each so many records of an answer count as one more entry, so that huge answers do not multiply the memory.
 const RECORDS_PER_ENTRY: usize = 8;
+/// A text record counts as one more record for each so many octets.
+const TEXT_BYTES_PER_RECORD: usize = 64;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -33,7 +35,7 @@ pub(super) struct Question {
     pub(super) kind: Kind,
 }
 
-/// The record types that routing needs.
+/// The record types that are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     /// MX.
@@ -42,6 +44,10 @@ pub(super) enum Kind {
     V4,
     /// AAAA.
     V6,
+    /// TXT.
+    Txt,
+    /// PTR.
+    Ptr,
 }
 
 /// Records of one type, at least one.
@@ -51,6 +57,21 @@ pub(super) enum Records {
     Mx(Arc<[Mx]>),
     /// Of an A or AAAA question.
     Addresses(Arc<[IpAddr]>),
+    /// Of a TXT question: the strings of each record joined.
+    Texts(Arc<[Box<str>]>),
+    /// Of a PTR question.
+    Names(Arc<[Domain]>),
+}
+
+impl Records {
+    fn len(&self) -> usize {
+        match self {
+            Records::Mx(records) => records.len(),
+            Records::Addresses(records) => records.len(),
+            Records::Texts(records) => records.iter().map(|text| 1 + text.len() / TEXT_BYTES_PER_RECORD).sum(),
+            Records::Names(records) => records.len(),
+        }
+    }
 }
 
 /// What a server said, with the time to live that it gave.
@@ -152,8 +173,7 @@ impl Entry {
     /// Entries that it counts for.
     fn weight(&self) -> usize {
         let records = match &self.outcome {
-            Outcome::Records(Records::Mx(records)) => records.len(),
-            Outcome::Records(Records::Addresses(records)) => records.len(),
+            Outcome::Records(records) => records.len(),
             Outcome::NoData | Outcome::NoSuchDomain | Outcome::Failed(_) => 0,
         };
         1 + records / RECORDS_PER_ENTRY

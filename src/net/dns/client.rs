@@ -34,6 +34,12 @@ const QUESTIONS_MAX: usize = 32;
 const MX_RECORDS_MAX: usize = 64;
 /// Addresses kept of one answer; a host has up to that many of each family.
 const ADDRESSES_MAX: usize = 16;
+/// TXT records kept of one answer. A domain with more has lost count of them; the rest is ignored.
+const TEXTS_MAX: usize = 64;
+/// Octets kept of one TXT record, its strings joined: a DKIM key of 4,096 bits has about 800. The rest is cut.
+const TEXT_BYTES_MAX: usize = 4_096;
+/// PTR records kept of one answer.
+const NAMES_MAX: usize = 16;
 /// CNAMEs followed within one answer; what follows is ignored.
 const CNAMES_MAX: usize = 16;
 /// Questions under way on one TCP connection to a server; above, hickory waits and then fails.
@@ -97,6 +103,11 @@ impl Servers {
     /// Their addresses, in order.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         self.servers.iter().map(|server| server.address).collect()
+    }
+
+    /// Hickory's resolver for the first server, for a library that wants one.
+    pub(super) fn first_client(&self) -> Option<TokioResolver> {
+        self.servers.first().map(|server| server.client.clone())
     }
 
     /// Asks until a server knows, each at least once. Takes at most the timeout of the settings times the questions.
@@ -206,6 +217,8 @@ fn record_type(kind: Kind) -> RecordType {
         Kind::Mx => RecordType::MX,
         Kind::V4 => RecordType::A,
         Kind::V6 => RecordType::AAAA,
+        Kind::Txt => RecordType::TXT,
+        Kind::Ptr => RecordType::PTR,
     }
 }
 
@@ -268,6 +281,8 @@ fn found(name: &Name, question: &Question, answers: &[Record]) -> Result<Found, 
     let records = match question.kind {
         Kind::Mx => Records::Mx(mx_hosts(&records)?.into()),
         Kind::V4 | Kind::V6 => Records::Addresses(addresses(&records).into()),
+        Kind::Txt => Records::Texts(texts(&records).into()),
+        Kind::Ptr => Records::Names(names(&records)?.into()),
     };
     Ok(Found::Records(records, ttl))
 }
@@ -309,6 +324,35 @@ fn mx_hosts(records: &[&Record]) -> Result<Vec<Mx>, String> {
     hosts.dedup();
     hosts.truncate(MX_RECORDS_MAX);
     Ok(hosts)
+}
+
+/// In the order of the answer. Octets that are not UTF-8 are replaced: no record that mail uses has any.
+fn texts(records: &[&Record]) -> Vec<Box<str>> {
+    let joined = |record: &&Record| match &record.data {
+        RData::TXT(text) => {
+            let octets: Vec<u8> =
+                text.txt_data.iter().flat_map(|part| part.iter().copied()).take(TEXT_BYTES_MAX).collect();
+            Some(String::from_utf8_lossy(&octets).into_owned().into_boxed_str())
+        }
+        _ => None,
+    };
+    records.iter().filter_map(joined).take(TEXTS_MAX).collect()
+}
+
+/// Targets that are no host names are dropped; a failure if none is left.
+fn names(records: &[&Record]) -> Result<Vec<Domain>, String> {
+    let target = |record: &&Record| match &record.data {
+        RData::PTR(target) => Domain::parse(&target.0.to_ascii()).ok(),
+        _ => None,
+    };
+    let mut names: Vec<Domain> = records.iter().filter_map(target).collect();
+    if names.is_empty() {
+        return Err("answered with PTR records that name no valid host".to_owned());
+    }
+    names.sort_unstable();
+    names.dedup();
+    names.truncate(NAMES_MAX);
+    Ok(names)
 }
 
 fn addresses(records: &[&Record]) -> Vec<IpAddr> {

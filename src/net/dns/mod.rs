@@ -1,4 +1,5 @@
-//! DNS for routing: the [`Resolver`] port by hickory, with a cache, coalescing and bounds of our own.
+//! DNS: the [`Resolver`] port of routing by hickory, with a cache, coalescing and bounds of our own; TXT and PTR records
+//! for what checks the records of this installation.
 //!
 //! A question is answered from the cache, or joins an equal one that is under way, or is asked. At most
 //! [`LOOKUPS_MAX`] questions are under way in the *fast lane*; one that has no answer after `HANDOVER` moves to the
@@ -140,11 +141,40 @@ impl HickoryResolver {
         let known = self.lookup(Question { name: domain.clone(), kind: Kind::Mx }).await;
         let records = match known.outcome {
             Outcome::Records(Records::Mx(records)) => records.to_vec(),
-            Outcome::Records(Records::Addresses(_)) | Outcome::NoData => Vec::new(),
+            Outcome::Records(_) | Outcome::NoData => Vec::new(),
             Outcome::NoSuchDomain => return Err(DnsError::NoSuchDomain(domain.clone())),
             Outcome::Failed(reason) => return Err(failed(domain, &reason)),
         };
         Ok(Answer { records, expires_at: known.expires_at, stale: known.stale })
+    }
+
+    /// TXT records of `name`, the strings of each joined, CNAMEs followed; empty for NODATA.
+    pub async fn texts(&self, name: &Domain) -> Result<Answer<Box<str>>, DnsError> {
+        let known = self.lookup(Question { name: name.clone(), kind: Kind::Txt }).await;
+        let records = match known.outcome {
+            Outcome::Records(Records::Texts(records)) => records.to_vec(),
+            Outcome::Records(_) | Outcome::NoData => Vec::new(),
+            Outcome::NoSuchDomain => return Err(DnsError::NoSuchDomain(name.clone())),
+            Outcome::Failed(reason) => return Err(failed(name, &reason)),
+        };
+        Ok(Answer { records, expires_at: known.expires_at, stale: known.stale })
+    }
+
+    /// The names that the PTR records of an address give it (RFC 1035 §3.5, RFC 3596 §2.5); empty for none.
+    pub async fn names(&self, address: IpAddr) -> Result<Answer<Domain>, DnsError> {
+        let name = reverse_name(address);
+        let known = self.lookup(Question { name: name.clone(), kind: Kind::Ptr }).await;
+        let records = match known.outcome {
+            Outcome::Records(Records::Names(records)) => records.to_vec(),
+            Outcome::Records(_) | Outcome::NoData | Outcome::NoSuchDomain => Vec::new(),
+            Outcome::Failed(reason) => return Err(failed(&name, &reason)),
+        };
+        Ok(Answer { records, expires_at: known.expires_at, stale: known.stale })
+    }
+
+    /// Hickory's resolver for the first server, for `net::spf`.
+    pub(super) fn first_client(&self) -> Option<hickory_resolver::TokioResolver> {
+        self.servers.load().first_client()
     }
 
     async fn lookup_addresses(&self, host: &Domain) -> Result<Answer<IpAddr>, DnsError> {
@@ -180,7 +210,7 @@ fn join_families(host: &Domain, v6: Known, v4: Known) -> Result<Answer<IpAddr>, 
                 answer.records.extend_from_slice(&addresses);
                 answer.stale |= known.stale;
             }
-            Outcome::Records(Records::Mx(_)) | Outcome::NoData => {}
+            Outcome::Records(_) | Outcome::NoData => {}
             Outcome::NoSuchDomain => missing += 1,
             Outcome::Failed(reason) => failure = Some(reason),
         }
@@ -192,6 +222,21 @@ fn join_families(host: &Domain, v6: Known, v4: Known) -> Result<Answer<IpAddr>, 
     }
 }
 
+/// Where the PTR records of an address stand: `1.2.0.192.in-addr.arpa`.
+pub fn reverse_name(address: IpAddr) -> Domain {
+    let name = match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            format!("{d}.{c}.{b}.{a}.in-addr.arpa")
+        }
+        IpAddr::V6(address) => {
+            let nibbles = address.octets().into_iter().rev().flat_map(|octet| [octet & 15, octet >> 4]);
+            nibbles.map(|nibble| format!("{nibble:x}.")).collect::<String>() + "ip6.arpa"
+        }
+    };
+    Domain::parse(&name).expect("digits and dots of at most 72 octets are a domain")
+}
+
 fn failed(name: &Domain, reason: &str) -> DnsError {
     DnsError::Failed { name: name.clone(), reason: reason.to_owned() }
 }
@@ -200,6 +245,8 @@ fn count(kind: Kind, result: &'static str) {
     let kind = match kind {
         Kind::Mx => "mx",
         Kind::V4 | Kind::V6 => "address",
+        Kind::Txt => "txt",
+        Kind::Ptr => "ptr",
     };
     metrics::counter!(metric::DNS_LOOKUPS, "type" => kind, "result" => result).increment(1);
 }

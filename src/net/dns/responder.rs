@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use hickory_resolver::proto::op::{Message, MessageType, Query, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, SOA};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, PTR, SOA, TXT};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -185,4 +185,15 @@ pub(crate) fn address(owner: &str, address: &str) -> Record {
 /// CNAME of `owner`. TTL 60 seconds.
 pub(crate) fn alias(owner: &str, target: &str) -> Record {
     Record::from_rdata(name(owner), 60, RData::CNAME(CNAME(name(target))))
+}
+
+/// TXT of `owner`, of these strings. TTL 300 seconds.
+pub(crate) fn text(owner: &str, strings: &[&str]) -> Record {
+    let strings = strings.iter().map(|string| (*string).to_owned()).collect();
+    Record::from_rdata(name(owner), 300, RData::TXT(TXT::new(strings)))
+}
+
+/// PTR of `owner`. TTL 300 seconds.
+pub(crate) fn pointer(owner: &str, target: &str) -> Record {
+    Record::from_rdata(name(owner), 300, RData::PTR(PTR(name(target))))
 }

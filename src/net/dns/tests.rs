@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::cache::FAILURE_TTL;
-use super::responder::{Responder, Say, address, alias, mx};
+use super::responder::{Responder, Say, address, alias, mx, pointer, text};
 use super::*;
 use crate::types::ManualClock;
 
@@ -376,4 +376,41 @@ async fn special_names_never_leave_this_host() {
     let lab = lab().await;
     assert_eq!(lab.mx("a.invalid").await, "nxdomain");
     assert_eq!(lab.addresses("localhost").await, "::1 127.0.0.1");
+}
+
+#[tokio::test]
+async fn the_strings_of_a_txt_record_are_joined_and_records_stay_apart() {
+    let lab = lab().await;
+    let long = "p".repeat(255);
+    let records = vec![text("a.test", &[&long, "end"]), text("a.test", &["v=spf1 -all"])];
+    lab.server.say("a.test", RecordType::TXT, Say::OnlyByTcp(records));
+    lab.server.say("_dmarc.none.test", RecordType::TXT, Say::NoData(60));
+    lab.server.say("_dmarc.gone.test", RecordType::TXT, Say::NxDomain(60));
+    lab.server.say("_dmarc.dead.test", RecordType::TXT, Say::Code(ResponseCode::ServFail));
+    let answer = lab.resolver.texts(&domain("a.test")).await.unwrap();
+    let found: Vec<&str> = answer.records.iter().map(AsRef::as_ref).collect();
+    assert_eq!(found, [format!("{long}end").as_str(), "v=spf1 -all"]);
+    assert!(lab.resolver.texts(&domain("_dmarc.none.test")).await.unwrap().records.is_empty());
+    let gone = lab.resolver.texts(&domain("_dmarc.gone.test")).await;
+    assert!(matches!(gone, Err(DnsError::NoSuchDomain(_))), "{gone:?}");
+    let dead = lab.resolver.texts(&domain("_dmarc.dead.test")).await;
+    assert!(matches!(dead, Err(DnsError::Failed { .. })), "{dead:?}");
+}
+
+#[tokio::test]
+async fn an_address_is_turned_round_for_its_names() {
+    let lab = lab().await;
+    for (address, owner) in [
+        ("192.0.2.1", "1.2.0.192.in-addr.arpa"),
+        ("::ffff:192.0.2.1", "1.2.0.192.in-addr.arpa"),
+        ("2001:db8::1f", "f.1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa"),
+    ] {
+        lab.server.say(owner, RecordType::PTR, Say::Records(vec![pointer(owner, "mail.test")]));
+        let names = lab.resolver.names(address.parse().unwrap()).await.unwrap().records;
+        assert_eq!(names, [domain("mail.test")], "{address}");
+    }
+    lab.server.say("2.2.0.192.in-addr.arpa", RecordType::PTR, Say::NxDomain(60));
+    assert!(lab.resolver.names("192.0.2.2".parse().unwrap()).await.unwrap().records.is_empty());
+    let unknown = lab.resolver.names("192.0.2.3".parse().unwrap()).await;
+    assert!(matches!(unknown, Err(DnsError::Failed { .. })), "{unknown:?}");
 }

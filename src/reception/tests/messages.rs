@@ -143,16 +143,18 @@ async fn three_mebibytes_are_spooled_in_parts_and_accepted() {
     let text = large(3 << 20);
     client.open_data().await;
     client.say(&format!("{text}."), OK).await;
-    let parts = rig.queue.parts.lock().unwrap().clone();
+    let parts = rig.queue.parts_in_order();
     let accepted = rig.queue.accepted.lock().unwrap().clone();
     assert!(parts.iter().all(|(id, _, part)| *id == accepted[0].id && part.len() <= SPOOL_PART_BYTES));
-    assert_eq!(parts.iter().map(|(_, number, _)| *number).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    // The header is part 0; three mebibytes and some octets of body follow.
+    assert_eq!(parts.iter().map(|(_, number, _)| *number).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    assert!(parts[0].2.ends_with(b"\r\n\r\n") && parts[0].2.starts_with(b"Received: "), "the header, written last");
     let whole: Vec<u8> = parts.iter().flat_map(|(_, _, part)| part.to_vec()).collect();
     let (received, rest) = whole.split_at(whole.len() - text.len());
     assert!(received.starts_with(b"Received: ") && received.ends_with(b"network\r\n"));
     assert!(rest == text.as_bytes());
     let NewBody::Spooled { parts: count, bytes } = accepted[0].body else { panic!("not spooled") };
-    assert_eq!((count, bytes), (4, u64::try_from(whole.len()).unwrap()));
+    assert_eq!((count, bytes), (5, u64::try_from(whole.len()).unwrap()));
     assert!(rig.queue.discarded.lock().unwrap().is_empty());
     assert_eq!(rig.reception.shared.connections.memory().free_bytes(), rig.settings.load().memory_bytes_max);
 }
@@ -168,7 +170,8 @@ async fn around_the_size_of_a_part_every_size_arrives_whole() {
         client.start_transaction().await;
         client.say("DATA", "354").await;
         client.say(&format!("{text}."), OK).await;
-        let parts = std::mem::take(&mut *rig.queue.parts.lock().unwrap());
+        let parts = rig.queue.parts_in_order();
+        rig.queue.parts.lock().unwrap().clear();
         let whole = match rig.queue.accepted.lock().unwrap().pop().unwrap().body {
             NewBody::Inline(octets) => octets.to_vec(),
             NewBody::Spooled { .. } => parts.iter().flat_map(|(_, _, part)| part.to_vec()).collect(),
@@ -187,7 +190,7 @@ async fn nothing_is_discarded_once_the_queue_was_asked_to_take_it() {
     client.send(&format!("{}.\r\n", large(2 << 20))).await;
     rig.reception.drain(Duration::from_secs(5)).await;
     client.expect("closed").await;
-    assert_eq!(rig.queue.parts.lock().unwrap().len(), 3);
+    assert_eq!(rig.queue.parts.lock().unwrap().len(), 4);
     assert!(rig.queue.discarded.lock().unwrap().is_empty());
 }
 

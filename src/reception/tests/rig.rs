@@ -15,11 +15,10 @@ use crate::admission::quota::Quotas;
 use crate::admission::{self, Directory};
 use crate::events::audit::AuditLog;
 use crate::events::{EventKind, EventLine};
-use crate::message::{Claims, Control};
 use crate::net::{BoxFuture, BoxStream};
 use crate::queue::{AcceptError, Intake, NewMessage};
 use crate::reception::settings::{ListenerSettings, Settings};
-use crate::reception::{Ports, Reception, Stamp, StampContext, StampedHeader};
+use crate::reception::{Ports, Reception, Signing, Stamp, StampContext, StampedHeader};
 use crate::types::{EnhancedStatus, ManualClock, MessageId, Reply, ReplyCode, SystemClock, Timestamp};
 
 /// The disk of the fake queue.
@@ -40,6 +39,13 @@ pub(super) struct FakeQueue {
 }
 
 impl FakeQueue {
+    /// Spooled parts as they will be sent.
+    pub(super) fn parts_in_order(&self) -> Vec<(MessageId, u32, Bytes)> {
+        let mut parts = self.parts.lock().unwrap().clone();
+        parts.sort_by_key(|(_, number, _)| *number);
+        parts
+    }
+
     pub(super) fn bodies(&self) -> Vec<String> {
         let accepted = self.accepted.lock().unwrap();
         let body = |message: &NewMessage| match &message.body {
@@ -74,6 +80,13 @@ impl Intake for FakeQueue {
         })
     }
 
+    fn spooled(&self, id: MessageId, part: u32) -> BoxFuture<'_, Result<Bytes, AcceptError>> {
+        let parts = self.parts.lock().unwrap();
+        let found =
+            parts.iter().find(|(own, number, _)| (*own, *number) == (id, part)).map(|(.., octets)| octets.clone());
+        Box::pin(async move { found.ok_or_else(|| AcceptError::NotDurable("no such part".to_owned())) })
+    }
+
     fn discard(&self, id: MessageId, parts: u32) {
         self.discarded.lock().unwrap().push((id, parts));
     }
@@ -95,6 +108,10 @@ impl Intake for FakeQueue {
 struct FakeStamp;
 
 impl Stamp for FakeStamp {
+    fn may_sign(&self) -> bool {
+        false
+    }
+
     fn stamp(&self, raw: &[u8], context: &StampContext<'_>) -> Result<StampedHeader, Reply> {
         if raw.starts_with(b"X-Refuse") {
             let text = vec!["Too many hops".into()];
@@ -106,18 +123,16 @@ impl Stamp for FakeStamp {
             "Received: from {} ({}) by {} with {} ({tls}) as {}\r\n",
             context.helo, context.client, context.settings.hostname, context.protocol, context.grant.caller
         );
-        let bytes = Bytes::from([line.as_bytes(), raw].concat());
+        let bytes = Bytes::from([line.as_bytes(), raw, b"\r\n"].concat());
         let event = EventLine { kind: EventKind::Send, json: Bytes::from_static(b"{}"), id_at: 1 };
-        let header_bytes = u32::try_from(bytes.len()).unwrap();
         Ok(StampedHeader {
             bytes,
-            header_bytes,
             needs_smtputf8: false,
             mail_json: Bytes::from_static(b"{}"),
             send_event: event,
             authority: admission::Authority::plain(context.directory, context.grant),
-            claims: Claims::default(),
-            control: Control::default(),
+            signers: Vec::new(),
+            own_fields: Vec::new(),
         })
     }
 }
@@ -159,6 +174,7 @@ impl Rig {
             quotas: Arc::clone(&quotas),
             intake: Arc::clone(&queue) as Arc<dyn Intake>,
             stamp: Arc::new(FakeStamp),
+            signing: Arc::new(Signing::inline()),
         };
         let reception = Arc::new(Reception::start(listeners, ports).unwrap());
         Self { reception, queue, settings, admission, quotas }

@@ -29,6 +29,7 @@ fn message() -> StoredMessage {
         header_bytes: 0,
         body_bytes: 10,
         body_parts: 0,
+        recipient_headers: false,
         origin: crate::queue::Origin { caller: "test".into(), ..Default::default() },
         mail_json: Bytes::from_static(b"{}"),
     }
@@ -59,6 +60,7 @@ fn unanswered(
         retry: retry::Settings { delay_notices: vec![Duration::from_secs(600)], ..retry::Settings::default() },
         mail_bounces: MailBounces::default(),
         notification_lifetime: LIFETIME,
+        signers: std::sync::Arc::default(),
     };
     let decided = settle(&attempt, &[fate], &settings, &mut || MessageId::new(ACCEPTED_AT, 2));
     let is_marked = |json: &[u8]| String::from_utf8_lossy(json).contains("\"ambiguous\":true");
@@ -101,6 +103,7 @@ fn held_back(tier: SuppressionTier, reason: SuppressionReason, kind: AttemptKind
         retry: retry::Settings::default(),
         mail_bounces: MailBounces { otherwise: true, not_of_sets: Vec::new() },
         notification_lifetime: LIFETIME,
+        signers: std::sync::Arc::default(),
     };
     let fate = Fate::suppressed(0, Suppressed { tier, reason });
     let decided = settle(&attempt, &[fate], &settings, &mut || MessageId::new(ACCEPTED_AT, 2));

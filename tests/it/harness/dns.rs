@@ -1,6 +1,6 @@
 //! An authoritative DNS server on UDP whose data, and failures, a test changes while it runs.
 //!
-//! Answers stay below 512 octets, so there is no TCP. Names without records do not exist (NXDOMAIN); names with records
+//! Answers stay below the 1,232 octets that resolvers take by UDP, so there is no TCP. Names without records do not exist (NXDOMAIN); names with records
 //! of other types have none of this (NODATA). TTLs are 1 s, so that changes count at once.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,9 @@ const TTL_SECONDS: u32 = 1;
 const TYPE_A: u16 = 1;
 const TYPE_CNAME: u16 = 5;
 const TYPE_SOA: u16 = 6;
+const TYPE_PTR: u16 = 12;
 const TYPE_MX: u16 = 15;
+const TYPE_TXT: u16 = 16;
 
 /// How the server treats a name and all names below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,9 @@ enum Record {
     A(Ipv4Addr),
     Cname(String),
     Mx(u16, String),
+    Ptr(String),
+    /// Its strings.
+    Txt(Vec<String>),
 }
 
 impl Record {
@@ -49,13 +54,20 @@ impl Record {
             Record::A(_) => TYPE_A,
             Record::Cname(_) => TYPE_CNAME,
             Record::Mx(..) => TYPE_MX,
+            Record::Ptr(_) => TYPE_PTR,
+            Record::Txt(_) => TYPE_TXT,
         }
     }
 
     fn data(&self) -> Vec<u8> {
         match self {
             Record::A(address) => address.octets().to_vec(),
-            Record::Cname(name) => encode_name(name),
+            Record::Cname(name) | Record::Ptr(name) => encode_name(name),
+            Record::Txt(strings) => {
+                let with_length =
+                    |text: &String| [vec![u8::try_from(text.len()).unwrap()], text.clone().into()].concat();
+                strings.iter().flat_map(with_length).collect()
+            }
             Record::Mx(preference, name) => [preference.to_be_bytes().to_vec(), encode_name(name)].concat(),
         }
     }
@@ -97,6 +109,24 @@ impl Dns {
             let records = world.records.entry(domain.to_ascii_lowercase()).or_default();
             records.retain(|record| record.kind() != TYPE_MX);
             records.extend(hosts.iter().map(|(preference, host)| Record::Mx(*preference, (*host).to_owned())));
+        });
+    }
+
+    /// Adds a TXT record of these strings.
+    pub(crate) fn txt(&self, name: &str, strings: &[&str]) {
+        self.add(name, Record::Txt(strings.iter().map(|string| (*string).to_owned()).collect()));
+    }
+
+    /// Adds a PTR record of an address.
+    pub(crate) fn ptr(&self, address: Ipv4Addr, target: &str) {
+        self.add(&reverse_name(address), Record::Ptr(target.to_owned()));
+    }
+
+    /// Forgets the TXT records of a name whose text, all strings together, begins so.
+    pub(crate) fn remove_txt(&self, name: &str, beginning: &str) {
+        let goes = |record: &Record| matches!(record, Record::Txt(strings) if strings.concat().starts_with(beginning));
+        self.world.change(|world| {
+            world.records.entry(name.to_ascii_lowercase()).or_default().retain(|record| !goes(record));
         });
     }
 
@@ -199,6 +229,12 @@ fn look_up(world: &World, name: &str, kind: u16) -> (u8, Vec<(String, Record)>) 
         owner = target.to_ascii_lowercase();
     }
     (0, found)
+}
+
+/// RFC 1035 §3.5.
+pub(crate) fn reverse_name(address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    format!("{d}.{c}.{b}.{a}.in-addr.arpa")
 }
 
 fn put_record(out: &mut Vec<u8>, owner: &str, kind: u16, data: &[u8]) {

@@ -40,7 +40,7 @@ pub(crate) use client::{Client, Reply, simple};
 pub(crate) use config::ConfigText;
 pub(crate) use credentials::{audit_lines, auth_plain, credential_table, hashed};
 pub(crate) use daemon::{Daemon, Signal};
-pub(crate) use dns::{Dns, DnsMode};
+pub(crate) use dns::{Dns, DnsMode, reverse_name};
 pub(crate) use events::{Events, recipients};
 pub(crate) use lab::Lab;
 pub(crate) use load::{Load, Sent, assert_all_ends_well, assert_ids_have_no_gap, assert_nothing_lost_or_doubled};

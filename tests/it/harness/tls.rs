@@ -23,6 +23,16 @@ impl Certificate {
         Self { name: name.to_owned(), certificate_pem: made.cert.pem(), key_pem: made.signing_key.serialize_pem() }
     }
 
+    /// One that ended on the first day of 2020.
+    pub(crate) fn expired(name: &str) -> Self {
+        let mut params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2019, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate_pem = params.self_signed(&key).unwrap().pem();
+        Self { name: name.to_owned(), certificate_pem, key_pem: key.serialize_pem() }
+    }
+
     /// Writes (again) `certificate.pem` and `key.pem` in `dir`; their paths.
     pub(crate) fn write(&self, dir: &Path) -> (PathBuf, PathBuf) {
         let (certificate, key) = (dir.join("certificate.pem"), dir.join("key.pem"));

@@ -51,7 +51,9 @@ const ENVELOPE: &str = "MAIL FROM:<app@sender.example>\r\nRCPT TO:<you@receiver.
 #[test]
 fn who_says_all_at_once_and_shuts_its_side_down_gets_all_replies() {
     let mut scene = Scene::new();
-    let dialogue = format!("EHLO app.example\r\n{ENVELOPE}DATA\r\nSubject: all\r\n\r\nhello\r\n.\r\nQUIT\r\n");
+    let dialogue = format!(
+        "EHLO app.example\r\n{ENVELOPE}DATA\r\nFrom: a@sender.example\r\nSubject: all\r\n\r\nhello\r\n.\r\nQUIT\r\n"
+    );
     let replies = say_all_and_leave(scene.daemon.smtp_addr(), &dialogue);
     assert!(replies.ends_with("221 2.0.0 Bye\r\n"), "{replies}");
     scene.events.wait_kind("Delivery", &message_id(&replies), "you@receiver.test");
@@ -83,7 +85,7 @@ fn rset_between_chunks_forgets_the_message() {
         assert_eq!(replies, codes, "{dialogue:?}");
     }
     // The cut is between CR and LF, and nothing of the old one is in front.
-    let whole = format!("{ENVELOPE}BDAT 14\r\n\r\nthe new one\rBDAT 1 LAST\r\n\n");
+    let whole = format!("{ENVELOPE}BDAT 30\r\nFrom: a@b.test\r\n\r\nthe new one\rBDAT 1 LAST\r\n\n");
     client.write(whole.as_bytes()).unwrap();
     let replies: Vec<_> = (0..4).map(|_| client.reply().unwrap()).collect();
     scene.events.wait_kind("Delivery", &message_id(&replies[3].text), "you@receiver.test");
@@ -100,7 +102,9 @@ fn recipients_above_the_limit_are_left_for_another_message() {
     for number in 0..110 {
         dialogue += &format!("RCPT TO:<user{number}@receiver.test>\r\n");
     }
-    client.write(format!("{dialogue}DATA\r\nSubject: many\r\n\r\nhello\r\n.\r\n").as_bytes()).unwrap();
+    client
+        .write(format!("{dialogue}DATA\r\nFrom: a@sender.example\r\nSubject: many\r\n\r\nhello\r\n.\r\n").as_bytes())
+        .unwrap();
     let replies: Vec<_> = (0..113).map(|_| client.reply().unwrap()).collect();
     let count = |code: u16, text: &str| {
         replies.iter().filter(|reply| reply.code == code && reply.text.starts_with(text)).count()

@@ -6,7 +6,9 @@
 //! | `logins` | the same and msmtp with a user name and a secret, and a Postfix that logs in |
 //! | `upstream` | a Postfix that relays all its mail to us, and its load generator `smtp-source` |
 //! | `receivers` | aiosmtpd, smtp-sink, and a Postfix with mailboxes |
+//! | `dkim` | programs that verify signatures: dkimpy, OpenDKIM, Perl's Mail::DKIM |
 //! | `names` | Knot DNS with a zone file |
+//! | `hops` | a Postfix between us and the receiver, and DMARC there |
 //! | `hostile` | clients at the edge of the protocol |
 //! | `bodies` | Python's email package, which reads re-encoded messages |
 //!
@@ -24,6 +26,8 @@
 mod aiosmtpd;
 mod bodies;
 mod clients;
+pub(crate) mod dkim;
+mod hops;
 mod hostile;
 mod knot;
 mod logins;

@@ -1,0 +1,108 @@
+//! From a config and the command line to a [`Setup`]. Reads key files; asks no network.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::setup::{Identity, Listener, Setup, Signer, SigningKey};
+use super::{Args, sources};
+use crate::admission::directory::Directory;
+use crate::admission::identity::IdentityName;
+use crate::admission::signing::{KeySettings, KeyState};
+use crate::daemon::config::Config;
+use crate::message::dkim::Key;
+use crate::reception::settings::ListenerTls;
+use crate::types::Domain;
+
+/// Octets that are read of a key file or of a file of authorities. A longer one is cut, and then is no PEM.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// `Err`: a file cannot be used.
+pub(super) fn gather(config: &Config, args: &Args) -> Result<Setup, String> {
+    let keys = config.signing.keys.iter().map(load).collect::<Result<Vec<_>, _>>()?;
+    let operator = config.signing.operator_domain.clone();
+    let domains = if args.identities.is_empty() { domains(config, operator.as_ref()) } else { args.identities.clone() };
+    let identities = domains.into_iter().map(|domain| identity(domain, &keys, &config.admission));
+    let extra_roots_pem = match &args.ca {
+        Some(path) => read(path)?.to_vec(),
+        None => Vec::new(),
+    };
+    Ok(Setup {
+        hostname: config.hostname.clone(),
+        sources: sources::gather(&args.sources, &config.delivery.sources),
+        is_lab: config.delivery.allow_private_addresses,
+        identities: identities.collect(),
+        operator: operator.map(|domain| Signer { keys: keys_of(&domain, &keys), domain }),
+        return_path: config.admission.return_path_domain.clone(),
+        listeners: listeners(config),
+        extra_roots_pem,
+        port: config.delivery.port,
+        probes: args.probes.clone(),
+        time_server: args.time_server.clone(),
+        connect_timeout: config.delivery.timeouts.connect,
+    })
+}
+
+/// The domains of all identities, and those that have keys, each once, in the order of the alphabet.
+fn domains(config: &Config, operator: Option<&Domain>) -> Vec<Domain> {
+    let named = config.admission.identities().map(|identity| match &identity.name {
+        IdentityName::Domain(domain) | IdentityName::Address(_, domain) => domain,
+    });
+    let signing = config.signing.keys.iter().map(|key| &key.domain).filter(|domain| Some(*domain) != operator);
+    let mut domains: Vec<Domain> = named.chain(signing).cloned().collect();
+    domains.sort_unstable();
+    domains.dedup();
+    domains
+}
+
+fn identity(domain: Domain, keys: &[SigningKey], directory: &Directory) -> Identity {
+    let keys = domain.with_parents().map(|name| (name, keys_named(name, keys))).find(|(_, keys)| !keys.is_empty());
+    let keys = keys.map(|(_, keys)| keys).unwrap_or_default();
+    // As when signing: never with keys of a domain that is another tenant's identity.
+    let owner = |domain: &Domain| directory.identity_of_domain(domain).map(|identity| &identity.tenant);
+    let is_ours = |key: &SigningKey| owner(&key.domain).is_none_or(|tenant| Some(tenant) == owner(&domain));
+    let keys = keys.into_iter().filter(is_ours).collect();
+    let mail_from = directory.return_path(directory.identity_of_domain(&domain).map(|identity| &**identity), None);
+    Identity { signer: Signer { keys, domain }, mail_from: mail_from.map(|path| path.domain) }
+}
+
+fn keys_of(domain: &Domain, keys: &[SigningKey]) -> Vec<SigningKey> {
+    keys_named(domain.as_str(), keys)
+}
+
+fn keys_named(name: &str, keys: &[SigningKey]) -> Vec<SigningKey> {
+    keys.iter().filter(|key| key.domain.as_str() == name).cloned().collect()
+}
+
+fn load(settings: &KeySettings) -> Result<SigningKey, String> {
+    let path = &settings.key_file;
+    let key = Key::from_pem(&read(path)?).map_err(|error| format!("{}: {error}", path.display()))?;
+    let metadata = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(SigningKey {
+        domain: settings.domain.clone(),
+        selector: settings.selector.clone(),
+        key: Arc::new(key),
+        is_next: settings.state == KeyState::Next,
+        file: path.clone(),
+        mode: metadata.permissions().mode(),
+    })
+}
+
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes));
+    read.map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    Ok(bytes)
+}
+
+fn listeners(config: &Config) -> Vec<Listener> {
+    let with_tls = config.listeners.iter().filter_map(|listener| match &listener.tls {
+        ListenerTls::None => None,
+        ListenerTls::StartTls(files) | ListenerTls::Implicit(files) => Some((listener.name.clone(), files.clone())),
+    });
+    with_tls.map(|(name, files)| Listener { name, certificate: files.certificate, key: files.key }).collect()
+}

@@ -1,0 +1,119 @@
+//! The keys that the config names, read and ready to sign.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use super::assembly::OwnSigners;
+use crate::admission::signing::{Keyring, Settings, Slot};
+use crate::events::audit::{AuditEntry, AuditLog};
+use crate::message::dkim::{Key, Signer};
+use crate::net::DnsError;
+use crate::net::dns::HickoryResolver;
+use crate::types::Domain;
+
+/// What signing needs, as of now.
+#[derive(Clone, Debug, Default)]
+pub struct Signatures {
+    /// The keys.
+    pub keyring: Arc<Keyring>,
+    /// Last part of `Feedback-ID`; `None`: no such field is added.
+    pub sender_id: Option<Box<str>>,
+    /// How often the records of next keys are looked for.
+    pub check_interval: Duration,
+}
+
+impl Signatures {
+    /// By these settings, with key files read anew; what `old` has seen in DNS stays seen. The error names what to mend. Blocks on
+    /// the disk.
+    pub(super) fn load(settings: &Settings, old: Option<&Signatures>) -> Result<Signatures, String> {
+        let keyring = keyring(settings, old.map(|old| &*old.keyring))?;
+        let (sender_id, check_interval) = (settings.sender_id.clone(), settings.check_interval);
+        Ok(Signatures { keyring: Arc::new(keyring), sender_id, check_interval })
+    }
+}
+
+/// A key is a few kilobytes. What is longer is no key.
+const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
+
+fn keyring(settings: &Settings, old: Option<&Keyring>) -> Result<Keyring, String> {
+    let mut keys = Vec::with_capacity(settings.keys.len());
+    for key in &settings.keys {
+        let shown = key.key_file.display();
+        let pem = read(&key.key_file).map_err(|error| format!("key_file {shown} cannot be read: {error}"))?;
+        let loaded = Key::from_pem(&pem).map_err(|error| format!("key_file {shown}: {error}"))?;
+        let (domain, selector) = (key.domain.clone(), key.selector.clone());
+        keys.push((Signer { domain, selector, key: Arc::new(loaded) }, key.state));
+    }
+    Keyring::new(keys, settings.operator_domain.clone(), old).map_err(|error| error.to_string())
+}
+
+fn read(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    // Room for all of it at once: a buffer that grows leaves copies behind.
+    let mut pem = Zeroizing::new(Vec::with_capacity(usize::try_from(KEY_FILE_BYTES_MAX).unwrap_or_default()));
+    File::open(path)?.take(KEY_FILE_BYTES_MAX).read_to_end(&mut pem)?;
+    Ok(pem)
+}
+
+/// Looks for the records of next keys, so that each begins to sign when others can verify it.
+pub(super) struct Watch {
+    pub(super) signing: Arc<ArcSwap<Signatures>>,
+    pub(super) own_signers: OwnSigners,
+    pub(super) hostname: Domain,
+    pub(super) resolver: Arc<HickoryResolver>,
+    pub(super) audit: Arc<AuditLog>,
+    /// Settings were replaced: look now.
+    pub(super) changed: Arc<Notify>,
+    pub(super) stop: CancellationToken,
+}
+
+impl Watch {
+    /// Runs until it is stopped.
+    pub(super) async fn run(self) {
+        loop {
+            let signatures = self.signing.load_full();
+            for slot in signatures.keyring.pending() {
+                self.look(slot).await;
+            }
+            self.own_signers.store(Arc::new(signatures.keyring.own_signers(&self.hostname)));
+            let pause = tokio::time::sleep(signatures.check_interval);
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.changed.notified() => {}
+                () = pause => {}
+            }
+        }
+    }
+
+    /// An answer that is not to be had changes nothing.
+    async fn look(&self, slot: &Slot) {
+        let Some(next) = slot.next() else { return };
+        let name = format!("{}._domainkey.{}", next.selector, next.domain);
+        let Ok(domain) = Domain::parse(&name) else { return };
+        let visible = match self.resolver.texts(&domain).await {
+            Ok(answer) => answer.records.iter().any(|record| next.key.is_in(record)),
+            Err(DnsError::NoSuchDomain(_)) => false,
+            Err(error) => {
+                tracing::debug!(%error, "the record of a next DKIM key was not found out");
+                return;
+            }
+        };
+        if slot.saw(visible) {
+            let signs = slot.in_force().map_or("", |signer| signer.selector.as_str());
+            tracing::info!(domain = %next.domain, selector = %next.selector, visible, signs, "next DKIM key");
+            let entry = AuditEntry::new("dkim")
+                .text("domain", next.domain.as_str())
+                .text("selector", next.selector.as_str())
+                .flag("visible", visible)
+                .text("signs", signs);
+            self.audit.note(entry);
+        }
+    }
+}
