@@ -20,6 +20,8 @@ pub(super) struct Edits {
     pub(super) charset: Option<&'static str>,
     /// Text without a `Content-Type` that gets an encoding: the default is written down.
     pub(super) mime_version: bool,
+    /// It has no empty line, and what follows changes: it must not be taken for more of the header.
+    pub(super) ends: bool,
     /// Fields are made 7-bit, as far as this says, and folded. Not for the header of the message itself.
     pub(super) tidy: Option<EightBitBodies>,
 }
@@ -54,8 +56,19 @@ pub(super) fn survey(block: &[u8], eight_bit: EightBitBodies) -> Survey {
     survey
 }
 
-/// The block as edited, with an empty line at its end; the octets behind that are left out.
+/// The block as edited, with an empty line at its end; lines of the body that stand in it without one are left out.
 pub(super) fn edit(block: &[u8], edits: &Edits) -> Vec<u8> {
+    edit_fields(block, edits).0
+}
+
+/// The same for a part, whose block holds nothing but its header: whatever is no field in it stays.
+pub(super) fn edit_part(block: &[u8], edits: &Edits) -> Vec<u8> {
+    let (mut edited, rest) = edit_fields(block, edits);
+    edited.extend_from_slice(rest.strip_prefix(b"\r\n").unwrap_or(rest));
+    edited
+}
+
+fn edit_fields<'a>(block: &'a [u8], edits: &Edits) -> (Vec<u8>, &'a [u8]) {
     let mut fields = Fields::new(block);
     let mut out = Vec::with_capacity(block.len() + 128);
     out.extend_from_slice(fields.mbox_line());
@@ -91,7 +104,7 @@ pub(super) fn edit(block: &[u8], edits: &Edits) -> Vec<u8> {
         append(&mut out, "Content-Transfer-Encoding", encoding);
     }
     out.extend_from_slice(b"\r\n");
-    out
+    (out, fields.rest())
 }
 
 fn append(out: &mut Vec<u8>, name: &str, value: &str) {

@@ -46,6 +46,8 @@ pub enum Reason {
     RepeatedField,
     /// In a field of a part's header that cannot be encoded or folded.
     HeaderField,
+    /// In an attached message that begins with a line of an mbox file.
+    MboxLine,
     /// Behind a part's header of more than 64 KiB, or in it.
     HeaderTooLong,
     /// Behind the first 1,000 parts.
@@ -55,7 +57,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    const ALL: usize = 10;
+    const ALL: usize = 11;
 
     /// For logs and people.
     pub fn text(self) -> &'static str {
@@ -67,6 +69,7 @@ impl Reason {
             Reason::NoParts => "is a multipart whose boundary stands nowhere",
             Reason::RepeatedField => "has Content-Type or Content-Transfer-Encoding twice",
             Reason::HeaderField => "is a header field that cannot be encoded or folded",
+            Reason::MboxLine => "begins with a line of an mbox file",
             Reason::HeaderTooLong => "has a header of more than 64 KiB",
             Reason::TooManyParts => "comes after 1000 parts",
             Reason::TooDeep => "is more than 32 parts deep",
@@ -108,12 +111,14 @@ pub(super) struct EntityPlan {
 }
 
 impl EntityPlan {
-    pub(super) const KEEP: Self =
-        Self { body: Body::Keep, edits: Edits { encoding: None, charset: None, mime_version: false, tidy: None } };
+    pub(super) const KEEP: Self = Self {
+        body: Body::Keep,
+        edits: Edits { encoding: None, charset: None, mime_version: false, ends: false, tidy: None },
+    };
 
     pub(super) fn edits_header(&self) -> bool {
-        let Edits { encoding, charset, mime_version, tidy } = self.edits;
-        encoding.is_some() || charset.is_some() || mime_version || tidy.is_some()
+        let Edits { encoding, charset, mime_version, ends, tidy } = self.edits;
+        encoding.is_some() || charset.is_some() || mime_version || ends || tidy.is_some()
     }
 
     fn is_keep(&self) -> bool {

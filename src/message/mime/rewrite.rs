@@ -87,7 +87,7 @@ impl Visitor for Writer {
     fn begin(&mut self, begin: Begin<'_>) {
         let plan = self.plan.entity(begin.number);
         if plan.edits_header() {
-            self.out.extend_from_slice(&part_header::edit(begin.header, &plan.edits));
+            self.out.extend_from_slice(&part_header::edit_part(begin.header, &plan.edits));
         } else {
             self.out.extend_from_slice(begin.header);
         }

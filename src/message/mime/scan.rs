@@ -96,6 +96,7 @@ struct Facts {
     may_relabel: bool,
     /// A message without `MIME-Version`.
     lacks_mime_version: bool,
+    lacks_empty_line: bool,
     is_multipart: bool,
     has_parts: bool,
     preamble: Dirt,
@@ -129,11 +130,10 @@ impl Visitor for Survey {
             self.zone = Zone::Frozen(number, reason);
             return self.stays(number, reason, header.found);
         }
-        if let Some(facts) = self.entities.get_mut(number)
-            && header.is_changed
-        {
-            facts.plan.edits.tidy = Some(self.eight_bit);
-            facts.is_changed = true;
+        if let Some(facts) = self.entities.get_mut(number) {
+            facts.lacks_empty_line = !begin.header.ends_with(b"\r\n\r\n") && begin.header != b"\r\n";
+            facts.plan.edits.tidy = header.is_changed.then_some(self.eight_bit);
+            facts.is_changed = header.is_changed;
         }
         self.stays(number, Reason::HeaderField, header.remaining);
     }
@@ -195,6 +195,7 @@ impl Survey {
             parent,
             may_relabel: entity.says_eight_bit && entity.is_composite(),
             lacks_mime_version: entity.role == Role::Message && !entity.has_mime_version,
+            lacks_empty_line: false,
             is_multipart: matches!(entity.kind, Kind::Multipart { .. }),
             has_parts: false,
             preamble: Dirt::default(),
@@ -309,6 +310,7 @@ impl Survey {
             facts.plan.edits.encoding = Some("7bit");
         }
         let edits_type = facts.plan.edits.encoding.is_some() || facts.plan.edits.charset.is_some();
+        facts.plan.edits.ends = facts.is_changed && facts.lacks_empty_line;
         facts.plan.edits.mime_version = facts.lacks_mime_version && edits_type;
         let (parent, is_changed, stays) = (facts.parent, facts.is_changed, facts.stays_eight_bit);
         if parent != number

@@ -74,7 +74,6 @@ pub(super) struct Walker {
     header: Vec<u8>,
     /// Where the current line begins in `header`.
     line_at: usize,
-    has_fields: bool,
     /// A CR at the end of what came.
     held_cr: bool,
     /// A line end that may belong to a delimiter.
@@ -123,7 +122,6 @@ impl Walker {
             candidate: Vec::new(),
             header: Vec::new(),
             line_at: 0,
-            has_fields: false,
             held_cr: false,
             held_break: false,
             entities: 1,
@@ -175,9 +173,8 @@ impl Walker {
                 self.header.extend_from_slice(&line);
                 self.end_header(visitor);
             } else {
-                self.end_header(visitor);
+                self.end_header_before(&line, visitor);
                 self.piece(&line, visitor);
-                self.line_at = 0;
             }
         }
         if let Line::Candidate = self.line {
@@ -213,7 +210,6 @@ impl Walker {
         self.place = Place::Header(role);
         self.header.clear();
         self.line_at = 0;
-        self.has_fields = false;
     }
 
     /// Octets of one line.
@@ -295,12 +291,10 @@ impl Walker {
             return self.end_header(visitor);
         }
         if !self.is_header_line(&line) {
-            // The body began without an empty line.
-            self.end_header(visitor);
+            self.end_header_before(&line, visitor);
             self.piece(&line, visitor);
             return self.end_line(visitor);
         }
-        self.has_fields |= !is_mbox_line(&line);
         self.header.extend_from_slice(&line);
         self.header.extend_from_slice(b"\r\n");
         self.line_at = self.header.len();
@@ -311,8 +305,19 @@ impl Walker {
 
     fn is_header_line(&self, line: &[u8]) -> bool {
         match line.first() {
-            Some(b' ' | b'\t') => self.has_fields,
-            _ => is_header_line(line) || (self.line_at == 0 && is_mbox_line(line)),
+            Some(b' ' | b'\t') => self.line_at > 0,
+            _ => is_header_line(line),
+        }
+    }
+
+    /// The body begins without an empty line. An attached message that begins as in an mbox file has a header for some readers
+    /// and none for others.
+    fn end_header_before<V: Visitor>(&mut self, line: &[u8], visitor: &mut V) {
+        match self.place {
+            Place::Header(Role::Message) if self.header.is_empty() && is_mbox_line(line) => {
+                self.begin(&[], &Entity::frozen(Role::Message, Reason::MboxLine), visitor);
+            }
+            _ => self.end_header(visitor),
         }
     }
 

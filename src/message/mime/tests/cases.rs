@@ -171,6 +171,7 @@ fn attached_messages_are_read_and_what_no_encoding_can_say_stays() {
     );
     let message = format!("{outer}From: <ü@x.test>\r\n\r\nx\r\n");
     remains(message.as_bytes(), Reason::HeaderField, EIGHT_BIT);
+    remains("Content-Type: message/rfc822\r\n\r\nFrom me\r\nA: ü\r\n\r\nx\r\n".as_bytes(), Reason::MboxLine, EIGHT_BIT);
     // An encoding makes it one opaque part.
     let encoded = "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\nU3ViamVjdA==\r\n";
     check(encoded, encoded);
@@ -287,6 +288,7 @@ fn every_reason_says_something_of_its_own() {
         Reason::NoParts,
         Reason::RepeatedField,
         Reason::HeaderField,
+        Reason::MboxLine,
         Reason::HeaderTooLong,
         Reason::TooManyParts,
         Reason::TooDeep,

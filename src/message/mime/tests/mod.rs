@@ -19,6 +19,11 @@ impl Done {
     fn message(&self) -> Vec<u8> {
         [self.header.as_slice(), &self.body].concat()
     }
+
+    /// With the lines of it that stand in a header block without an empty line.
+    fn whole_body(&self) -> Vec<u8> {
+        [scan::body_in(&self.header), &self.body].concat()
+    }
 }
 
 /// The header block as reception cuts it, and the rest.

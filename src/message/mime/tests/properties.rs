@@ -38,8 +38,9 @@ fn collect(message: &Message<'_>, found: &mut Vec<(String, Option<String>, Vec<u
 fn assert_deliverable(done: &Done) -> Result<(), TestCaseError> {
     let is_long = |line: &[u8]| line.strip_suffix(b"\r").unwrap_or(line).len() > 998;
     let left = done.plan.left();
-    prop_assert_eq!(left.eight_bit, !done.body.is_ascii());
-    prop_assert_eq!(left.long_line, done.body.split(|byte| *byte == b'\n').any(is_long));
+    let body = done.whole_body();
+    prop_assert_eq!(left.eight_bit, !body.is_ascii());
+    prop_assert_eq!(left.long_line, body.split(|byte| *byte == b'\n').any(is_long));
     let mut remaining = Dirt::default();
     for one in done.plan.remaining() {
         remaining |= one.dirt;
@@ -139,7 +140,7 @@ proptest! {
         if !message.split(|byte| *byte == b'\n').any(is_long) {
             prop_assert!(done.plan.is_clean());
         }
-        prop_assert_eq!(done.plan.left().eight_bit, !done.body.is_ascii());
+        prop_assert_eq!(done.plan.left().eight_bit, !done.whole_body().is_ascii());
         prop_assert!(done.plan.remaining().iter().all(|one| !one.dirt.eight_bit && one.dirt.long_line));
         assert_same(&read(&message), &read(&done.message())).map_err(|error| shown(error, &message))?;
     }

@@ -70,7 +70,7 @@ fn split_header(octets: &[u8]) -> (&[u8], &[u8]) {
         }
         let name = line.split(|byte| *byte == b':').next().unwrap().trim_ascii_end();
         let is_field = line.contains(&b':') && !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
-        if !is_field && !(end > 0 && line.starts_with(b" ") || end > 0 && line.starts_with(b"\t")) {
+        if !is_field && (end == 0 || !matches!(line.first(), Some(b' ' | b'\t'))) {
             break;
         }
         end += line.len();

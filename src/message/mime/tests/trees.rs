@@ -121,7 +121,8 @@ pub(super) fn orderly() -> impl Strategy<Value = Vec<u8>> {
         let kinds = prop::sample::select(vec!["mixed", "alternative", "related"]);
         let nested =
             (kinds, 0..1_000_000_u32, prop::collection::vec(inner.clone(), 1..4)).prop_map(|(kind, number, parts)| {
-                let boundary = format!("=_Part.{number}.{}", parts.concat().len());
+                // Its end keeps one from being the beginning of another, which mail-parser would take for it.
+                let boundary = format!("=_Part.{number}.{}=", parts.concat().len());
                 let mut out = format!("Content-Type: multipart/{kind}; boundary=\"{boundary}\"\r\n\r\n").into_bytes();
                 for part in parts {
                     out.extend_from_slice(format!("--{boundary}\r\n").as_bytes());
