@@ -107,7 +107,7 @@ impl Sealed {
             envelope: Envelope { smtputf8: needs_smtputf8, ..envelope },
             body,
             header_bytes,
-            recipient_headers: Vec::new(),
+            recipient_headers: self.signed.own,
             mail_json,
             send_event,
             origin: origin(stamp, &authority),
