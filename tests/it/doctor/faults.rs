@@ -96,6 +96,19 @@ fn faults_of_keys() {
         },
         &stays("dkim", "no_key", 2),
     );
+    let only_next = |clinic: &mut Clinic| {
+        let keys = [("esp.test", "ph1", "current"), (DOMAIN, "ph9", "next")];
+        let tables = keys.map(|(domain, selector, state)| clinic.key_table(domain, selector, "ed25519", state));
+        clinic.write(&tables.iter().fold(clinic.config().without_tables("dkim"), |config, table| config.table(table)));
+    };
+    check(only_next, &stays("dkim", "no_current_key", 2));
+    let published = |clinic: &mut Clinic| {
+        only_next(clinic);
+        clinic.lab.dns.txt(&format!("ph9._domainkey.{DOMAIN}"), &[&key_record("ed25519")]);
+        clinic.lab.dns.remove_txt(DOMAIN, "v=spf1");
+    };
+    // The other fault alone is left.
+    check(published, &heals("spf", "missing", 2));
     check(
         |clinic| set_mode(&clinic.lab.dir().join(format!("{DOMAIN}.ph1.pem")), 0o640),
         &stays("dkim", "key_exposed", 1),
@@ -256,6 +269,16 @@ fn a_time_server_that_does_not_answer_is_a_note() {
     let nobody = format!("{}:{}", clinic.lab.ip(8), clinic.lab.port());
     let report = clinic.doctor_with(&["--time-server", &nobody]);
     assert_eq!(report.finding("clock", "no_answer").unwrap()["severity"], "note");
+    assert_eq!(report.code, 0, "{}", report.text());
+}
+
+#[test]
+fn where_a_smart_host_takes_all_mail_no_other_host_is_asked() {
+    let mut clinic = Clinic::new();
+    clinic.mx = None;
+    clinic.write(&clinic.config().table("[[route]]\ndomains = [\"*\"]\nhost = \"192.0.2.25\"\n"));
+    let report = clinic.doctor();
+    assert!(report.finding("port25", "routed").is_some(), "{}", report.text());
     assert_eq!(report.code, 0, "{}", report.text());
 }
 
