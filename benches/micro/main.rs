@@ -4,6 +4,7 @@
 //! whole is measured by `benches/relay.rs`, side by side with another mail server. Does not: open sockets.
 
 mod admission;
+mod mime;
 mod signing;
 
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ use posthaste::queue::rocks::{RocksSettings, RocksStore};
 use posthaste::queue::store::{Change, Family, Key, Store};
 use posthaste::queue::{
     Charges, DueKey, EndGroup, Ended, Handoff, Intake, JobKey, NewBody, NewMessage, Next, Opened, Origin, Queue,
-    Settings as QueueSettings, Settlement, StoredBody, StoredMessage,
+    RecipientHeaders, Settings as QueueSettings, Settlement, StoredBody, StoredMessage,
 };
 use posthaste::scheduler::core::Scheduler;
 use posthaste::scheduler::{Action, ConnectionId, HostFeedback, Lease, Settings, Settled, SiteName};
@@ -57,6 +58,7 @@ fn main() {
     replies(&mut criterion);
     records(&mut criterion);
     headers(&mut criterion);
+    mime::bodies(&mut criterion);
     events(&mut criterion);
     scheduling(&mut criterion);
     admission::quotas(&mut criterion);
@@ -254,6 +256,7 @@ fn stored(number: u64) -> StoredMessage {
         header_bytes: 200,
         body_bytes: 10_240,
         body_parts: 0,
+        recipient_headers: false,
         origin: Origin { caller: "network".into(), ..Origin::default() },
         mail_json: Bytes::from_static(b"{}"),
     }
@@ -285,7 +288,8 @@ impl World {
 
     /// One message on its whole way: accepted, resolved where needed, assigned, settled, its connection idle.
     fn pass(&mut self, message: &Arc<StoredMessage>) {
-        let handoff = Handoff { message: Arc::clone(message), body: StoredBody::Inline(Bytes::new()), due_at: NOW };
+        let (body, recipient_headers) = (StoredBody::Inline(Bytes::new()), RecipientHeaders::default());
+        let handoff = Handoff { message: Arc::clone(message), body, recipient_headers, due_at: NOW };
         self.scheduler.accepted(handoff, NOW, &mut self.actions);
         while let Some(action) = self.actions.pop() {
             match action {
@@ -340,6 +344,7 @@ fn new_message(queue: &Queue, octets: &Bytes) -> NewMessage {
         envelope: envelope("example.org"),
         body: NewBody::Inline(octets.clone()),
         header_bytes: 200,
+        recipient_headers: Vec::new(),
         send_event: send(Mail { id, json: &mail_json }, &Extras::default()),
         mail_json,
         origin: Origin { caller: "network".into(), tenant: "local".into(), ..Origin::default() },
@@ -414,7 +419,8 @@ async fn accept(queue: &Queue, quotas: Option<&Quotas>, octets: &Bytes, messages
 
 fn delivered(handoff: &Handoff) -> Settlement {
     let id = handoff.message.id;
-    let end = EndGroup { id, group: 0, groups: 1, body_parts: 0, recipients: 1, has_states: false };
+    let end =
+        EndGroup { id, group: 0, groups: 1, body_parts: 0, recipients: 1, recipient_headers: false, has_states: false };
     Settlement {
         key: JobKey { id, group: 0 },
         due_at: Some(handoff.due_at),

@@ -6,19 +6,32 @@ use std::fmt::Debug;
 use libfuzzer_sys::fuzz_target;
 use queue_format::{
     CounterRecord, DueEntry, DueEntryRef, FormatError, HoldEntry, MessageRecord, OutboxRecord, OutboxRecordRef, RecipientState, SuppressionRecord, decode_body, decode_meta_number, decode_meta_text, encode_body, encode_meta_number, encode_meta_text,
-    parse_body_part_key, parse_due_key, parse_hold_key, parse_outbox_key, parse_recipient_key,
+    parse_body_part_key, parse_due_key, parse_recipient_header_key, recipient_header_key, parse_hold_key, parse_outbox_key, parse_recipient_key,
 };
 
 fuzz_target!(|data: &[u8]| {
     decode_all(data);
     // The same bytes as type and payload of a record with a right frame; without this no input passes the checksum.
     if let Some((kind, payload)) = data.split_first() {
-        let head = [*kind, 1];
-        let checksum = crc32c::crc32c_append(crc32c::crc32c(&head), payload).to_le_bytes();
-        decode_all(&[&head[..], &checksum, payload].concat());
+        for version in [1, 2] {
+            decode_all(&sealed([*kind, version], payload));
+        }
     }
     parse_keys(data);
 });
+
+fn sealed(head: [u8; 2], payload: &[u8]) -> Vec<u8> {
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&head), payload).to_le_bytes();
+    [&head[..], &checksum, payload].concat()
+}
+
+/// A message of version 1, had its value been written today: it lacks an octet of flags.
+fn as_of_today(bytes: &[u8]) -> Vec<u8> {
+    match bytes.split_at_checked(7) {
+        Some(([1, 1, _, _, _, _, flags], rest)) => sealed([1, 2], &[&[*flags, 0], rest].concat()),
+        _ => bytes.to_vec(),
+    }
+}
 
 fn decode_all(bytes: &[u8]) {
     check(bytes, MessageRecord::decode(bytes), MessageRecord::encode);
@@ -40,7 +53,7 @@ fn check<T: Debug>(bytes: &[u8], decoded: Result<T, FormatError>, encode: impl F
         Ok(value) => {
             let mut again = Vec::new();
             encode(&value, &mut again);
-            assert_eq!(again, bytes, "{value:?} has two encodings");
+            assert_eq!(again, as_of_today(bytes), "{value:?} has two encodings");
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }
@@ -56,6 +69,9 @@ fn parse_keys(key: &[u8]) {
     if let Some((id, index)) = parse_recipient_key(key) {
         assert_eq!(queue_format::recipient_key(&id, index), key);
         assert_eq!(parse_body_part_key(key), Some((id, index)));
+        if let Some((id, index)) = parse_recipient_header_key(key) {
+            assert_eq!(recipient_header_key(&id, index), key);
+        }
     }
     if let Some(event_id) = parse_outbox_key(key) {
         assert_eq!(queue_format::outbox_key(event_id), key);

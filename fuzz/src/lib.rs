@@ -8,17 +8,21 @@ mod config;
 mod dns;
 mod event_files;
 mod message;
+mod mime;
 mod octets;
 mod routing;
 mod server;
+mod token;
 
 pub use client::{smtp_client, smtp_replies};
 pub use config::config;
 pub use dns::dns_answer;
 pub use event_files::event_files;
 pub use message::{message_dsn, message_stamp};
+pub use mime::message_mime;
 pub use routing::routing;
 pub use server::{smtp_auth, smtp_command, smtp_server};
+pub use token::token;
 
 /// A function that takes any octets.
 pub type Body = fn(&[u8]);
@@ -33,8 +37,10 @@ pub const BODIES: &[(&str, Body)] = &[
     ("smtp_client", smtp_client),
     ("message_stamp", message_stamp),
     ("message_dsn", message_dsn),
+    ("message_mime", message_mime),
     ("config", config),
     ("event_files", event_files),
     ("dns_answer", dns_answer),
     ("routing", routing),
+    ("token", token),
 ];

@@ -3,7 +3,7 @@
 use posthaste::smtp::command::Command;
 use posthaste::smtp::framing::{AUTH_LINE_BYTES_MAX, COMMAND_LINE_BYTES_MAX};
 use posthaste::smtp::sasl::Login;
-use posthaste::smtp::server::{ContentLimits, Hygiene, Limits, LoginOffer, Machine, Step, TlsState};
+use posthaste::smtp::server::{ContentLimits, Hygiene, Limits, LoginOffer, LongLines, Machine, Step, TlsState};
 use posthaste::types::{EmailAddress, EnhancedStatus, MessageId, Reply, ReplyCode, Timestamp};
 
 use super::octets::assert_clean;
@@ -13,7 +13,7 @@ const LIMITS: Limits = Limits {
     content: ContentLimits {
         message_bytes_max: 1_500,
         header_bytes_max: 600,
-        line_bytes_max: 200,
+        long_lines: LongLines::Encode,
         hygiene: Hygiene::Refuse,
     },
     recipients_max: 3,

@@ -48,9 +48,12 @@ impl RecordKind {
         self as u8
     }
 
-    /// The layout version that this release writes, and the only one that it reads.
+    /// The layout version that this release writes. It reads this one and all before it.
     pub const fn version(self) -> u8 {
-        1
+        match self {
+            RecordKind::Message => 2,
+            _ => 1,
+        }
     }
 }
 

@@ -22,8 +22,16 @@ pub(crate) fn write(record: RecordKind, out: &mut Vec<u8>, payload: impl FnOnce(
     *checksum = crc(head, payload).to_le_bytes();
 }
 
-/// The payload of a record, if the bytes are a sound record of this kind and a version that this release reads.
+/// The payload of a record of a kind that has one version, if the bytes are a sound one.
 pub(crate) fn open(record: RecordKind, bytes: &[u8]) -> Result<&[u8], FormatError> {
+    match open_any(record, bytes)? {
+        (version, payload) if version == record.version() => Ok(payload),
+        (found, _) => Err(FormatError::UnsupportedVersion { record, found, supported: record.version() }),
+    }
+}
+
+/// Version and payload of a record, if the bytes are a sound record of this kind and a version that this release reads.
+pub(crate) fn open_any(record: RecordKind, bytes: &[u8]) -> Result<(u8, &[u8]), FormatError> {
     let Some(([kind, version, checksum @ ..], payload)) = bytes.split_first_chunk::<FRAME_BYTES>() else {
         return Err(FormatError::TooShort { record, len_bytes: bytes.len() });
     };
@@ -36,10 +44,10 @@ pub(crate) fn open(record: RecordKind, bytes: &[u8]) -> Result<&[u8], FormatErro
     if *kind != record.code() {
         return Err(FormatError::WrongRecord { expected: record, found: *kind });
     }
-    if *version != record.version() {
+    if !(1..=record.version()).contains(version) {
         return Err(FormatError::UnsupportedVersion { record, found: *version, supported: record.version() });
     }
-    Ok(payload)
+    Ok((*version, payload))
 }
 
 fn crc(head: [u8; 2], payload: &[u8]) -> u32 {
@@ -70,12 +78,14 @@ mod tests {
     #[test]
     fn a_newer_version_is_told_from_damage() {
         assert_eq!(
-            open(RecordKind::Message, &record_with(1, 2)),
-            Err(FormatError::UnsupportedVersion { record: RecordKind::Message, found: 2, supported: 1 })
+            open_any(RecordKind::Message, &record_with(1, 3)),
+            Err(FormatError::UnsupportedVersion { record: RecordKind::Message, found: 3, supported: 2 })
         );
+        assert_eq!(open_any(RecordKind::Message, &record_with(1, 1)), Ok((1, &b"payload"[..])));
+        assert!(open_any(RecordKind::Message, &record_with(1, 0)).is_err());
         let mut damaged = record_with(1, 1);
         damaged[1] = 2;
-        assert!(matches!(open(RecordKind::Message, &damaged), Err(FormatError::Checksum { .. })));
+        assert!(matches!(open_any(RecordKind::Message, &damaged), Err(FormatError::Checksum { .. })));
     }
 
     #[test]

@@ -108,6 +108,16 @@ pub fn body_part_range(id: &[u8; ID_BYTES]) -> ([u8; BODY_PART_KEY_BYTES], [u8; 
     recipient_range(id)
 }
 
+/// Key of the header block of one recipient, beside the body of its message, whose key is the message id alone.
+pub fn recipient_header_key(id: &[u8; ID_BYTES], index: u32) -> [u8; RECIPIENT_KEY_BYTES] {
+    recipient_key(id, index)
+}
+
+/// Message and position of a [`recipient_header_key`]; `None` for the key of a body.
+pub fn parse_recipient_header_key(key: &[u8]) -> Option<([u8; ID_BYTES], u32)> {
+    parse_recipient_key(key)
+}
+
 /// Key of an event: its id.
 pub fn outbox_key(event_id: u64) -> [u8; OUTBOX_KEY_BYTES] {
     event_id.to_be_bytes()

@@ -35,7 +35,8 @@ pub use keys::{
     RECIPIENT_KEY_BYTES, SUPPRESSION_ADDRESS_BYTES, SUPPRESSION_KEY_BYTES, SUPPRESSION_LIST_BYTES, body_part_key,
     body_part_range, counter_key, counter_range, due_key, due_range, fnv1a, hold_key, hold_range, outbox_key,
     outbox_range, parse_body_part_key, parse_counter_key, parse_due_key, parse_hold_key, parse_outbox_key,
-    parse_recipient_key, parse_suppression_key, recipient_key, recipient_range, suppression_key, suppression_range,
+    parse_recipient_header_key, parse_recipient_key, parse_suppression_key, recipient_header_key, recipient_key,
+    recipient_range, suppression_key, suppression_range,
 };
 pub use message::{MessageRecord, RecipientEntry, Ret};
 pub use meta::{check_format_version, decode_meta_number, decode_meta_text, encode_meta_number, encode_meta_text};
@@ -46,4 +47,4 @@ pub use wire::ALLOCATED_PER_INPUT_BYTE_MAX;
 
 /// The version of the store as a whole: it rises with any change of a record or a key. The queue keeps it as a meta
 /// number and asks [`check_format_version`] before it touches anything else.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;

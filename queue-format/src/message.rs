@@ -15,6 +15,15 @@ const FLAG_TENANT: u8 = 1 << 5;
 const FLAG_CONFIGURATION_SET: u8 = 1 << 6;
 const FLAG_TLS_REQUIRED: u8 = 1 << 7;
 
+/// The second octet of flags, since version 2.
+const FLAG_IDENTITY: u8 = 1 << 0;
+const FLAG_RETURN_PATH_DOMAIN: u8 = 1 << 1;
+const FLAG_RETURN_PATH_PER_MESSAGE: u8 = 1 << 2;
+const FLAG_RECIPIENT_HEADERS: u8 = 1 << 3;
+const MORE_FLAGS_KNOWN: u8 = (1 << 4) - 1;
+/// The first version with a second octet of flags.
+const VERSION_MORE_FLAGS: u8 = 2;
+
 const RECIPIENT_NOTIFY_BITS: u8 = 0b111;
 const RECIPIENT_NOTIFY: u8 = 1 << 3;
 const RECIPIENT_ORCPT: u8 = 1 << 4;
@@ -63,6 +72,14 @@ pub struct MessageRecord {
     pub configuration_set: String,
     /// Delivery needs TLS.
     pub tls_required: bool,
+    /// The identity by which it was accepted; empty: none.
+    pub identity: String,
+    /// The domain of the reverse-path that hosts see; empty: they see the one that was submitted.
+    pub return_path_domain: String,
+    /// Hosts see one reverse-path for the whole message, not one for each recipient.
+    pub return_path_per_message: bool,
+    /// Each recipient has a header block of its own, under [`recipient_header_key`](crate::recipient_header_key).
+    pub recipient_headers: bool,
     /// The `mail` object of the message's events. Any bytes: the format does not look inside.
     pub mail_json: Vec<u8>,
 }
@@ -96,8 +113,9 @@ impl MessageRecord {
         let recipients: usize = self.recipients.iter().map(RecipientEntry::encoded_len_hint).sum();
         let texts = self.reverse_path.len() + self.envid.as_ref().map_or(0, String::len) + self.caller.len();
         let texts = texts + self.tenant.len() + self.configuration_set.len();
-        // One byte of flags, two times, eleven varints (three numbers, eight lengths).
-        FRAME_BYTES + 1 + 2 * 8 + 11 * VARINT_BYTES_MAX + texts + domains + recipients + self.mail_json.len()
+        let texts = texts + self.identity.len() + self.return_path_domain.len();
+        // Two bytes of flags, two times, thirteen varints (three numbers, ten lengths).
+        FRAME_BYTES + 2 + 2 * 8 + 13 * VARINT_BYTES_MAX + texts + domains + recipients + self.mail_json.len()
     }
 
     /// Appends the record.
@@ -107,7 +125,7 @@ impl MessageRecord {
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.reserve(self.encoded_len_hint());
         frame::write(KIND, out, |out| {
-            out.push(self.flags());
+            out.extend_from_slice(&[self.flags(), self.more_flags()]);
             put_u64(out, self.accepted_at_ms);
             put_u64(out, self.expires_at_ms);
             put_varint(out, u64::from(self.header_bytes));
@@ -118,7 +136,7 @@ impl MessageRecord {
                 put_text(out, envid);
             }
             put_text(out, &self.caller);
-            for text in [&self.tenant, &self.configuration_set] {
+            for text in [&self.tenant, &self.configuration_set, &self.identity, &self.return_path_domain] {
                 if !text.is_empty() {
                     put_text(out, text);
                 }
@@ -141,10 +159,15 @@ impl MessageRecord {
         });
     }
 
-    /// Reads the record that `bytes` hold, all of them.
+    /// Reads the record that `bytes` hold, all of them, in this or an earlier version.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let mut fields = Fields::new(KIND, frame::open(KIND, bytes)?);
+        let (version, payload) = frame::open_any(KIND, bytes)?;
+        let mut fields = Fields::new(KIND, payload);
         let flags = fields.byte("flags")?;
+        let more = if version < VERSION_MORE_FLAGS { 0 } else { fields.byte("more_flags")? };
+        if more & !MORE_FLAGS_KNOWN != 0 {
+            return Err(fields.out_of_range("more_flags"));
+        }
         let mut record = Self {
             accepted_at_ms: fields.u64("accepted_at_ms")?,
             expires_at_ms: fields.u64("expires_at_ms")?,
@@ -155,6 +178,8 @@ impl MessageRecord {
             eight_bit: flags & FLAG_EIGHT_BIT != 0,
             smtputf8: flags & FLAG_SMTPUTF8 != 0,
             tls_required: flags & FLAG_TLS_REQUIRED != 0,
+            return_path_per_message: more & FLAG_RETURN_PATH_PER_MESSAGE != 0,
+            recipient_headers: more & FLAG_RECIPIENT_HEADERS != 0,
             ret: match (flags & FLAG_RET_FULL != 0, flags & FLAG_RET_HEADERS != 0) {
                 (false, false) => None,
                 (true, false) => Some(Ret::Full),
@@ -167,11 +192,13 @@ impl MessageRecord {
             record.envid = Some(fields.string("envid")?);
         }
         record.caller = fields.string("caller")?;
-        for (flag, name, text) in [
-            (FLAG_TENANT, "tenant", &mut record.tenant),
-            (FLAG_CONFIGURATION_SET, "configuration_set", &mut record.configuration_set),
+        for (is_there, name, text) in [
+            (flags & FLAG_TENANT != 0, "tenant", &mut record.tenant),
+            (flags & FLAG_CONFIGURATION_SET != 0, "configuration_set", &mut record.configuration_set),
+            (more & FLAG_IDENTITY != 0, "identity", &mut record.identity),
+            (more & FLAG_RETURN_PATH_DOMAIN != 0, "return_path_domain", &mut record.return_path_domain),
         ] {
-            if flags & flag != 0 {
+            if is_there {
                 *text = fields.string(name)?;
                 // A text that is empty is not written.
                 if text.is_empty() {
@@ -179,19 +206,24 @@ impl MessageRecord {
                 }
             }
         }
-        let domains = fields.count("domains", DOMAIN_BYTES_MIN)?;
-        record.domains.reserve_exact(domains);
-        for _ in 0..domains {
-            record.domains.push(fields.string("domain")?);
-        }
-        let recipients = fields.count("recipients", RECIPIENT_BYTES_MIN)?;
-        record.recipients.reserve_exact(recipients);
-        for _ in 0..recipients {
-            record.recipients.push(RecipientEntry::take(&mut fields, domains)?);
-        }
+        record.take_destinations(&mut fields)?;
         record.mail_json = fields.bytes("mail_json")?.to_vec();
         fields.end()?;
         Ok(record)
+    }
+
+    fn take_destinations(&mut self, fields: &mut Fields<'_>) -> Result<(), FormatError> {
+        let domains = fields.count("domains", DOMAIN_BYTES_MIN)?;
+        self.domains.reserve_exact(domains);
+        for _ in 0..domains {
+            self.domains.push(fields.string("domain")?);
+        }
+        let recipients = fields.count("recipients", RECIPIENT_BYTES_MIN)?;
+        self.recipients.reserve_exact(recipients);
+        for _ in 0..recipients {
+            self.recipients.push(RecipientEntry::take(fields, domains)?);
+        }
+        Ok(())
     }
 
     fn flags(&self) -> u8 {
@@ -207,6 +239,14 @@ impl MessageRecord {
             | flag(!self.tenant.is_empty(), FLAG_TENANT)
             | flag(!self.configuration_set.is_empty(), FLAG_CONFIGURATION_SET)
             | flag(self.tls_required, FLAG_TLS_REQUIRED)
+    }
+
+    fn more_flags(&self) -> u8 {
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        flag(!self.identity.is_empty(), FLAG_IDENTITY)
+            | flag(!self.return_path_domain.is_empty(), FLAG_RETURN_PATH_DOMAIN)
+            | flag(self.return_path_per_message, FLAG_RETURN_PATH_PER_MESSAGE)
+            | flag(self.recipient_headers, FLAG_RECIPIENT_HEADERS)
     }
 }
 

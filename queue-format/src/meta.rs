@@ -37,7 +37,7 @@ pub fn decode_meta_text(bytes: &[u8]) -> Result<&str, FormatError> {
 
 /// Whether this release may open a store whose format version is `found`.
 pub fn check_format_version(found: u64) -> Result<(), FormatError> {
-    if found == u64::from(FORMAT_VERSION) {
+    if (1..=u64::from(FORMAT_VERSION)).contains(&found) {
         return Ok(());
     }
     Err(FormatError::UnsupportedFormat { found, supported: FORMAT_VERSION })
@@ -50,10 +50,11 @@ mod tests {
     #[test]
     fn another_format_version_names_what_was_found_and_what_is_read() {
         assert_eq!(check_format_version(1), Ok(()));
+        assert_eq!(check_format_version(2), Ok(()));
         assert_eq!(
-            check_format_version(2).unwrap_err().to_string(),
-            "the queue has format version 2, this release reads version 1: \
-             start a release of posthaste that reads version 2"
+            check_format_version(3).unwrap_err().to_string(),
+            "the queue has format version 3, this release reads version 2: \
+             start a release of posthaste that reads version 3"
         );
         assert!(check_format_version(0).is_err());
     }

@@ -7,6 +7,7 @@ use super::directory::{ConfigurationSet, Directory, Senders, Tenant};
 use super::identity::{Identity, IdentityName};
 use super::{Denial, Grant};
 use crate::message::{Claim, Claims, Control};
+use crate::queue::ReturnPath;
 use crate::types::{EmailAddress, Envelope};
 
 /// A message as far as admission judges it.
@@ -33,13 +34,16 @@ pub struct Authority {
     pub set_name: Option<Box<str>>,
     /// How long it may be retried.
     pub lifetime: Duration,
+    /// What hosts see as its reverse-path, where that is not the submitted one.
+    pub return_path: Option<ReturnPath>,
 }
 
 impl Authority {
     /// That of a message of which nothing is known but who sent it.
     pub fn plain(directory: &Directory, grant: &Grant) -> Self {
         let tenant = Arc::clone(&grant.tenant);
-        Self { tenant, identity: None, set: None, set_name: None, lifetime: directory.lifetime }
+        let (lifetime, return_path) = (directory.lifetime, directory.return_path(None, None));
+        Self { tenant, identity: None, set: None, set_name: None, lifetime, return_path }
     }
 }
 
@@ -52,7 +56,8 @@ pub fn authorize(directory: &Directory, grant: &Grant, submission: Submission<'_
     check_recipients(grant, submission.envelope)?;
     let (set, set_name) = configuration_set(directory, grant, identity.as_deref(), submission.control)?;
     let lifetime = set.as_ref().and_then(|set| set.lifetime).unwrap_or(directory.lifetime).min(directory.lifetime);
-    Ok(Authority { tenant: Arc::clone(&grant.tenant), identity, set, set_name, lifetime })
+    let return_path = directory.return_path(identity.as_deref(), set.as_deref());
+    Ok(Authority { tenant: Arc::clone(&grant.tenant), identity, set, set_name, lifetime, return_path })
 }
 
 fn author(claims: &Claims) -> Option<&EmailAddress> {

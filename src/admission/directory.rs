@@ -12,6 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::identity::{Identities, Identity, IdentityName};
+use crate::queue::{Granularity, ReturnPath};
 use crate::types::{Domain, EmailAddress};
 
 /// Octets of the name of a tenant or a configuration set, as SES limits the latter.
@@ -128,6 +129,8 @@ pub struct ConfigurationSet {
     pub lifetime: Option<Duration>,
     /// What of the suppression lists holds, in place of the tenant's setting.
     pub suppression: Option<SuppressionReasons>,
+    /// For whom a return path is, where there is one.
+    pub return_path: Granularity,
     /// Tags of each message that does not set them itself.
     pub tags: Vec<(String, String)>,
     /// Its limits.
@@ -160,6 +163,8 @@ pub struct Directory {
     pub configuration_set: Option<Name>,
     /// How long a message may be retried before it bounces.
     pub lifetime: Duration,
+    /// The domain of return paths where the identity has none.
+    pub return_path_domain: Option<Domain>,
     tenants: HashMap<Name, Arc<Tenant>>,
     credentials: HashMap<Arc<str>, Arc<Credential>>,
     identities: Identities,
@@ -176,6 +181,7 @@ impl Directory {
             sending: true,
             configuration_set: None,
             lifetime,
+            return_path_domain: None,
             tenants,
             credentials: HashMap::new(),
             identities: Identities::default(),
@@ -235,6 +241,13 @@ impl Directory {
     /// The identity that counts for an address, whoever owns it: the most specific one that covers it.
     pub fn identity_of(&self, address: &EmailAddress) -> Option<&Arc<Identity>> {
         self.identities.of(address)
+    }
+
+    /// What hosts see as the reverse-path of messages of this identity and set; `None`: what was submitted.
+    pub fn return_path(&self, identity: Option<&Identity>, set: Option<&ConfigurationSet>) -> Option<ReturnPath> {
+        let of_identity = identity.and_then(|identity| self.identities.mail_from(identity));
+        let domain = of_identity.or(self.return_path_domain.as_ref())?.clone();
+        Some(ReturnPath { domain, granularity: set.map(|set| set.return_path).unwrap_or_default() })
     }
 
     /// The domain identity that covers a domain, whoever owns it: itself, or the nearest parent.

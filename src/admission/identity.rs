@@ -45,6 +45,13 @@ impl IdentityName {
         }
     }
 
+    /// The domain, or that of the address.
+    pub fn domain(&self) -> &Domain {
+        match self {
+            IdentityName::Domain(domain) | IdentityName::Address(_, domain) => domain,
+        }
+    }
+
     /// Whether all that `other` covers is covered by this one.
     pub fn includes(&self, other: &IdentityName) -> bool {
         match (self, other) {
@@ -80,6 +87,8 @@ pub struct Identity {
     pub tenant: Name,
     /// For messages from it that name none.
     pub configuration_set: Option<Name>,
+    /// The domain of the reverse-path that hosts see: a subdomain of its domain.
+    pub mail_from: Option<Domain>,
     /// User names that may send as it besides the tenant's own, where they name it (`X-SES-SOURCE-ARN` and its like).
     pub delegates: Vec<Arc<str>>,
 }
@@ -120,6 +129,15 @@ impl Identities {
         domain.with_parents().find_map(|name| self.domains.get(name))
     }
 
+    /// The MAIL FROM domain of an identity: its own, or that of the nearest domain above it that its tenant owns.
+    pub(super) fn mail_from<'a>(&'a self, identity: &'a Identity) -> Option<&'a Domain> {
+        let inherited = || {
+            let above = identity.name.domain().with_parents().filter_map(|parent| self.domains.get(parent));
+            above.filter(|above| above.tenant == identity.tenant).find_map(|above| above.mail_from.as_ref())
+        };
+        identity.mail_from.as_ref().or_else(inherited)
+    }
+
     /// All of them, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Identity>> {
         self.domains.values().chain(self.addresses.values())
@@ -152,7 +170,13 @@ mod tests {
             let mut identities = Identities::default();
             for text in &names {
                 let tenant = Name::parse("shop").unwrap();
-                identities.add(Identity { name: name(text), tenant, configuration_set: None, delegates: Vec::new() });
+                identities.add(Identity {
+                    name: name(text),
+                    tenant,
+                    configuration_set: None,
+                    mail_from: None,
+                    delegates: Vec::new(),
+                });
             }
             let found = identities.of(&address("News@a.b.Test")).map(|identity| identity.name.to_string());
             assert_eq!(found.as_deref(), Some(names.remove(0)));

@@ -8,6 +8,7 @@ use super::directory::{ConfigurationSet, Name, Quota, Relay, Senders, Suppressio
 use super::identity::{Identity, IdentityName};
 use super::*;
 use crate::message::{Claims, Control};
+use crate::queue::Granularity;
 use crate::types::{BodyKind, EmailAddress, Envelope, Recipient, ReversePath};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -33,6 +34,7 @@ fn tenant(text: &str, senders: Senders) -> Tenant {
 
 fn identity(text: &str, tenant: &str, set: Option<&str>, delegates: &[&str]) -> Identity {
     Identity {
+        mail_from: None,
         name: identity_name(text),
         tenant: name(tenant),
         configuration_set: set.map(name),
@@ -54,6 +56,7 @@ fn credential(user: &str, tenant: &Arc<Tenant>) -> Credential {
 
 fn set(text: &str) -> ConfigurationSet {
     ConfigurationSet {
+        return_path: Granularity::PerRecipient,
         is_bulk: false,
         unsubscribe_url: None,
         name: name(text),

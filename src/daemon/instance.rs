@@ -22,8 +22,9 @@ use super::monitor;
 use super::pauses;
 use super::quotas;
 use super::signing::{self, Signatures};
-use super::stamp::Stamper;
+use super::stamp::{Stamper, UnsubscribeToken};
 use super::suppressing::SuppressingIntake;
+use super::token_keys::TokenKeyFile;
 use crate::admission::Directory;
 use crate::admission::authenticate::Authenticator;
 use crate::admission::quota::Quotas;
@@ -35,6 +36,7 @@ use crate::events::audit::AuditLog;
 use crate::events::writer::{EventWriter, WriterHandle};
 use crate::net::dial::TcpDialer;
 use crate::net::dns::HickoryResolver;
+use crate::policy::token::{Addressee, Purpose, TokenKeys, mint};
 use crate::queue::rocks::RocksStore;
 use crate::queue::suppression::SuppressionCheck;
 use crate::queue::{self, Queue};
@@ -76,6 +78,7 @@ pub struct Instance {
     audit: Arc<AuditLog>,
     clock: Arc<dyn Clock>,
     counts: Arc<Counts>,
+    token_keys: Arc<TokenKeyFile>,
     background: CancellationToken,
 }
 
@@ -86,6 +89,7 @@ impl Instance {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let opened = open_queue(&config, &clock)?;
         let queue = opened.queue.clone();
+        let token_keys = Arc::new(TokenKeyFile::open(&config, Arc::clone(&clock))?);
         let events = EventWriter::start(queue.outbox(), assembly::event_settings(&config), Arc::clone(&clock))
             .map_err(|error| error.to_string())?;
         let events = Arc::new(events);
@@ -106,6 +110,7 @@ impl Instance {
             Arc::new(TcpDialer),
             Arc::clone(&suppression),
             Arc::clone(&reloadable),
+            token_keys.keys(),
         );
         let counts = Arc::clone(&shared.counts);
         let intake = SuppressingIntake {
@@ -118,7 +123,7 @@ impl Instance {
         own_signers.store(Arc::new(signing.load().keyring.own_signers(&config.hostname)));
         let stamper = Stamper {
             signing: Arc::clone(&signing),
-            unsubscribe_token: Arc::new(|_, _| String::new()),
+            unsubscribe_token: unsubscribe_tokens(token_keys.keys()),
             lints: Arc::new(Lints::new(Arc::clone(&audit))),
         };
         let ports = Ports {
@@ -157,6 +162,7 @@ impl Instance {
             audit,
             clock,
             counts,
+            token_keys,
             background,
         };
         instance.start_background();
@@ -172,6 +178,7 @@ impl Instance {
             quotas: Arc::clone(&self.quotas),
             admission: Arc::clone(&self.admission),
             data_dir,
+            token_keys: Arc::clone(&self.token_keys),
             stop: self.background.clone(),
         };
         tokio::spawn(watch.run());
@@ -270,6 +277,7 @@ impl Instance {
         (new.queue.ready_max, new.queue.body_cache_bytes) = (old.queue.ready_max, old.queue.body_cache_bytes);
         let reloadable = build_reloadable(&new, &self.own_signers, &self.resolver, &self.clock)?;
         let signatures = Signatures::load(&new.signing, Some(&self.signing.load()))?;
+        let token_keys = self.token_keys.prepare(&new)?;
         self.resolver.reload(&new.dns).map_err(|error| error.to_string())?;
         let applied = self
             .reception
@@ -288,6 +296,7 @@ impl Instance {
             return Err(problem);
         }
         // Nothing below can fail.
+        self.token_keys.adopt(token_keys);
         self.reloadable.store(Arc::new(reloadable));
         self.signing.store(Arc::new(signatures));
         self.signing_changed.notify_one();
@@ -369,6 +378,11 @@ impl Instance {
         }
         tracing::warn!("the committer did not end in time; what it has is synced or due again");
     }
+}
+
+/// What stands in one-click unsubscribe links, by the keys in use.
+fn unsubscribe_tokens(keys: Arc<ArcSwap<TokenKeys>>) -> Arc<UnsubscribeToken> {
+    Arc::new(move |id, recipient| mint(&keys.load(), Purpose::Unsubscribe, id, Addressee::recipient(recipient)))
 }
 
 /// Secrets are verified on so many at once.

@@ -19,3 +19,4 @@ pub mod run;
 pub mod signing;
 pub mod stamp;
 pub mod suppressing;
+mod token_keys;

@@ -1,4 +1,5 @@
-//! Measures what nobody else would: free space, the age of the oldest message, sizes of the scheduler's tables.
+//! Measures what nobody else would: free space, the age of the oldest message, sizes of the scheduler's tables; and looks at the
+//! token keys once an hour.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use super::quotas;
+use super::token_keys::TokenKeyFile;
 use crate::admission::Directory;
 use crate::admission::quota::Quotas;
 use crate::delivery::dispatch::Dispatcher;
@@ -28,6 +30,7 @@ pub(super) struct Watch {
     pub(super) quotas: Arc<Quotas>,
     pub(super) admission: Arc<ArcSwap<Directory>>,
     pub(super) data_dir: PathBuf,
+    pub(super) token_keys: Arc<TokenKeyFile>,
     pub(super) stop: CancellationToken,
 }
 
@@ -37,6 +40,7 @@ impl Watch {
         let mut round = 0_u32;
         loop {
             self.measure_free_space().await;
+            self.tend_token_keys().await;
             if round.is_multiple_of(ROUNDS_PER_REFRESH) {
                 self.refresh().await;
             }
@@ -58,6 +62,16 @@ impl Watch {
                 tracing::error!(%directory, %error, "free space cannot be measured; intake goes by the last measure");
             }
             Err(error) => tracing::error!(%error, "free space measurement failed"),
+        }
+    }
+
+    async fn tend_token_keys(&self) {
+        if !self.token_keys.is_look_due() {
+            return;
+        }
+        let token_keys = Arc::clone(&self.token_keys);
+        if let Err(error) = tokio::task::spawn_blocking(move || token_keys.tend()).await {
+            tracing::error!(%error, "the token keys could not be looked at");
         }
     }
 

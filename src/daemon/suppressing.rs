@@ -103,6 +103,10 @@ impl Intake for SuppressingIntake {
         self.queue.spool(id, part, bytes)
     }
 
+    fn spooled(&self, id: MessageId, part: u32) -> BoxFuture<'_, Result<Bytes, AcceptError>> {
+        self.queue.spooled(id, part)
+    }
+
     fn discard(&self, id: MessageId, parts: u32) {
         self.queue.discard(id, parts);
     }

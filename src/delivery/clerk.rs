@@ -11,8 +11,8 @@ use crate::events::metric;
 use crate::policy::{BounceClass, BounceType, Disposition, Fault, classify};
 use crate::queue::store::StoreError;
 use crate::queue::{
-    self, DueEntry, DueJob, Intake, JobKey, LoadError, Next, Queue, RecipientState, Settlement, StoredBody,
-    StoredMessage,
+    self, DueEntry, DueJob, Intake, JobKey, LoadError, Next, Queue, RecipientHeaders, RecipientState, Settlement,
+    StoredBody, StoredMessage,
 };
 use crate::scheduler::settlement::{self, Attempt, AttemptKind, Decided, Fate, Words};
 use crate::scheduler::{Lease, Payload, Settled, Verdict};
@@ -110,7 +110,8 @@ fn read(queue: &Queue, key: JobKey, due_at: Option<Timestamp>, unverified: bool)
         return Ok(Found::NothingPending);
     }
     let body = queue.body(&message)?;
-    Ok(Found::Message(Payload { message: Arc::new(message), body }))
+    let recipient_headers = RecipientHeaders::default();
+    Ok(Found::Message(Payload { message: Arc::new(message), body, recipient_headers }))
 }
 
 async fn release(shared: &Shared, lease: &Lease, message: &StoredMessage, inputs: &mpsc::Sender<Input>) {

@@ -2,6 +2,7 @@
 //!
 //! [`dispatch::Dispatcher`] drives the scheduler; a `worker` owns one connection; a `clerk` settles what needs none.
 
+mod carriage;
 mod clerk;
 pub mod dispatch;
 mod outcome;

@@ -19,7 +19,8 @@ use crate::scheduler::{HostFeedback, Lease, Payload, RoutingFailure, RoutingFail
 use crate::smtp::client::LossReason;
 use crate::types::{EnhancedStatus, MessageId, Recipient, Reply, Severity, Timestamp};
 
-/// Connections that may be lost before the rest of an assignment is given up for this attempt.
+/// Connections that may be lost one after the other, with nothing sent between, before the rest of an assignment is given up
+/// for this attempt.
 const STALE_MAX: u32 = 2;
 
 /// The fates of all recipients of an assignment, as they become known.
@@ -116,6 +117,12 @@ impl Results {
             self.give_back = true;
             return;
         }
+        if let (true, Some(reply), false) = (untouched, &sent_away, first) {
+            // The same amid an assignment: what was sent on this connection has its fate, the rest goes on another.
+            tracing::debug!(%reply, "the host ended the connection; the message's next transaction goes on another");
+            return;
+        }
+        self.stale = 0;
         let fates: Vec<Fate> = indices
             .iter()
             .zip(result.recipients)
@@ -134,6 +141,19 @@ impl Results {
                 self.fates.extend(rest.into_iter().map(|index| Fate { index, ..last.clone() }));
             }
         }
+    }
+
+    /// What these recipients are to get cannot be read: they are tried again later.
+    pub(super) fn unreadable(&mut self, indices: &[usize], way: &Arc<Way>, text: &str) {
+        self.pending.retain(|index| !indices.contains(index));
+        let (verdict, status) = (Fault::Internal.verdict(), Fault::Internal.status());
+        self.fates.extend(indices.iter().map(|index| Fate {
+            index: *index,
+            verdict: verdict.clone(),
+            status,
+            words: Words::Local(text.to_owned()),
+            way: Arc::clone(way),
+        }));
     }
 
     fn fail_all(&mut self, way: &Arc<Way>, make: impl Fn(usize, &StoredMessage) -> Fate) {

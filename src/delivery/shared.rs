@@ -13,6 +13,7 @@ use super::settings::{Login, Settings};
 use crate::events::metric;
 use crate::net::Dialer;
 use crate::net::tls_client::TlsClient;
+use crate::policy::token::TokenKeys;
 use crate::queue::Queue;
 use crate::queue::suppression::SuppressionCheck;
 use crate::scheduler::settlement::{SettlementSettings, Tally};
@@ -47,6 +48,7 @@ pub struct Shared {
     /// Which recipients mail is held back from.
     pub suppression: Arc<dyn SuppressionCheck>,
     reloadable: Arc<ArcSwap<Reloadable>>,
+    tokens: Arc<ArcSwap<TokenKeys>>,
     hosts: Mutex<Hosts>,
 }
 
@@ -65,8 +67,14 @@ impl Shared {
         dialer: Arc<dyn Dialer>,
         suppression: Arc<dyn SuppressionCheck>,
         reloadable: Arc<ArcSwap<Reloadable>>,
+        tokens: Arc<ArcSwap<TokenKeys>>,
     ) -> Self {
-        Self { queue, clock, dialer, counts: Arc::default(), suppression, reloadable, hosts: Mutex::default() }
+        Self { queue, clock, dialer, counts: Arc::default(), suppression, reloadable, tokens, hosts: Mutex::default() }
+    }
+
+    /// The keys of return paths.
+    pub(super) fn tokens(&self) -> Arc<TokenKeys> {
+        self.tokens.load_full()
     }
 
     /// The settings of this moment.

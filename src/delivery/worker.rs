@@ -11,12 +11,13 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::carriage;
 use super::clerk;
 use super::dispatch::Input;
 use super::outcome::{Results, connect_fates};
 use super::route::{Hop, HopHost, Route, RouteFailure};
 use super::session::{BodyReader, BodySource, ConnectCause, ConnectFailure, Session, Target, Transaction, connect};
-use super::settings::{NextHop, TlsMode};
+use super::settings::{NextHop, Settings, TlsMode};
 use super::shared::{Reloadable, Shared, source_for};
 use crate::events::metric;
 use crate::net::BoxFuture;
@@ -145,6 +146,12 @@ impl Worker {
             session.quit().await;
         }
         while !results.is_complete() {
+            // A message may take several transactions: the limits of a connection hold between them, too.
+            let is_used_up =
+                |session: &mut Session| !results.is_untouched() && !is_to_go_on(session, &reloadable.settings);
+            if let Some(session) = self.session.take_if(is_used_up) {
+                session.quit().await;
+            }
             if self.session.is_none()
                 && let Err(failure) = self.connect(&reloadable, payload.message.id, needs_tls).await
             {
@@ -169,11 +176,7 @@ impl Worker {
 
     fn progress(&mut self, feedback: HostFeedback, unserved: Vec<Lease>) -> Progress {
         let settings = &self.shared.reloadable().settings;
-        let reusable = self.session.as_ref().is_some_and(|session| {
-            session.is_reusable()
-                && session.transactions() < settings.messages_per_connection_max
-                && session.age() < settings.connection_age_max
-        });
+        let reusable = self.session.as_ref().is_some_and(|session| is_to_go_on(session, settings));
         if reusable { Progress::Reusable(feedback) } else { Progress::Over(feedback, unserved) }
     }
 
@@ -183,23 +186,30 @@ impl Worker {
         let message = &*payload.message;
         let ours = reloadable.settings.recipients_per_transaction_max;
         let theirs = session.peer().limits().rcpt_max.and_then(|limit| usize::try_from(limit).ok());
-        let (indices, recipients) = results.next_recipients(message, theirs.map_or(ours, |theirs| ours.min(theirs)));
+        let limit = carriage::recipients_max(message, theirs.map_or(ours, |theirs| ours.min(theirs)));
+        let (indices, recipients) = results.next_recipients(message, limit);
+        let header = match carriage::header(&self.shared, payload, &indices).await {
+            Ok(header) => header,
+            Err(problem) => return results.unreadable(&indices, &Arc::new(self.way.clone()), &problem),
+        };
+        let reverse_path = carriage::reverse_path(&self.shared.tokens(), message, &indices);
         let transaction = Transaction {
-            reverse_path: &message.envelope.reverse_path,
+            reverse_path: &reverse_path,
             recipients: &recipients,
             body: message.envelope.body,
             smtputf8: message.envelope.smtputf8,
             ret: message.envelope.ret,
             envid: message.envelope.envid.as_deref(),
-            body_bytes: message.body_bytes,
+            body_bytes: message.body_bytes + header.as_ref().map_or(0, |header| header.len() as u64),
         };
         let result = match &payload.body {
             StoredBody::Inline(bytes) => {
-                session.send(&transaction, BodySource::Memory(std::slice::from_ref(bytes))).await
+                let octets: Vec<Bytes> = header.into_iter().chain([bytes.clone()]).collect();
+                session.send(&transaction, BodySource::Memory(&octets)).await
             }
             StoredBody::Parts { parts } => {
                 let mut reader =
-                    PartReader { queue: self.shared.queue.clone(), id: message.id, next: 0, parts: *parts };
+                    PartReader { queue: self.shared.queue.clone(), id: message.id, header, next: 0, parts: *parts };
                 session.send(&transaction, BodySource::Reader(&mut reader)).await
             }
         };
@@ -305,6 +315,13 @@ impl Worker {
     }
 }
 
+/// Whether another message may go over this connection.
+fn is_to_go_on(session: &Session, settings: &Settings) -> bool {
+    session.is_reusable()
+        && session.transactions() < settings.messages_per_connection_max
+        && session.age() < settings.connection_age_max
+}
+
 fn with_payload(leases: Vec<Lease>, payload: &Payload) -> Vec<Lease> {
     leases.into_iter().map(|lease| Lease { payload: Some(payload.clone()), ..lease }).collect()
 }
@@ -371,6 +388,8 @@ fn is_busy(failure: &ConnectFailure) -> Option<&Reply> {
 struct PartReader {
     queue: Queue,
     id: MessageId,
+    /// Goes first.
+    header: Option<Bytes>,
     next: u32,
     parts: u32,
 }
@@ -378,6 +397,9 @@ struct PartReader {
 impl BodyReader for PartReader {
     fn next_part(&mut self) -> BoxFuture<'_, Result<Option<Bytes>, String>> {
         Box::pin(async move {
+            if let Some(header) = self.header.take() {
+                return Ok(Some(header));
+            }
             if self.next >= self.parts {
                 return Ok(None);
             }

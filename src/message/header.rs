@@ -124,6 +124,11 @@ fn parse_name(line: &[u8]) -> Option<(usize, usize)> {
     valid.then_some((name.len(), colon_at))
 }
 
+/// Whether a line starts a field. One that starts with white space does not, and may continue one.
+pub(super) fn is_header_line(line: &[u8]) -> bool {
+    parse_name(line).is_some()
+}
+
 /// Up to and including the first LF, or everything.
 pub(super) fn first_line(bytes: &[u8]) -> &[u8] {
     memchr(b'\n', bytes).and_then(|at| bytes.get(..=at)).unwrap_or(bytes)

@@ -11,13 +11,12 @@ use std::net::IpAddr;
 use super::claims::Claims;
 use super::control::Control;
 use super::encode;
-use super::header::{End, Field, Fields, Known, Single, first_line};
+use super::fold::{LINE_BYTES_MAX, Lines, fold, trim_start};
+use super::header::{End, Field, Fields, Known, Single};
 use super::original::{Collector, OriginalHeaders};
 use super::received;
 use crate::types::{EnhancedStatus, Envelope, MessageId, Reply, ReplyCode, ReversePath, Timestamp};
 
-/// Octets of a line without its CRLF (RFC 5322 §2.1.1).
-const LINE_BYTES_MAX: usize = 998;
 /// Fields of one header. Above: 554 5.6.0. The largest seen in the wild have a few hundred.
 const FIELDS_MAX: usize = 2_000;
 /// About what is added: `Received`, `Date`, `Message-ID`. Only sizes the buffer.
@@ -297,12 +296,13 @@ impl Pass {
         let encode = self.eight_bit == EightBitHeaders::Encode && field.name().is_ascii();
         let value = if encode { encode::encode(field) } else { None }.ok_or_else(refusal)?;
         // What is no line of its own is judged as ever.
-        for line in Lines(field.raw()) {
-            line?;
+        for line in Lines::of(field.raw()) {
+            line.map_err(|_| Refusal::ControlCharacter)?;
         }
         let lines = [field.name(), b": ", &value].concat();
-        for line in Lines(&lines) {
-            fold(&mut self.out, line?).ok_or_else(|| Refusal::LineTooLong { field: shown_name(field) })?;
+        for line in Lines::of(&lines) {
+            let line = line.map_err(|_| Refusal::ControlCharacter)?;
+            fold(&mut self.out, line).ok_or_else(|| Refusal::LineTooLong { field: shown_name(field) })?;
         }
         Ok(())
     }
@@ -319,8 +319,8 @@ impl Pass {
 /// Appends a field as it is, or repaired where it is not clean.
 fn write_field(out: &mut Vec<u8>, field: &Field<'_>) -> Result<(), Refusal> {
     let mut clean = !field.has_space_before_colon();
-    for line in Lines(field.raw()) {
-        let line = line?;
+    for line in Lines::of(field.raw()) {
+        let line = line.map_err(|_| Refusal::ControlCharacter)?;
         clean &= line.len() <= LINE_BYTES_MAX && !trim_start(line).is_empty();
     }
     if !clean {
@@ -336,8 +336,8 @@ fn write_field(out: &mut Vec<u8>, field: &Field<'_>) -> Result<(), Refusal> {
 fn write_repaired(out: &mut Vec<u8>, field: &Field<'_>) -> Result<(), Refusal> {
     // The first line is written anew, so that nothing stands between name and colon.
     let value = [field.name(), b":", field.after_colon()].concat();
-    for line in Lines(&value) {
-        let line = line?;
+    for line in Lines::of(&value) {
+        let line = line.map_err(|_| Refusal::ControlCharacter)?;
         if !trim_start(line).is_empty() {
             fold(out, line).ok_or_else(|| Refusal::LineTooLong { field: shown_name(field) })?;
         }
@@ -348,68 +348,6 @@ fn write_repaired(out: &mut Vec<u8>, field: &Field<'_>) -> Result<(), Refusal> {
 fn shown_name(field: &Field<'_>) -> String {
     let name = field.name();
     String::from_utf8_lossy(name.get(..SHOWN_NAME_BYTES_MAX).unwrap_or(name)).into_owned()
-}
-
-/// Writes one line in pieces of at most 998 octets, each but the first starting with white space and none of only white
-/// space (RFC 5322 §2.2.3, §3.2.2). Of a run of white space at a break, one octet stays. `None` where a piece has no
-/// white space to break at.
-fn fold(out: &mut Vec<u8>, line: &[u8]) -> Option<()> {
-    let mut rest = if line.len() > LINE_BYTES_MAX { trim_end(line) } else { line };
-    while rest.len() > LINE_BYTES_MAX {
-        let at = rest.get(..=LINE_BYTES_MAX)?.iter().rposition(|byte| is_space(*byte))?;
-        let head = trim_end(rest.get(..at)?);
-        if head.is_empty() && at == 0 {
-            return None;
-        }
-        let behind = rest.get(head.len()..)?;
-        if !head.is_empty() {
-            out.extend_from_slice(head);
-            out.extend_from_slice(b"\r\n");
-        }
-        // The octet before the next word is the last of the white space at the break.
-        rest = behind.get(behind.len() - trim_start(behind).len() - 1..)?;
-    }
-    out.extend_from_slice(rest);
-    out.extend_from_slice(b"\r\n");
-    Some(())
-}
-
-/// `WSP` of RFC 5234: what a line may be folded at.
-fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t')
-}
-
-fn trim_end(mut bytes: &[u8]) -> &[u8] {
-    while let [rest @ .., b' ' | b'\t'] = bytes {
-        bytes = rest;
-    }
-    bytes
-}
-
-fn trim_start(mut bytes: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] = bytes {
-        bytes = rest;
-    }
-    bytes
-}
-
-/// The lines of a field without their CRLF; an error for any CR, LF or NUL outside of a CRLF. The last line may lack
-/// its line end.
-struct Lines<'a>(&'a [u8]);
-
-impl<'a> Iterator for Lines<'a> {
-    type Item = Result<&'a [u8], Refusal>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let line = first_line(self.0);
-        self.0 = self.0.get(line.len()..).unwrap_or_default();
-        let content = line.strip_suffix(b"\r\n").unwrap_or(line);
-        let broken = memchr::memchr3(b'\r', b'\n', 0, content).is_some();
-        Some(if broken { Err(Refusal::ControlCharacter) } else { Ok(content) })
-    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod rate;
 mod replies;
 pub mod retry;
 pub mod routing;
+pub mod token;
 pub mod verdict;
 
 pub use crate::types::Stage;

@@ -82,6 +82,8 @@ pub struct EndGroup {
     pub body_parts: u32,
     /// How many recipients.
     pub recipients: u32,
+    /// Whether each recipient has a header block of its own.
+    pub recipient_headers: bool,
     /// Whether any recipient has a state record.
     pub has_states: bool,
 }
@@ -472,6 +474,10 @@ fn remove_message(end: EndGroup, changes: &mut Vec<Change>) {
     for part in 0..end.body_parts {
         let key = Key::new(&format::body_part_key(id, part));
         changes.push(Change::Delete { family: Family::BodyPart, key });
+    }
+    for index in (0..end.recipients).filter(|_| end.recipient_headers) {
+        let key = Key::new(&format::recipient_header_key(id, index));
+        changes.push(Change::Delete { family: Family::Body, key });
     }
     if end.has_states || end.groups > 1 {
         for index in 0..end.recipients {

@@ -9,10 +9,13 @@ use bytes::Bytes;
 use super::stored::RecipientState;
 use crate::events::EventLine;
 use crate::net::BoxFuture;
-use crate::types::{Envelope, MessageId};
+use crate::types::{Domain, Envelope, MessageId};
 
 /// A body above this many octets is spooled in parts while it arrives; a part is at most this long.
 pub const SPOOL_PART_BYTES: usize = 1 << 20;
+
+/// Octets of all header blocks of single recipients of a message. Above: [`AcceptError::HeadersTooLarge`].
+pub const RECIPIENT_HEADERS_BYTES_MAX: usize = 4 << 20;
 
 /// A message that the queue is asked to take over.
 #[derive(Clone, Debug)]
@@ -25,6 +28,9 @@ pub struct NewMessage {
     pub body: NewBody,
     /// Octets of the header block within the body, including the empty line.
     pub header_bytes: u32,
+    /// Empty, or one block for each recipient, in order: header fields with CRLF, without an empty line, which go in front
+    /// of the body when it is sent to that recipient. Up to [`RECIPIENT_HEADERS_BYTES_MAX`] in all.
+    pub recipient_headers: Vec<Bytes>,
     /// The `mail` object of every event of this message, rendered once by `events::schema`.
     pub mail_json: Bytes,
     /// The `Send` event that is committed with the message.
@@ -88,6 +94,29 @@ pub struct Origin {
     pub configuration_set: Box<str>,
     /// Delivery needs TLS.
     pub tls_required: bool,
+    /// The name of the identity by which it was accepted; empty: none.
+    pub identity: Box<str>,
+    /// What hosts see as its reverse-path, where that is not the submitted one.
+    pub return_path: Option<ReturnPath>,
+}
+
+/// A reverse-path of ours, so that bounces come back to us: its domain, and for whom each is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReturnPath {
+    /// Of the identity, or the operator's.
+    pub domain: Domain,
+    /// How many there are.
+    pub granularity: Granularity,
+}
+
+/// For whom a return path is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Granularity {
+    /// Each recipient has its own, and so its own transaction.
+    #[default]
+    PerRecipient,
+    /// One for the message: recipients at one site share a transaction.
+    PerMessage,
 }
 
 impl Origin {
@@ -129,6 +158,14 @@ pub enum AcceptError {
         /// Must stay free.
         reserve_bytes: u64,
     },
+    /// Reply 552 5.3.4: the header blocks of its recipients are too much; fewer recipients would do.
+    #[error("header blocks of single recipients take {bytes} bytes, limit is {limit_bytes}")]
+    HeadersTooLarge {
+        /// All of them.
+        bytes: usize,
+        /// [`RECIPIENT_HEADERS_BYTES_MAX`].
+        limit_bytes: usize,
+    },
     /// Reply 451 4.3.0: the disk no longer keeps promises; the daemon is unhealthy.
     #[error("commit not durable: {0}")]
     NotDurable(String),
@@ -147,6 +184,9 @@ pub trait Intake: Send + Sync + 'static {
 
     /// Writes one part of a body ahead of its message. Parts come in order from 0. Not synced.
     fn spool(&self, id: MessageId, part: u32, bytes: Bytes) -> BoxFuture<'_, Result<(), AcceptError>>;
+
+    /// One part that was spooled, to be written anew in another form.
+    fn spooled(&self, id: MessageId, part: u32) -> BoxFuture<'_, Result<Bytes, AcceptError>>;
 
     /// Drops spooled parts of a message that will never be accepted (the client went away, the message was refused).
     fn discard(&self, id: MessageId, parts: u32);

@@ -2,7 +2,7 @@
 //!
 //! The names are those of docs/QUEUE.md.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use queue_format as format;
 
@@ -18,27 +18,36 @@ pub fn violations(store: &dyn Store) -> Result<Vec<String>, StoreError> {
     let mut found = Vec::new();
     let places = places(store, &mut found)?;
     let mut messages = 0_u64;
-    let mut known = BTreeSet::new();
+    let mut known = BTreeMap::new();
     for (key, value) in all(store, Family::Message)? {
         messages += 1;
         let Ok(id) = <[u8; 22]>::try_from(key.as_slice()) else {
             found.push(format!("KEY: message key {key:02x?} is not an id"));
             continue;
         };
-        known.insert(id);
+        known.insert(id, None);
         match format::MessageRecord::decode(&value) {
             Err(error) => found.push(format!("RECORD: message {id:02x?}: {error}")),
-            Ok(record) => check_message(store, &id, &record, places.get(&id), &mut found)?,
+            Ok(record) => {
+                check_message(store, &id, &record, places.get(&id), &mut found)?;
+                let headers = if record.recipient_headers { record.recipients.len() } else { 0 };
+                known.insert(id, Some((record.body_parts, headers)));
+            }
         }
     }
-    for id in places.keys().filter(|id| !known.contains(*id)) {
+    for id in places.keys().filter(|id| !known.contains_key(*id)) {
         found.push(format!("ORPHAN: {id:02x?} is due or held, but there is no message"));
     }
     for family in [Family::Body, Family::BodyPart, Family::Recipient] {
         for (key, _) in all(store, family)? {
-            let id = key.first_chunk::<22>();
-            if id.is_none_or(|id| !known.contains(id)) {
+            let message = key.first_chunk::<22>().and_then(|id| known.get(id));
+            if message.is_none() {
                 found.push(format!("LEFTOVER: {} {key:02x?} has no message", family.name()));
+            }
+            if let Some(Some((parts, headers))) = message
+                && !is_of_message(family, &key, *parts, *headers)
+            {
+                found.push(format!("LEFTOVER: {} {key:02x?} is none of its message", family.name()));
             }
         }
     }
@@ -51,6 +60,16 @@ pub fn violations(store: &dyn Store) -> Result<Vec<String>, StoreError> {
     super::list_counts::violations(store, &mut lists)?;
     found.extend(lists.iter().map(|violation| format!("SUPPRESSION: {violation}")));
     Ok(found)
+}
+
+/// Whether a message with so many parts and header blocks of single recipients has this one.
+fn is_of_message(family: Family, key: &[u8], parts: u32, headers: usize) -> bool {
+    match (family, format::parse_recipient_header_key(key)) {
+        (Family::Body, Some((_, index))) => usize::try_from(index).is_ok_and(|index| index < headers),
+        (Family::Body, None) => parts == 0,
+        (Family::BodyPart, _) => format::parse_body_part_key(key).is_some_and(|(_, part)| part < parts),
+        _ => true,
+    }
 }
 
 fn all(store: &dyn Store, family: Family) -> Result<Vec<Record>, StoreError> {
@@ -96,6 +115,11 @@ fn check_message(
     for part in 0..record.body_parts {
         if store.get(Family::BodyPart, &format::body_part_key(id, part))?.is_none() {
             found.push(format!("BODY: message {id:02x?} has no part {part}"));
+        }
+    }
+    for (index, _) in (0_u32..).zip(&record.recipients).filter(|_| record.recipient_headers) {
+        if store.get(Family::Body, &format::recipient_header_key(id, index))?.is_none() {
+            found.push(format!("BODY: message {id:02x?} has no header block of recipient {index}"));
         }
     }
     let ended = store.get(Family::Recipient, &format::recipient_key(id, ENDED_GROUPS_INDEX))?.unwrap_or_default();

@@ -7,6 +7,8 @@
 mod blocking;
 mod committer;
 pub mod counters;
+#[cfg(test)]
+mod header_tests;
 pub mod health;
 mod ids;
 mod inline;
@@ -53,10 +55,14 @@ pub use blocking::tell;
 pub use committer::EndGroup;
 pub use format::fnv1a;
 pub use inline::InlineCommitter;
-pub use intake::{AcceptError, Charge, Charges, Claim, Ended, Intake, NewBody, NewMessage, Origin};
+pub use intake::{
+    AcceptError, Charge, Charges, Claim, Ended, Granularity, Intake, NewBody, NewMessage, Origin, ReturnPath,
+};
 pub use open::{OpenError, Opened, random_seed};
 pub use salvage::{HeldGroup, LostMessage, Salvaged};
-pub use stored::{DueEntry, DueJob, JobKey, RecipientOutcome, RecipientState, StoredBody, StoredMessage};
+pub use stored::{
+    DueEntry, DueJob, JobKey, RecipientHeaders, RecipientOutcome, RecipientState, StoredBody, StoredMessage,
+};
 pub use transition::{HeldJob, Next, Settlement};
 
 /// Transactions that wait for the committer. Full: sessions and workers wait, which slows intake and delivery to the
@@ -87,6 +93,8 @@ pub struct Handoff {
     pub message: Arc<StoredMessage>,
     /// Its octets, where they are in memory.
     pub body: StoredBody,
+    /// Header blocks of single recipients.
+    pub recipient_headers: RecipientHeaders,
     /// The time in its due keys.
     pub due_at: Timestamp,
 }
@@ -190,6 +198,12 @@ impl Queue {
     /// One part of a spooled body. Blocks.
     pub fn body_part(&self, id: MessageId, part: u32) -> Result<Bytes, LoadError> {
         self.read_body(Family::BodyPart, &format::body_part_key(id.as_bytes(), part), id)
+    }
+
+    /// The header block of one recipient of a message that has such blocks. Blocks.
+    pub fn recipient_header(&self, id: MessageId, recipient: usize) -> Result<Bytes, LoadError> {
+        let index = u32::try_from(recipient).unwrap_or(u32::MAX);
+        self.read_body(Family::Body, &format::recipient_header_key(id.as_bytes(), index), id)
     }
 
     fn read_body(&self, family: Family, key: &[u8], id: MessageId) -> Result<Bytes, LoadError> {
@@ -408,6 +422,23 @@ pub struct DamagedDue {
     pub reason: String,
 }
 
+/// Octets of all header blocks of single recipients.
+fn headers_bytes(message: &NewMessage) -> Result<usize, AcceptError> {
+    let blocks = &message.recipient_headers;
+    assert!(
+        blocks.is_empty() || blocks.len() == message.envelope.recipients.len(),
+        "each recipient has a header block of its own, or none has"
+    );
+    let is_whole = |block: &Bytes| {
+        let has_empty_line = block.starts_with(b"\r\n") || memchr::memmem::find(block, b"\r\n\r\n").is_some();
+        block.is_empty() || (block.ends_with(b"\r\n") && !has_empty_line)
+    };
+    assert!(blocks.iter().all(is_whole), "a header block is whole lines without an empty one");
+    let bytes = blocks.iter().map(Bytes::len).sum();
+    let limit_bytes = intake::RECIPIENT_HEADERS_BYTES_MAX;
+    if bytes > limit_bytes { Err(AcceptError::HeadersTooLarge { bytes, limit_bytes }) } else { Ok(bytes) }
+}
+
 impl Intake for Queue {
     fn new_id(&self) -> MessageId {
         // The clock is read under the lock: ids rise with it.
@@ -427,6 +458,14 @@ impl Intake for Queue {
             let key = Key::new(&format::body_part_key(id.as_bytes(), part));
             let change = Change::Put { family: Family::BodyPart, key, value: value.into() };
             self.write_and_wait(vec![change], false).await
+        })
+    }
+
+    fn spooled(&self, id: MessageId, part: u32) -> BoxFuture<'_, Result<Bytes, AcceptError>> {
+        Box::pin(async move {
+            let read = self.reading(move |queue| queue.body_part(id, part)).await;
+            let failed = |error: String| AcceptError::NotDurable(error);
+            read.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
         })
     }
 
@@ -450,7 +489,8 @@ impl Intake for Queue {
                 NewBody::Inline(bytes) => bytes.len() as u64,
                 NewBody::Spooled { .. } => 0,
             };
-            self.room_for(bytes)?;
+            let headers = headers_bytes(&message)?;
+            self.room_for(bytes + headers as u64)?;
             let (mut transaction, handoffs) = transition::accept(message);
             let (reply, answer) = oneshot::channel();
             let queue = self.clone();

@@ -163,11 +163,16 @@ pub fn random_seed() -> u64 {
     rand::rng().random()
 }
 
-/// Refuses a newer format; marks a fresh store with ours and tells whether it was fresh.
+/// Refuses a newer format; marks a fresh or older store with ours and tells whether it was fresh.
 fn check_format(store: &dyn Store) -> Result<bool, OpenError> {
     let supported = format::FORMAT_VERSION;
     match read_meta(store, meta::FORMAT)? {
         Some(found) if found > u64::from(supported) => Err(OpenError::NewerFormat { found, supported }),
+        // Marked before anything is written that an older release would not know.
+        Some(found) if found < u64::from(supported) => {
+            store.write(&[meta_put(meta::FORMAT, u64::from(supported))], true)?;
+            Ok(false)
+        }
         Some(_) => Ok(false),
         None => {
             store.write(&[meta_put(meta::FORMAT, u64::from(supported))], true)?;

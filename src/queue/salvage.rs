@@ -210,7 +210,11 @@ impl Salvage<'_> {
         let message = StoredMessage::from_record(id, decoded, decoded_states).map_err(|error| unknown(&error))?;
         let ended = self.sources.get(Family::Recipient, &format::recipient_key(key, ENDED_GROUPS_INDEX));
         let ended = ended.ok().flatten().unwrap_or_default();
-        let bodies = self.bodies(id, parts).map_err(|reason| Lost::of(&message, &ended, reason))?;
+        let lost = |reason| Lost::of(&message, &ended, reason);
+        let mut bodies = self.bodies(id, parts).map_err(lost)?;
+        if message.recipient_headers {
+            bodies.extend(self.recipient_headers(&message, &ended).map_err(lost)?);
+        }
         Ok(Whole { message, record, bodies, states, unknown: unknown_states, ended })
     }
 
@@ -229,6 +233,35 @@ impl Salvage<'_> {
             read(Family::BodyPart, key).map_err(|error| format!("part {part} of its body: {error}"))
         };
         (0..parts).map(part).collect()
+    }
+
+    /// The header blocks of the recipients. Of one that has ended, nobody needs it.
+    fn recipient_headers(&self, message: &StoredMessage, ended: &[u8]) -> Result<Vec<Change>, String> {
+        let id = message.id.as_bytes();
+        let groups = 0..u16::try_from(message.domains.len()).unwrap_or(u16::MAX);
+        let open = groups.filter(|group| !has_ended(ended, *group));
+        let pending: BTreeSet<usize> = open.flat_map(|group| message.pending(group)).collect();
+        let block = |(index, place): (u32, usize)| -> Result<Change, String> {
+            let key = format::recipient_header_key(id, index);
+            let value = self.sources.get(Family::Body, &key).and_then(|value| value.ok_or("it is missing".to_owned()));
+            let sound = value.and_then(|value| match format::decode_body(&value) {
+                Ok(_) => Ok(value),
+                Err(error) => Err(error.to_string()),
+            });
+            let value = match sound {
+                Err(error) if pending.contains(&place) => {
+                    return Err(format!("the header block of recipient {index}: {error}"));
+                }
+                Err(_) => {
+                    let mut empty = Vec::new();
+                    format::encode_body(&[], &mut empty);
+                    empty.into()
+                }
+                Ok(value) => value,
+            };
+            Ok(Change::Put { family: Family::Body, key: Key::new(&key), value })
+        };
+        (0_u32..).zip(0..message.envelope.recipients.len()).map(block).collect()
     }
 
     fn keep(&mut self, whole: Whole, holds: &Holds) -> Result<(), StoreError> {

@@ -10,7 +10,8 @@ use bytes::Bytes;
 pub enum Family {
     /// Message id to envelope and what events need. Written once, deleted once.
     Message,
-    /// Message id to a whole message up to 1 MiB. Written once, deleted once.
+    /// Message id to a whole message up to 1 MiB; message id and recipient index to a header block of that recipient alone.
+    /// Written once, deleted once.
     Body,
     /// Message id and part number to a piece of a larger message.
     BodyPart,

@@ -1,11 +1,13 @@
 //! A message as the queue holds it, in the types of this crate, and the way to and from the records of `queue-format`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use queue_format as format;
 
 pub use format::{DueEntry, RecipientOutcome, RecipientState};
 
-use super::intake::{NewBody, NewMessage, Origin};
+use super::intake::{Granularity, NewBody, NewMessage, Origin, ReturnPath};
 use crate::types::{
     BodyKind, Domain, DsnReturn, EmailAddress, Envelope, MessageId, Notify, OriginalRecipient, Recipient, ReversePath,
     Timestamp,
@@ -43,6 +45,27 @@ pub enum StoredBody {
     },
 }
 
+/// Header blocks of single recipients, as far as they are in memory: all of them on the way from acceptance to the first
+/// attempt, none where the message was read from the store, which has them. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct RecipientHeaders(Option<Arc<[Bytes]>>);
+
+impl RecipientHeaders {
+    pub(super) fn new(blocks: Vec<Bytes>) -> Self {
+        Self((!blocks.is_empty()).then(|| blocks.into()))
+    }
+
+    /// That of a recipient, if it is in memory.
+    pub fn of(&self, recipient: usize) -> Option<Bytes> {
+        self.0.as_ref()?.get(recipient).cloned()
+    }
+
+    /// Octets of all that are in memory.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().flat_map(|blocks| blocks.iter()).map(Bytes::len).sum()
+    }
+}
+
 /// A message with what became of its recipients so far.
 #[derive(Clone, Debug)]
 pub struct StoredMessage {
@@ -66,6 +89,8 @@ pub struct StoredMessage {
     pub body_bytes: u64,
     /// Parts of a spooled body; 0: inline.
     pub body_parts: u32,
+    /// Each recipient has a header block of its own: `Queue::recipient_header`.
+    pub recipient_headers: bool,
     /// Whose it is.
     pub origin: Origin,
     /// The `mail` object of its events.
@@ -140,6 +165,7 @@ impl StoredMessage {
             header_bytes: new.header_bytes,
             body_bytes,
             body_parts,
+            recipient_headers: !new.recipient_headers.is_empty(),
             origin: new.origin.clone(),
             mail_json: new.mail_json.clone(),
         }
@@ -155,6 +181,7 @@ impl StoredMessage {
                 orcpt: orcpt.map(|orcpt| (orcpt.address_type.to_string(), orcpt.address.to_string())),
             }
         });
+        let return_path = self.origin.return_path.as_ref();
         format::MessageRecord {
             accepted_at_ms: self.accepted_at.millis(),
             expires_at_ms: self.expires_at.millis(),
@@ -175,6 +202,10 @@ impl StoredMessage {
             tenant: self.origin.tenant.to_string(),
             configuration_set: self.origin.configuration_set.to_string(),
             tls_required: self.origin.tls_required,
+            identity: self.origin.identity.to_string(),
+            return_path_domain: return_path.map_or_else(String::new, |path| path.domain.to_string()),
+            return_path_per_message: return_path.is_some_and(|path| path.granularity == Granularity::PerMessage),
+            recipient_headers: self.recipient_headers,
             mail_json: self.mail_json.to_vec(),
         }
     }
@@ -200,6 +231,17 @@ impl StoredMessage {
             let slot = usize::try_from(index).ok().and_then(|index| by_index.get_mut(index));
             *slot.ok_or_else(|| format!("state of recipient {index}, which does not exist"))? = Some(state);
         }
+        let return_path = match record.return_path_domain.as_str() {
+            "" => None,
+            name => Some(ReturnPath {
+                domain: parse_domain(name)?,
+                granularity: if record.return_path_per_message {
+                    Granularity::PerMessage
+                } else {
+                    Granularity::PerRecipient
+                },
+            }),
+        };
         let ret = record.ret.map(|ret| match ret {
             format::Ret::Full => DsnReturn::Full,
             format::Ret::Headers => DsnReturn::Headers,
@@ -217,11 +259,14 @@ impl StoredMessage {
             header_bytes: record.header_bytes,
             body_bytes: record.body_bytes,
             body_parts: record.body_parts,
+            recipient_headers: record.recipient_headers,
             origin: Origin {
                 caller: record.caller.into(),
                 tenant: record.tenant.into(),
                 configuration_set: record.configuration_set.into(),
                 tls_required: record.tls_required,
+                identity: record.identity.into(),
+                return_path,
             },
             mail_json: record.mail_json.into(),
         })

@@ -33,6 +33,7 @@ pub(crate) fn new_message(id: MessageId, domains: u8, body: NewBody) -> NewMessa
         envelope,
         body,
         header_bytes: 0,
+        recipient_headers: Vec::new(),
         mail_json: Bytes::from_static(b"{}"),
         send_event: line(EventKind::Send),
         origin: Origin { caller: "network".into(), tenant: "shop".into(), ..Origin::default() },

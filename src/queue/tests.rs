@@ -24,6 +24,7 @@ enum Step {
         domains: u8,
         spooled: bool,
         ended: u8,
+        headers: bool,
     },
     Deliver(usize),
     Defer(usize),
@@ -48,8 +49,8 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        4 => (1..4_u8, any::<bool>(), prop_oneof![Just(0), 0..8_u8])
-            .prop_map(|(domains, spooled, ended)| Step::Accept { domains, spooled, ended }),
+        4 => (1..4_u8, any::<bool>(), prop_oneof![Just(0), 0..8_u8], any::<bool>())
+            .prop_map(|(domains, spooled, ended, headers)| Step::Accept { domains, spooled, ended, headers }),
         2 => (0..4_u8, 0..4_u8, any::<bool>())
             .prop_map(|(list, address, complaint)| Step::Suppress { list, address, complaint }),
         1 => (0..4_u8, 0..4_u8).prop_map(|(list, address)| Step::Unsuppress { list, address }),
@@ -62,6 +63,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Crash),
     ];
     proptest::collection::vec(step, 1..40)
+}
+
+/// The header block of the recipient in this domain.
+fn header_of(domain: u8) -> Bytes {
+    format!("X-To: {domain}\r\n").into()
 }
 
 struct World {
@@ -103,7 +109,7 @@ impl World {
         &self.opened.as_ref().unwrap().queue
     }
 
-    async fn accept(&mut self, domains: u8, spooled: bool, ended: u8) {
+    async fn accept(&mut self, domains: u8, spooled: bool, ended: u8, headers: bool) {
         self.clock.advance(Duration::from_millis(3));
         let queue = self.queue().clone();
         let id = queue.new_id();
@@ -117,6 +123,7 @@ impl World {
         let is_ended = |domain: u16| ended & (1 << domain) != 0;
         let (over, open): (Vec<u16>, Vec<u16>) = (0..u16::from(domains)).partition(|domain| is_ended(*domain));
         let mut message = new_message(id, domains, body);
+        message.recipient_headers = (0..domains).filter(|_| headers).map(header_of).collect();
         for index in &over {
             let state = RecipientState { outcome: RecipientOutcome::Bounced, ..RecipientState::default() };
             message.ended.states.push((u32::from(*index), state));
@@ -127,6 +134,10 @@ impl World {
             let handoff = self.opened.as_mut().unwrap().handoffs.recv().await.unwrap();
             assert_eq!(handoff.message.id, id);
             assert_eq!(handoff.message.open_groups().collect::<Vec<_>>(), open);
+            for domain in 0..domains {
+                let block = handoff.recipient_headers.of(usize::from(domain));
+                assert_eq!(block, headers.then(|| header_of(domain)));
+            }
         }
         self.last_event += 1 + over.len() as u64;
         for group in open {
@@ -187,7 +198,7 @@ impl World {
 
     async fn step(&mut self, step: Step) {
         match step {
-            Step::Accept { domains, spooled, ended } => self.accept(domains, spooled, ended).await,
+            Step::Accept { domains, spooled, ended, headers } => self.accept(domains, spooled, ended, headers).await,
             Step::Suppress { list, address, complaint } => {
                 let reason = if complaint { SuppressionReason::Complaint } else { SuppressionReason::Bounce };
                 let entry = suppression_tests::entry(&format!("user{address}@d.test"), reason);
@@ -237,6 +248,7 @@ impl World {
             groups: u16::try_from(message.domains.len()).unwrap(),
             body_parts: message.body_parts,
             recipients: u32::try_from(message.envelope.recipients.len()).unwrap(),
+            recipient_headers: message.recipient_headers,
             has_states: message.has_states(),
         };
         self.settle(key, place, Next::Ended(end), &message, dsn).await;
@@ -249,6 +261,13 @@ impl World {
             due.jobs.iter().map(|job| (job.key, Some(job.due_at))).collect();
         found.extend(self.queue().held(None, 10_000).unwrap().into_iter().map(|job| (job.key, None)));
         assert_eq!(found, self.jobs);
+        for id in self.jobs.keys().map(|key| key.id) {
+            let message = self.queue().load(id).unwrap().expect("a job's message is there");
+            for domain in (0..message.groups.len()).filter(|_| message.recipient_headers) {
+                let block = self.queue().recipient_header(id, domain).unwrap();
+                assert_eq!(block, header_of(u8::try_from(domain).unwrap()));
+            }
+        }
         for list in 0..4 {
             let expected: BTreeMap<String, SuppressionReason> = self
                 .lists
@@ -313,8 +332,8 @@ fn a_power_cut_right_after_accept_loses_nothing() {
     block_on(async {
         let store = Arc::new(ModelStore::new());
         let mut world = World::new(store.clone());
-        world.accept(2, false, 0).await;
-        world.accept(1, true, 0).await;
+        world.accept(2, false, 0, true).await;
+        world.accept(1, true, 0, true).await;
         store.crash();
         world.close();
         world.open();
@@ -329,7 +348,7 @@ fn a_notification_is_safe_before_it_is_handed_on() {
     block_on(async {
         let store = Arc::new(ModelStore::new());
         let mut world = World::new(store.clone());
-        world.accept(1, false, 0).await;
+        world.accept(1, false, 0, false).await;
         // Returns when the scheduler has the notification.
         world.end(0, true).await;
         store.crash();
@@ -345,7 +364,7 @@ fn a_power_cut_before_an_outcome_is_synced_brings_the_job_back_and_no_event() {
     block_on(async {
         let store = Arc::new(ModelStore::new());
         let mut world = World::new(store.clone());
-        world.accept(1, false, 0).await;
+        world.accept(1, false, 0, false).await;
         let before = world.jobs.clone();
         // The write is made without a sync; the crash follows before the lazy one.
         world.end(0, false).await;
@@ -365,7 +384,7 @@ fn a_power_cut_before_an_outcome_is_synced_brings_the_job_back_and_no_event() {
 fn spooled_parts_without_a_message_are_swept_at_the_next_start() {
     block_on(async {
         let mut world = World::new(Arc::new(ModelStore::new()));
-        world.accept(1, true, 0).await;
+        world.accept(1, true, 0, true).await;
         let queue = world.queue().clone();
         let id = queue.new_id();
         queue.spool(id, 0, Bytes::from_static(b"orphan")).await.unwrap();
@@ -384,7 +403,7 @@ fn a_dead_disk_refuses_mail_keeps_outcomes_and_recovers() {
     block_on(async {
         let store = Arc::new(ModelStore::new());
         let mut world = World::new(store.clone());
-        world.accept(1, false, 0).await;
+        world.accept(1, false, 0, false).await;
         store.set_failing(true);
         let queue = world.queue().clone();
         let id = queue.new_id();
@@ -400,6 +419,7 @@ fn a_dead_disk_refuses_mail_keeps_outcomes_and_recovers() {
             groups: 1,
             body_parts: 0,
             recipients: 1,
+            recipient_headers: false,
             has_states: message.has_states(),
         });
         let settlement = Settlement {
@@ -451,7 +471,7 @@ async fn a_full_disk_that_was_over_does_not_count_against_the_next_one() {
 fn limits_refuse_before_anything_is_written() {
     block_on(async {
         let mut world = World::new(Arc::new(ModelStore::new()));
-        world.accept(1, false, 0).await;
+        world.accept(1, false, 0, false).await;
         let queue = world.queue().clone();
         queue.reload(&Settings { messages_max: 1, free_space_reserve_bytes: 0, ..Settings::default() });
         assert!(matches!(queue.check(0), Err(AcceptError::QueueFull { limit: 1 })));
@@ -486,7 +506,7 @@ fn an_orderly_stop_is_remembered_and_a_newer_format_is_refused() {
         world.close();
         world.store.write(&[committer::meta_put(meta::FORMAT, 99)], true).unwrap();
         let refused = Queue::open(Arc::clone(&world.store), &Settings::default(), world.clock.clone(), 1).err();
-        assert!(matches!(refused, Some(OpenError::NewerFormat { found: 99, supported: 1 })));
+        assert!(matches!(refused, Some(OpenError::NewerFormat { found: 99, supported: 2 })));
     });
 }
 
@@ -497,7 +517,7 @@ fn rocksdb_brings_everything_back_after_a_reopen() {
         let open = || Arc::new(RocksStore::open(directory.path(), &RocksSettings::default()).unwrap());
         let mut world = World::new(open());
         for domains in 1..4 {
-            world.accept(domains, domains == 2, 0).await;
+            world.accept(domains, domains == 2, 0, domains > 1).await;
         }
         world.step(Step::Defer(1)).await;
         world.step(Step::Deliver(3)).await;

@@ -8,7 +8,7 @@ use queue_format as format;
 
 use super::committer::{ENDED_GROUPS_INDEX, EndGroup, Transaction};
 use super::store::{Change, Family, Key, Store, StoreError};
-use super::stored::{DueEntry, JobKey, RecipientState, StoredBody, StoredMessage};
+use super::stored::{DueEntry, JobKey, RecipientHeaders, RecipientState, StoredBody, StoredMessage};
 use super::{Handoff, NewBody, NewMessage};
 use crate::events::{EventLine, metric};
 use crate::types::{MessageId, Timestamp};
@@ -131,12 +131,24 @@ fn put_message(new: &NewMessage, changes: &mut Vec<Change>) -> Option<Handoff> {
         }
         NewBody::Spooled { parts, .. } => StoredBody::Parts { parts: *parts },
     };
+    put_recipient_headers(new, changes);
     let due_at = message.accepted_at;
     for group in message.open_groups() {
         let key = JobKey { id: message.id, group };
         changes.push(put_due(key, due_at, &message.due_entry(group, 0)));
     }
-    Some(Handoff { message: Arc::new(message), body, due_at })
+    let recipient_headers = RecipientHeaders::new(new.recipient_headers.clone());
+    Some(Handoff { message: Arc::new(message), body, recipient_headers, due_at })
+}
+
+/// Those of all recipients, also of such as ended with the acceptance: so what belongs to a message is known by its record.
+fn put_recipient_headers(new: &NewMessage, changes: &mut Vec<Change>) {
+    for (index, block) in (0_u32..).zip(&new.recipient_headers) {
+        let mut value = Vec::with_capacity(block.len() + format::BODY_OVERHEAD_BYTES);
+        format::encode_body(block, &mut value);
+        let key = Key::new(&format::recipient_header_key(new.id.as_bytes(), index));
+        changes.push(Change::Put { family: Family::Body, key, value: value.into() });
+    }
 }
 
 /// The states of recipients that ended with the acceptance, and the set of groups that have no others.

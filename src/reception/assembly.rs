@@ -8,13 +8,15 @@ use tokio::time::Instant;
 use super::Ports;
 use super::facts::{Caller, Facts};
 use super::memory::{ClientMemory, READ_BYTES_MAX, Reservation, SESSION_BYTES_MAX, SPOOL_SLACK_BYTES};
+use super::settings::Settings;
 use super::signing::{Job, JobBody, Signed, Signing};
 use super::stamp::{Stamp, StampedHeader};
 use crate::admission::Authority;
 use crate::admission::quota::{self, Exceeded, Quotas, ScopeLimit};
 use crate::events::metric;
 use crate::message::dkim::BodyHasher;
-use crate::message::header;
+use crate::message::header::{self, Fields};
+use crate::message::mime::{EightBitBodies, Plan, Rewriter, Scanner};
 use crate::queue::intake::SPOOL_PART_BYTES;
 use crate::queue::{AcceptError, Charges, Ended, Intake, NewBody, NewMessage, Origin};
 use crate::smtp::server::{Content, Message};
@@ -26,6 +28,7 @@ pub(super) struct Assembly {
     quotas: Arc<Quotas>,
     signing: Arc<Signing>,
     may_sign: bool,
+    eight_bit: EightBitBodies,
     memory: Reservation,
     /// Once the message is too large for memory.
     spool: Option<Spool>,
@@ -41,7 +44,9 @@ struct Spool {
     bytes: u64,
     /// The header fields as they came.
     header: Vec<u8>,
-    /// Hashes the body; `None` where nobody signs.
+    /// Looks at the body as it came; `None` once that is known.
+    scanner: Option<Scanner>,
+    /// Hashes it; `None` where nobody signs.
     hasher: Option<BodyHasher>,
     /// The queue has the message now: nothing to discard.
     handed_over: bool,
@@ -74,6 +79,8 @@ fn origin(stamp: &Stamping<'_>, authority: &Authority) -> Origin {
         tenant: authority.tenant.name.as_str().into(),
         configuration_set: authority.set_name.clone().unwrap_or_default(),
         tls_required: authority.set.as_ref().is_some_and(|set| set.tls_required),
+        identity: authority.identity.as_ref().map(|identity| identity.name.to_string().into()).unwrap_or_default(),
+        return_path: authority.return_path.clone(),
     }
 }
 
@@ -105,6 +112,7 @@ impl Sealed {
             envelope: Envelope { smtputf8: needs_smtputf8, ..envelope },
             body,
             header_bytes,
+            recipient_headers: self.signed.own,
             mail_json,
             send_event,
             origin: origin(stamp, &authority),
@@ -117,12 +125,13 @@ impl Sealed {
 }
 
 impl Assembly {
-    pub(super) fn new(ports: &Ports) -> Self {
+    pub(super) fn new(ports: &Ports, settings: &Settings) -> Self {
         Self {
             intake: Arc::clone(&ports.intake),
             quotas: Arc::clone(&ports.quotas),
             signing: Arc::clone(&ports.signing),
             may_sign: ports.stamp.may_sign(),
+            eight_bit: settings.eight_bit_bodies,
             memory: Reservation::default(),
             spool: None,
         }
@@ -160,9 +169,6 @@ impl Assembly {
 
     /// The message is complete: hands it over. Returns its id once it is safe.
     pub(super) async fn finish(mut self, mut message: Message, stamp: Stamping<'_>) -> Result<MessageId, Reply> {
-        if message.content.has_eight_bit_body() {
-            message.envelope.body = BodyKind::EightBitMime;
-        }
         if self.spool.is_none() {
             return self.finish_inline(message, stamp).await;
         }
@@ -172,9 +178,19 @@ impl Assembly {
         let Some(spool) = &mut self.spool else {
             return Err(local_error());
         };
+        let Some(plan) = spool.scanner.take().map(Scanner::finish) else {
+            return Err(local_error());
+        };
+        message.envelope.body = body_kind(&plan)?;
+        if !plan.is_clean() {
+            self.rewrite_spool(&plan).await.map_err(|error| reply_to(&error))?;
+        }
+        let Some(spool) = &mut self.spool else {
+            return Err(local_error());
+        };
         let (id, header) = (spool.id, std::mem::take(&mut spool.header));
         let body = spool.hasher.take().map_or(JobBody::Unknown, |hasher| JobBody::Hash(hasher.finish()));
-        let sealed = self.seal(&header, id, &message, body, stamp).await?;
+        let sealed = self.seal(&plan.header(&header), id, &message, body, stamp).await?;
         self.finish_spooled(sealed, message.envelope, stamp).await
     }
 
@@ -182,11 +198,23 @@ impl Assembly {
     async fn finish_inline(mut self, mut message: Message, stamp: Stamping<'_>) -> Result<MessageId, Reply> {
         let octets = Bytes::from(message.content.take_all());
         let (header, body) = header::split(&octets);
-        let body = octets.slice_ref(body);
+        let (header, mut body) = (octets.slice_ref(header), octets.slice_ref(body));
+        let mut scanner = self.scanner(&header);
+        scanner.push(&body);
+        let plan = scanner.finish();
+        message.envelope.body = body_kind(&plan)?;
         let id = self.intake.new_id();
-        let sealed = self.seal(header, id, &message, JobBody::Octets(body.clone()), stamp).await?;
+        let job = if plan.is_clean() {
+            JobBody::Octets(body.clone())
+        } else {
+            JobBody::Rewrite { header: header.clone(), body: body.clone(), plan: Box::new(plan.clone()) }
+        };
+        let mut sealed = self.seal(&plan.header(&header), id, &message, job, stamp).await?;
+        if let Some(rewritten) = sealed.signed.body.take() {
+            body = rewritten;
+        }
         if sealed.header_bytes() + body.len() > SPOOL_PART_BYTES {
-            self.spool = Some(Spool::new(Arc::clone(&self.intake), id));
+            self.spool = Some(Spool::new(Arc::clone(&self.intake), id, Vec::new()));
             for part in body.chunks(SPOOL_PART_BYTES) {
                 self.write_part(body.slice_ref(part)).await.map_err(|error| reply_to(&error))?;
             }
@@ -194,7 +222,7 @@ impl Assembly {
         }
         let mut whole = sealed.header(body.len());
         whole.extend_from_slice(&body);
-        drop((octets, body));
+        drop((octets, header, body));
         let (new, authority) = sealed.into_message(id, message.envelope, NewBody::Inline(whole.freeze()), &stamp);
         self.accept(new, &scopes(&stamp, &authority)).await
     }
@@ -250,10 +278,52 @@ impl Assembly {
         let (header, body) = header::split(raw);
         let (header, body) = (header.to_vec(), body.to_vec());
         content.replace_header(&body);
-        let hasher = self.may_sign.then(BodyHasher::default);
-        let mut spool = Spool::new(Arc::clone(&self.intake), self.intake.new_id());
-        (spool.header, spool.hasher) = (header, hasher);
+        let scanner = self.scanner(&header);
+        let mut spool = self.new_spool(header);
+        spool.scanner = Some(scanner);
         self.spool = Some(spool);
+    }
+
+    fn new_spool(&self, header: Vec<u8>) -> Spool {
+        let mut spool = Spool::new(Arc::clone(&self.intake), self.intake.new_id(), header);
+        spool.hasher = self.may_sign.then(BodyHasher::default);
+        spool
+    }
+
+    /// Octets above 127 stay where the application has signed them: a change would break its signature for sure.
+    fn scanner(&self, header: &[u8]) -> Scanner {
+        let is_signed = || Fields::new(header).any(|field| field.name().eq_ignore_ascii_case(b"DKIM-Signature"));
+        let encodes = self.eight_bit == EightBitBodies::Encode && !is_signed();
+        Scanner::new(header, if encodes { EightBitBodies::Encode } else { EightBitBodies::Pass })
+    }
+
+    /// Reads the body in the spool a second time and spools it anew.
+    async fn rewrite_spool(&mut self, plan: &Plan) -> Result<(), AcceptError> {
+        let Some(mut old) = self.spool.take() else { return Ok(()) };
+        let mut rewriter = Rewriter::new(&old.header, plan);
+        self.spool = Some(self.new_spool(std::mem::take(&mut old.header)));
+        let signing = Arc::clone(&self.signing);
+        // A part and what becomes of it are more than this session has reserved: so that not all do it at once.
+        let _turn = signing.turn().await;
+        let mut out = Vec::with_capacity(SPOOL_PART_BYTES + READ_BYTES_MAX);
+        for number in HEADER_PART + 1..old.parts {
+            let part = self.intake.spooled(old.id, number).await?;
+            for piece in part.chunks(READ_BYTES_MAX) {
+                rewriter.push(piece, &mut out);
+                self.write_full_parts(&mut out).await?;
+            }
+        }
+        rewriter.finish(&mut out);
+        self.write_full_parts(&mut out).await?;
+        if out.is_empty() { Ok(()) } else { self.write_part(Bytes::from(out)).await }
+    }
+
+    async fn write_full_parts(&mut self, out: &mut Vec<u8>) -> Result<(), AcceptError> {
+        while out.len() >= SPOOL_PART_BYTES {
+            let rest = out.split_off(SPOOL_PART_BYTES);
+            self.write_part(Bytes::from(std::mem::replace(out, rest))).await?;
+        }
+        Ok(())
     }
 
     /// Spools parts while at least `floor` octets are kept.
@@ -266,6 +336,9 @@ impl Assembly {
 
     async fn write_part(&mut self, part: Bytes) -> Result<(), AcceptError> {
         let Some(spool) = &mut self.spool else { return Ok(()) };
+        if let Some(scanner) = &mut spool.scanner {
+            scanner.push(&part);
+        }
         if let Some(hasher) = &mut spool.hasher {
             hasher.push(&part);
         }
@@ -306,8 +379,8 @@ fn scopes(stamp: &Stamping<'_>, authority: &Authority) -> Vec<ScopeLimit> {
 }
 
 impl Spool {
-    fn new(intake: Arc<dyn Intake>, id: MessageId) -> Self {
-        Self { intake, id, parts: HEADER_PART + 1, bytes: 0, header: Vec::new(), hasher: None, handed_over: false }
+    fn new(intake: Arc<dyn Intake>, id: MessageId, header: Vec<u8>) -> Self {
+        Self { intake, id, parts: HEADER_PART + 1, bytes: 0, header, scanner: None, hasher: None, handed_over: false }
     }
 }
 
@@ -317,6 +390,19 @@ impl Drop for Spool {
             self.intake.discard(self.id, self.parts);
         }
     }
+}
+
+/// What the body is when the plan is done; refused where a line stays too long to be sent (RFC 5321 §4.5.3.1.6).
+fn body_kind(plan: &Plan) -> Result<BodyKind, Reply> {
+    if plan.left().long_line {
+        let reason = plan.remaining().iter().find(|rest| rest.dirt.long_line).map_or("", |rest| rest.reason.text());
+        return Err(reply(
+            550,
+            (5, 6, 11),
+            &format!("Message has a line too long, which cannot be re-encoded: {reason}"),
+        ));
+    }
+    Ok(if plan.is_seven_bit() { BodyKind::SevenBit } else { BodyKind::EightBitMime })
 }
 
 /// Sizes fit.
@@ -329,6 +415,7 @@ pub(super) fn reply_to(error: &AcceptError) -> Reply {
     match error {
         AcceptError::QueueFull { .. } => reply(452, (4, 3, 1), "Queue is full, try again later"),
         AcceptError::LowDisk { .. } => reply(452, (4, 3, 1), "Insufficient system storage"),
+        AcceptError::HeadersTooLarge { .. } => reply(552, (5, 3, 4), "Message has too many recipients for its header"),
         AcceptError::NotDurable(_) => reply(451, (4, 3, 0), "Temporary service failure"),
         AcceptError::Closed => reply(421, (4, 3, 2), "Server is shutting down"),
     }

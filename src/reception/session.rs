@@ -209,7 +209,7 @@ impl Session {
     /// DATA or the first BDAT: memory first, since the client sends as soon as it may.
     async fn begin(&mut self) -> Next {
         let deadline = self.deadline(self.facts.settings.data_timeout);
-        let mut assembly = Assembly::new(&self.shared.ports);
+        let mut assembly = Assembly::new(&self.shared.ports, &self.facts.settings);
         if let Some(message) = self.machine.message_mut() {
             assembly.begin(message, &self.memory, deadline).await;
         }
@@ -332,7 +332,7 @@ fn limits(settings: &Settings) -> Limits {
         content: ContentLimits {
             message_bytes_max: settings.message_bytes_max,
             header_bytes_max: settings.header_bytes_max,
-            line_bytes_max: settings.line_bytes_max,
+            long_lines: settings.long_lines,
             hygiene: settings.hygiene,
         },
         recipients_max: settings.recipients_max,

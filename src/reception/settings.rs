@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::message::mime::EightBitBodies;
 pub use crate::message::stamp::{EightBitHeaders, FromRule, Submitted};
-
-pub use crate::smtp::server::Hygiene;
+pub use crate::smtp::server::{Hygiene, LongLines};
 
 /// One listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,12 +78,14 @@ pub struct Settings {
     pub message_bytes_max: u64,
     /// Octets of a header block. Above: 552 5.3.4.
     pub header_bytes_max: usize,
-    /// Octets of one line of a message, CRLF included. Above: as `hygiene` says.
-    pub line_bytes_max: usize,
     /// `Received` fields before a loop is assumed: 554 5.4.6.
     pub hops_max: usize,
-    /// Bare CR, bare LF, NUL, long lines.
+    /// Bare CR, bare LF, NUL.
     pub hygiene: Hygiene,
+    /// Lines above 998 octets: the body re-encoded and the header folded, or 550 5.6.11.
+    pub long_lines: LongLines,
+    /// Octets above 127 in a body: re-encoded before it is signed, or sent as they came.
+    pub eight_bit_bodies: EightBitBodies,
     /// Header fields with octets above 127, from clients that did not ask for SMTPUTF8.
     pub eight_bit_headers: EightBitHeaders,
     /// What `From` must be.
@@ -118,9 +120,10 @@ impl Default for Settings {
             recipients_max: 50,
             message_bytes_max: 40 * 1024 * 1024,
             header_bytes_max: 256 * 1024,
-            line_bytes_max: 1_000,
             hops_max: 50,
             hygiene: Hygiene::Refuse,
+            long_lines: LongLines::Encode,
+            eight_bit_bodies: EightBitBodies::Encode,
             eight_bit_headers: EightBitHeaders::Encode,
             from: FromRule::Require,
             date: Submitted::Keep,

@@ -1,4 +1,4 @@
-//! Signs messages, beside the threads that serve sessions where that pays.
+//! Signs messages, and makes their bodies portable before, beside the threads that serve sessions where that pays.
 //!
 //! An RSA signature takes a quarter of a millisecond, in which a session's thread would serve nobody else: such jobs run on
 //! tokio's blocking threads, at most one a core; others wait their turn, each holding one message, as bounded as the sessions
@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::events::metric;
 use crate::message::dkim::{self, Algorithm, BodyHash, BodyHasher, SignError, Signer};
+use crate::message::mime::{Plan, Rewriter};
 use crate::types::Timestamp;
 
 /// Ed25519 signatures that are made at once, on the session's thread.
@@ -40,6 +41,12 @@ pub(super) struct Job {
 /// The body, or its hash.
 pub(super) enum JobBody {
     Octets(Bytes),
+    /// To be made portable first, by this plan; the header as it came.
+    Rewrite {
+        header: Bytes,
+        body: Bytes,
+        plan: Box<Plan>,
+    },
     Hash(BodyHash),
     /// It began to arrive when there was no key at all: it goes out unsigned, as others did a moment ago.
     Unknown,
@@ -52,6 +59,8 @@ pub(super) struct Signed {
     pub(super) prefix: Vec<u8>,
     /// For each recipient its own, in order; or none at all.
     pub(super) own: Vec<Bytes>,
+    /// The body, where it was rewritten.
+    pub(super) body: Option<Bytes>,
 }
 
 impl Signing {
@@ -67,14 +76,10 @@ impl Signing {
 
     /// Signs. Waits for a core where others have them all.
     pub(super) async fn sign(&self, job: Job) -> Result<Signed, SignError> {
-        if job.signers.is_empty() || matches!(job.body, JobBody::Unknown) {
-            return Ok(Signed { prefix: Vec::new(), own: job.own_fields });
-        }
         if self.is_inline || job.is_light() {
             return job.run();
         }
-        // The semaphore is never closed.
-        let _turn = self.cores.acquire().await;
+        let _turn = self.turn().await;
         match tokio::task::spawn_blocking(move || job.run()).await {
             Ok(signed) => signed,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -82,11 +87,19 @@ impl Signing {
     }
 }
 
+impl Signing {
+    /// A turn at what only so many sessions do at once as there are cores; to be held meanwhile.
+    pub(super) async fn turn(&self) -> impl Drop {
+        self.cores.acquire().await.expect("the semaphore is never closed")
+    }
+}
+
 impl Job {
     fn is_light(&self) -> bool {
         let body_bytes = match &self.body {
-            JobBody::Octets(octets) => octets.len(),
-            JobBody::Hash(_) | JobBody::Unknown => 0,
+            JobBody::Rewrite { body, .. } => body.len(),
+            JobBody::Octets(octets) if !self.signers.is_empty() => octets.len(),
+            JobBody::Octets(_) | JobBody::Hash(_) | JobBody::Unknown => 0,
         };
         let signatures = self.signers.len() * self.own_fields.len().max(1);
         body_bytes <= INLINE_BODY_BYTES_MAX
@@ -94,25 +107,26 @@ impl Job {
             && self.signers.iter().all(|signer| signer.key.algorithm() == Algorithm::Ed25519)
     }
 
-    fn run(self) -> Result<Signed, SignError> {
-        let mut hasher = BodyHasher::default();
-        let body = match &self.body {
-            JobBody::Hash(hash) => *hash,
-            JobBody::Octets(octets) => {
-                hasher.push(octets);
-                hasher.finish()
-            }
-            JobBody::Unknown => return Ok(Signed { prefix: Vec::new(), own: self.own_fields }),
+    fn run(mut self) -> Result<Signed, SignError> {
+        let rewritten = self.rewrite();
+        if self.signers.is_empty() || matches!(self.body, JobBody::Unknown) {
+            return Ok(Signed { prefix: Vec::new(), own: self.own_fields, body: rewritten });
+        }
+        let body = match (&self.body, &rewritten) {
+            (JobBody::Hash(hash), _) => *hash,
+            (JobBody::Octets(octets), _) => hash(octets),
+            (_, rewritten) => hash(rewritten.as_deref().unwrap_or_default()),
         };
         let signed = if self.own_fields.is_empty() {
-            Signed { prefix: dkim::sign(&[&self.header], body, self.at, &self.signers)?, own: Vec::new() }
+            let prefix = dkim::sign(&[&self.header], body, self.at, &self.signers)?;
+            Signed { prefix, own: Vec::new(), body: rewritten }
         } else {
             let own = self.own_fields.iter().map(|fields| {
                 let mut out = dkim::sign(&[fields, &self.header], body, self.at, &self.signers)?;
                 out.extend_from_slice(fields);
                 Ok(Bytes::from(out))
             });
-            Signed { prefix: Vec::new(), own: own.collect::<Result<_, SignError>>()? }
+            Signed { prefix: Vec::new(), own: own.collect::<Result<_, SignError>>()?, body: rewritten }
         };
         let count = u64::try_from(self.own_fields.len().max(1)).unwrap_or(u64::MAX);
         for signer in &self.signers {
@@ -121,4 +135,20 @@ impl Job {
         }
         Ok(signed)
     }
+
+    /// The body made portable, where that is to be done.
+    fn rewrite(&mut self) -> Option<Bytes> {
+        let JobBody::Rewrite { header, body, plan } = &self.body else { return None };
+        let mut out = Vec::with_capacity(body.len() + body.len() / 2);
+        let mut rewriter = Rewriter::new(header, plan);
+        rewriter.push(body, &mut out);
+        rewriter.finish(&mut out);
+        Some(Bytes::from(out))
+    }
+}
+
+fn hash(body: &[u8]) -> BodyHash {
+    let mut hasher = BodyHasher::default();
+    hasher.push(body);
+    hasher.finish()
 }

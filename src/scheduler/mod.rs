@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::queue::{DueJob, JobKey, StoredBody, StoredMessage};
+use crate::queue::{DueJob, JobKey, RecipientHeaders, StoredBody, StoredMessage};
 use crate::types::{Domain, Timestamp};
 
 /// Destinations that share one set of MX hosts, or one next hop: what connections and suspensions are keyed by. Stable
@@ -90,6 +90,8 @@ pub struct Payload {
     pub message: Arc<StoredMessage>,
     /// Octets.
     pub body: StoredBody,
+    /// Header blocks of single recipients, where they are in memory.
+    pub recipient_headers: RecipientHeaders,
 }
 
 /// A message in memory without its body, its `mail` object and its recipients, about.
@@ -105,7 +107,10 @@ impl Payload {
             StoredBody::Parts { .. } => 0,
         };
         let recipients = self.message.envelope.recipients.len();
-        body + self.message.mail_json.len() + MESSAGE_BYTES + recipients * RECIPIENT_BYTES
+        body + self.recipient_headers.bytes()
+            + self.message.mail_json.len()
+            + MESSAGE_BYTES
+            + recipients * RECIPIENT_BYTES
     }
 }
 

@@ -129,6 +129,7 @@ fn new_message(id: MessageId, envelope: Envelope, built: dsn::Built, settings: &
         envelope,
         body: NewBody::Inline(Bytes::from(built.message)),
         header_bytes: u32::try_from(built.header_bytes).unwrap_or(u32::MAX),
+        recipient_headers: Vec::new(),
         mail_json,
         send_event,
         origin: Origin { caller: CALLER.into(), ..Origin::default() },

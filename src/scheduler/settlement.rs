@@ -252,6 +252,7 @@ pub fn end_group(message: &StoredMessage, group: u16) -> EndGroup {
         groups: u16::try_from(message.domains.len()).unwrap_or(u16::MAX),
         body_parts: message.body_parts,
         recipients: count(message.envelope.recipients.len()),
+        recipient_headers: message.recipient_headers,
         has_states: message.has_states(),
     }
 }

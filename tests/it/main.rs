@@ -31,11 +31,15 @@ mod peers;
 #[cfg(test)]
 mod quotas;
 #[cfg(test)]
+mod recipient_headers;
+#[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod replies;
 #[cfg(test)]
 mod restart;
+#[cfg(test)]
+mod return_path;
 #[cfg(test)]
 mod routing;
 #[cfg(test)]

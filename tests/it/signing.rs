@@ -80,12 +80,20 @@ fn others_verify_both_kinds_of_signatures_of_author_and_operator() {
         message("Subject: only blanks\r\n", " \r\n\t\r\n"),
         message("Subject: blank lines within\r\n", "\r\n\r\nHello\r\n\r\n\r\nWorld\r\n"),
         message("Subject: dots\r\n", "..\r\n...dots\r\n"),
+        message("Subject: 8-bit\r\n", "Gr\u{fc}\u{df}e \u{4f60}\u{597d}\r\n"),
+        message(
+            "Subject: long line\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\n",
+            &format!("{}\r\n", "x ".repeat(2_500)),
+        ),
+        // Spooled, and rewritten: read from the spool a second time.
+        message("Subject: large and 8-bit\r\n", &"Gr\u{fc}\u{df}e aus dem Norden\r\n".repeat(60_000)),
         // Spooled: its header is signed after the body has gone to disk.
         message("Subject: large\r\nContent-Type: text/plain\r\n", &attachment.repeat(40_000)),
         "From: Shop <news@shop.test>\r\nno header line, no empty line before the body\r\n\r\nmore\r\n".to_owned(),
     ];
     let arrived = through(&daemon, &mx, &messages);
     for message in &arrived {
+        assert!(message.is_ascii() && message.split(|byte| *byte == b'\n').all(|line| line.len() <= 999));
         assert_eq!(signed_by(&String::from_utf8_lossy(message)), [AUTHOR, AUTHOR, OPERATOR, OPERATOR]);
     }
     let found = verdicts(&records(), &arrived);
@@ -285,4 +293,88 @@ fn feedback_id_names_set_tenant_and_sender_and_is_signed() {
     assert_eq!(verdicts(&records(), &arrived).dkimpy, ["1111", "1111"]);
     let signature = fields(&String::from_utf8_lossy(&arrived[0]), "DKIM-Signature").remove(0).replace(' ', "");
     assert!(signature.contains("Feedback-ID:Feedback-ID"), "{signature}");
+}
+
+/// The URI of the one-click pair, which both must be there.
+fn one_click(message: &str) -> String {
+    assert_eq!(fields(message, "List-Unsubscribe-Post"), ["List-Unsubscribe=One-Click"]);
+    let fields = fields(message, "List-Unsubscribe");
+    assert_eq!(fields.len(), 1, "{message}");
+    fields[0].split('<').nth(1).unwrap().split('>').next().unwrap().to_owned()
+}
+
+#[test]
+fn each_recipient_gets_a_signed_one_click_pair_of_its_own() {
+    let lab = Lab::new();
+    let url = "https://mail.operator.test/unsubscribe/";
+    let set = format!("[[configuration_set]]\nname = \"news\"\nbulk = true\nunsubscribe_url = \"{url}\"\n");
+    let (mut daemon, mx) = setup(&lab, config(&lab).table(&set));
+    let text =
+        message("X-SES-CONFIGURATION-SET: news\r\nSubject: x\r\nList-Unsubscribe: <mailto:off@shop.test>\r\n", "x\r\n");
+    let recipients = ["a@example.test", "b@example.test", "c@example.test"];
+    let mut client = Client::hello(daemon.smtp_addr());
+    client.send("news@shop.test", &recipients, &text);
+    client.send("news@shop.test", &recipients[..1], &text);
+    let arrived = mx.wait_accepted(4);
+    let mut uris = std::collections::BTreeSet::new();
+    for transaction in &arrived {
+        assert_eq!(transaction.recipients.len(), 1);
+        let text = transaction.text();
+        let uri = one_click(&text);
+        assert!(uri.starts_with(url) && uri.len() > url.len() + 40, "{uri}");
+        assert!(text.contains("<mailto:off@shop.test>"));
+        assert!(uris.insert(uri), "its own");
+        assert_eq!(signed_by(&text), [AUTHOR, AUTHOR, OPERATOR, OPERATOR]);
+    }
+    let messages: Vec<_> = arrived.into_iter().map(|transaction| transaction.data).collect();
+    let found = verdicts(&records(), &messages);
+    assert_eq!((found.dkimpy, found.opendkim), (vec!["1111".to_owned(); 4], vec!["1111".to_owned(); 4]));
+
+    // A large one has its body in the spool; all of it survives a kill before the first attempt.
+    let (held, gate) = lab.mx_holding_dots(3);
+    lab.domain("later.test", &[3]);
+    let large = message("X-SES-CONFIGURATION-SET: news\r\nSubject: large\r\n", &"0123456789abcdef\r\n".repeat(100_000));
+    let mut client = Client::hello(daemon.smtp_addr());
+    client.send("news@shop.test", &["a@later.test", "b@later.test"], &large);
+    daemon.kill();
+    gate.change(|is_open| *is_open = true);
+    daemon.start_again();
+    let arrived: Vec<_> = held.wait_accepted(2).into_iter().map(|transaction| transaction.data).collect();
+    assert_eq!(verdicts(&records(), &arrived).dkimpy, vec!["1111"; arrived.len()]);
+    let uris: std::collections::BTreeSet<_> =
+        arrived.iter().map(|data| one_click(&String::from_utf8_lossy(data))).collect();
+    assert_eq!(uris.len(), 2);
+}
+
+#[test]
+fn a_pair_of_the_application_stays_and_bulk_mail_without_one_is_told_of() {
+    let lab = Lab::new();
+    let sets = "[[configuration_set]]\nname = \"adds\"\nunsubscribe_url = \"https://u.test/\"\n[[configuration_set]]\nname = \"looks\"\nbulk = true\n";
+    let (daemon, mx) = setup(&lab, config(&lab).table(sets));
+    let set = |name: &str| format!("X-SES-CONFIGURATION-SET: {name}\r\nSubject: x\r\n");
+    let own = "List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\nList-Unsubscribe: <mailto:o@shop.test>,\r\n <https://shop.test/u?1>\r\n";
+    let arrived = through(
+        &daemon,
+        &mx,
+        &[
+            message(&format!("{}{own}", set("adds")), "x\r\n"),
+            message(&format!("{}{own}", set("looks")), "x\r\n"),
+            message(&set("looks"), "x\r\n"),
+            message(&set("looks"), "x\r\n"),
+        ],
+    );
+    for message in &arrived[..2] {
+        assert!(String::from_utf8_lossy(message).contains(own), "both, in their order");
+    }
+    assert!(!String::from_utf8_lossy(&arrived[2]).contains("List-Unsubscribe:"));
+    assert_eq!(verdicts(&records(), &arrived[..1]).opendkim, ["1111"]);
+    let signature = fields(&String::from_utf8_lossy(&arrived[0]), "DKIM-Signature").remove(0).replace(' ', "");
+    assert!(
+        signature.contains("List-Unsubscribe:List-Unsubscribe:List-Unsubscribe-Post:List-Unsubscribe-Post"),
+        "{signature}"
+    );
+    daemon.stop();
+    let lints = audit(&lab, "lint");
+    assert_eq!(lints.len(), 1, "{lints:?}");
+    assert_eq!((&lints[0]["lint"], &lints[0]["configuration_set"]), (&"one-click-missing".into(), &"looks".into()));
 }

@@ -103,6 +103,10 @@ fn full_message() -> MessageRecord {
         tenant: String::new(),
         configuration_set: String::new(),
         tls_required: false,
+        identity: String::new(),
+        return_path_domain: String::new(),
+        return_path_per_message: false,
+        recipient_headers: false,
         mail_json: vec![0x00, 0xff, b'{', b'}'],
     }
 }
@@ -113,6 +117,16 @@ fn tenants_message() -> MessageRecord {
         configuration_set: "receipts-1".into(),
         tls_required: true,
         ..typical_message()
+    }
+}
+
+fn return_path_message() -> MessageRecord {
+    MessageRecord {
+        identity: "shop.example".into(),
+        return_path_domain: "bounce.shop.example".into(),
+        return_path_per_message: true,
+        recipient_headers: true,
+        ..tenants_message()
     }
 }
 
@@ -148,9 +162,37 @@ fn messages_keep_their_bytes() {
     check("message-empty", &MessageRecord::default(), MessageRecord::encode, MessageRecord::decode);
     check("message-typical", &typical_message(), MessageRecord::encode, MessageRecord::decode);
     check("message-tenant", &tenants_message(), MessageRecord::encode, MessageRecord::decode);
+    check("message-return-path", &return_path_message(), MessageRecord::encode, MessageRecord::decode);
     check("message-full", &full_message(), MessageRecord::encode, MessageRecord::decode);
     let ret_full = MessageRecord { ret: Some(Ret::Full), ..typical_message() };
     check("message-ret-full", &ret_full, MessageRecord::encode, MessageRecord::decode);
+}
+
+#[test]
+fn messages_of_version_1_are_still_read() {
+    let ret_full = MessageRecord { ret: Some(Ret::Full), ..typical_message() };
+    for (name, sample) in [
+        ("message-empty", MessageRecord::default()),
+        ("message-typical", typical_message()),
+        ("message-tenant", tenants_message()),
+        ("message-full", full_message()),
+        ("message-ret-full", ret_full),
+    ] {
+        let bytes = fs::read(directory(1).join(format!("{name}.bin"))).unwrap();
+        assert_eq!(bytes[1], 1, "{name} is of another version");
+        assert_eq!(MessageRecord::decode(&bytes).as_ref(), Ok(&sample), "{name}");
+    }
+}
+
+#[test]
+fn records_that_did_not_change_are_those_of_version_1() {
+    for entry in fs::read_dir(directory(1)).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let read = |version| fs::read(directory(version).join(&name)).unwrap();
+        if !name.starts_with("message-") {
+            assert_eq!(read(1), read(2), "{name}");
+        }
+    }
 }
 
 #[test]
@@ -241,14 +283,14 @@ fn borrowed_and_owned_forms_read_and_write_the_same_bytes() {
 
 #[test]
 fn no_golden_file_is_unknown_to_these_tests() {
-    let present: BTreeSet<String> = fs::read_dir(directory(1))
-        .unwrap()
+    let present: BTreeSet<String> = (1..=FORMAT_VERSION)
+        .flat_map(|version| fs::read_dir(directory(version)).unwrap())
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| name.ends_with(".bin"))
         .collect();
     let known = include_str!("golden.rs");
     for name in present {
         let stem = name.trim_end_matches(".bin");
-        assert!(known.contains(&format!("\"{stem}\"")), "tests/golden/v1/{name} is not read by any test");
+        assert!(known.contains(&format!("\"{stem}\"")), "tests/golden/{name} is not read by any test");
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn gather(config: &Config, args: &Args) -> Result<Setup, String> {
         is_lab: config.delivery.allow_private_addresses,
         identities: identities.collect(),
         operator: operator.map(|domain| Signer { keys: keys_of(&domain, &keys), domain }),
-        return_path: None,
+        return_path: config.admission.return_path_domain.clone(),
         listeners: listeners(config),
         extra_roots_pem,
         port: config.delivery.port,
@@ -68,7 +68,8 @@ fn identity(domain: Domain, keys: &[SigningKey], directory: &Directory) -> Ident
     let owner = |domain: &Domain| directory.identity_of_domain(domain).map(|identity| &identity.tenant);
     let is_ours = |key: &SigningKey| owner(&key.domain).is_none_or(|tenant| Some(tenant) == owner(&domain));
     let keys = keys.into_iter().filter(is_ours).collect();
-    Identity { signer: Signer { keys, domain }, mail_from: None }
+    let mail_from = directory.return_path(directory.identity_of_domain(&domain).map(|identity| &**identity), None);
+    Identity { signer: Signer { keys, domain }, mail_from: mail_from.map(|path| path.domain) }
 }
 
 fn keys_of(domain: &Domain, keys: &[SigningKey]) -> Vec<SigningKey> {

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use super::findings::{PathKind, Problem};
 use super::section::{Section, Value};
 use crate::reception::settings::{
-    CertificateFiles, EightBitHeaders, FromRule, Hygiene, ListenerAuth, ListenerSettings, ListenerTls, Settings,
-    Submitted,
+    CertificateFiles, EightBitBodies, EightBitHeaders, FromRule, Hygiene, ListenerAuth, ListenerSettings, ListenerTls,
+    LongLines, Settings, Submitted,
 };
 use crate::types::Domain;
 
@@ -194,6 +194,8 @@ pub(super) fn reception(mut section: Section<'_>, hostname: &Domain) -> Settings
         [("encode", EightBitHeaders::Encode), ("refuse", EightBitHeaders::Refuse), ("pass", EightBitHeaders::Pass)];
     let from = [("require", FromRule::Require), ("add", FromRule::Add), ("any", FromRule::Any)];
     let submitted = [("keep", Submitted::Keep), ("replace", Submitted::Replace)];
+    let long_lines = [("encode", LongLines::Encode), ("refuse", LongLines::Refuse)];
+    let eight_bit_bodies = [("encode", EightBitBodies::Encode), ("pass", EightBitBodies::Pass)];
     let hygiene = [("refuse", Hygiene::Refuse), ("repair", Hygiene::Repair)];
     let settings = Settings {
         hostname: hostname.as_str().to_owned(),
@@ -215,12 +217,13 @@ pub(super) fn reception(mut section: Section<'_>, hostname: &Domain) -> Settings
         recipients_max: section.count("recipients_max", default.recipients_max, 1..=50_000),
         message_bytes_max: section.size("message_size_max", default.message_bytes_max, 64 * KIB..=1_024 * MIB),
         header_bytes_max: section.size("header_size_max", default.header_bytes_max, KIB..=MIB),
-        line_bytes_max: section.count("line_length_max", default.line_bytes_max, 1_000..=1_048_576),
         hops_max: section.count("hops_max", default.hops_max, 1..=1_000),
         hygiene: section.word("hygiene", default.hygiene, &hygiene),
         from: section.word("from", default.from, &from),
         date: section.word("date", default.date, &submitted),
         message_id: section.word("message_id", default.message_id, &submitted),
+        long_lines: section.word("long_lines", default.long_lines, &long_lines),
+        eight_bit_bodies: section.word("eight_bit_bodies", default.eight_bit_bodies, &eight_bit_bodies),
         eight_bit_headers: section.word("eight_bit_headers", default.eight_bit_headers, &eight_bit),
         received_shows_client: section.flag("received_shows_client", default.received_shows_client),
         command_timeout: section.duration("command_timeout", default.command_timeout, SECOND..=HOUR),

@@ -15,6 +15,7 @@ mod nearest;
 mod operation;
 mod outbound;
 mod restart;
+mod return_path;
 mod section;
 pub mod settings;
 mod signing;
@@ -39,7 +40,8 @@ use toml::de::DeTable;
 pub use findings::{ConfigErrors, Finding};
 pub use settings::{
     AdminSettings, AuditStreamSettings, BounceMessages, DEFAULT_SOCKET, DsnSettings, EventFileSettings, EventsSettings,
-    LogFormat, LogLevel, LogSettings, MetricsSettings, QueueSettings, RetrySettings, ShutdownSettings,
+    LogFormat, LogLevel, LogSettings, MetricsSettings, QueueSettings, RetrySettings, ReturnPathSettings,
+    ShutdownSettings,
 };
 
 use crate::admission::{Directory, signing as signing_keys};
@@ -73,6 +75,8 @@ pub struct Config {
     pub signing: signing_keys::Settings,
     /// `data_dir` and `[queue]`.
     pub queue: QueueSettings,
+    /// `[return_path]`; its domain is in `admission`.
+    pub return_path: ReturnPathSettings,
     /// `[retry]`.
     pub retry: RetrySettings,
     /// `[delivery]` and `[[route]]`.
@@ -177,7 +181,9 @@ fn read_root(mut root: Section<'_>) -> Config {
     let listeners = intake::listeners(&mut root);
     let reception = intake::reception(root.child("reception"), &hostname);
     let queue = keeping::queue(&mut root);
-    let admission = submission::directory(&mut root, queue.lifetime);
+    let mut admission = submission::directory(&mut root, queue.lifetime);
+    let (return_path_domain, return_path) = return_path::read(root.child("return_path"), queue.lifetime);
+    admission.return_path_domain = return_path_domain;
     let signing = signing::signing(&mut root);
     let retry = keeping::retry(root.child("retry"), queue.lifetime);
     let delivery = outbound::delivery(&mut root, &hostname);
@@ -191,6 +197,7 @@ fn read_root(mut root: Section<'_>) -> Config {
         admission,
         signing,
         queue,
+        return_path,
         retry,
         delivery,
         dns,

@@ -47,6 +47,27 @@ impl Default for QueueSettings {
     }
 }
 
+/// The keys of return paths and unsubscribe links.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReturnPathSettings {
+    /// Holds the keys; `None`: `token-keys` in the data directory.
+    pub key_file: Option<PathBuf>,
+    /// A new key is made when the newest is older.
+    pub key_age_max: Duration,
+    /// How long a token counts after its message was accepted.
+    pub token_lifetime: Duration,
+}
+
+impl Default for ReturnPathSettings {
+    fn default() -> Self {
+        Self {
+            key_file: None,
+            key_age_max: Duration::from_secs(180 * DAY),
+            token_lifetime: Duration::from_secs(60 * DAY),
+        }
+    }
+}
+
 /// When a deferred recipient is tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetrySettings {

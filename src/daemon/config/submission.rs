@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::findings::Problem;
 use super::intake;
+use super::return_path;
 use super::section::{Section, Value};
 use crate::admission::Directory;
 use crate::admission::directory::{
@@ -17,6 +18,7 @@ use crate::admission::directory::{
 use crate::admission::identity::{Identity, IdentityName};
 use crate::admission::password::{self, HashError, Strength};
 use crate::message::is_tag;
+use crate::queue::Granularity;
 
 /// What SES allows a configuration set.
 const DELIVERY_TIME: std::ops::RangeInclusive<Duration> = Duration::from_secs(300)..=Duration::from_secs(50_400);
@@ -111,6 +113,11 @@ fn configuration_set(mut section: Section<'_>, directory: &mut Directory) {
         tls_required: section.word("tls", false, &[("optional", false), ("require", true)]),
         lifetime: section.optional("delivery_time_max", |value| value.duration(&DELIVERY_TIME)),
         suppression: suppression(&mut section),
+        return_path: section.word(
+            "return_path",
+            Granularity::PerRecipient,
+            &[("per-recipient", Granularity::PerRecipient), ("per-message", Granularity::PerMessage)],
+        ),
         tags: section.list("tags", Vec::new(), "[\"team=shop\"]", tag),
         quota: quota(&mut section),
         is_bulk: section.flag("bulk", false),
@@ -149,13 +156,15 @@ fn identity(mut section: Section<'_>, directory: &mut Directory) {
     let name = section.required("name", "\"example.com\", or an address", identity_name);
     let tenant = known_tenant(&mut section, directory);
     let configuration_set = known_set(&mut section, directory);
+    let mail_from = return_path::mail_from(&mut section, name.as_ref());
     let delegates = section.list("delegates", Vec::new(), "[\"user name\"]", user);
     if let Some(name) = name.as_ref().filter(|name| directory.identity(name).is_some()) {
         section.error("name", taken("identity", &name.to_string()));
     }
     section.close();
     if let (Some(name), Some(tenant)) = (name, tenant) {
-        directory.add_identity(Identity { name, tenant: tenant.name.clone(), configuration_set, delegates });
+        let tenant = tenant.name.clone();
+        directory.add_identity(Identity { name, tenant, configuration_set, mail_from, delegates });
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::rejection_test::{refused, taken};
 use crate::admission::directory::{Quota, Senders, SuppressionReasons};
 use crate::admission::identity::IdentityName;
+use crate::queue::Granularity;
 
 const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$bm90IGEgcmVhbCBoYXNoIGF0IGFsbCwgbm8gbm8gbm8";
 
@@ -109,4 +110,80 @@ fn wrong_values_are_refused_and_a_secret_that_stands_there_is_not_shown() {
              `posthaste credential hash` prints",
         ],
     );
+}
+
+/// The return path of a message from this identity, under the set "bulk" or none.
+fn return_path(
+    directory: &crate::admission::Directory,
+    identity: &str,
+    set: Option<&str>,
+) -> Option<(String, Granularity)> {
+    let identity = IdentityName::parse(identity).and_then(|name| directory.identity(&name));
+    let set = set.and_then(|set| directory.set(set));
+    let path = directory.return_path(identity.map(|identity| &**identity), set.map(|set| &**set))?;
+    Some((path.domain.to_string(), path.granularity))
+}
+
+#[test]
+fn an_identity_has_its_own_return_path_or_that_of_its_tenants_domain_above_or_the_operators() {
+    let text = "[[tenant]]\nname = \"shop\"\n[[tenant]]\nname = \"bank\"\n\
+         [[configuration_set]]\nname = \"bulk\"\nreturn_path = \"per-message\"\n[[configuration_set]]\nname = \"plain\"\n\
+         [[identity]]\nname = \"shop.test\"\ntenant = \"shop\"\nmail_from = \"Bounce.shop.test\"\n\
+         [[identity]]\nname = \"news.shop.test\"\ntenant = \"shop\"\n\
+         [[identity]]\nname = \"ann@news.shop.test\"\ntenant = \"shop\"\n\
+         [[identity]]\nname = \"own.news.shop.test\"\ntenant = \"shop\"\nmail_from = \"r.own.news.shop.test\"\n\
+         [[identity]]\nname = \"bank.shop.test\"\ntenant = \"bank\"\n\
+         [[identity]]\nname = \"a.bank.shop.test\"\ntenant = \"shop\"\n";
+    let directory = taken(text).admission;
+    let expect = |identity, domain: Option<&str>| {
+        let path = domain.map(|domain| (domain.to_owned(), Granularity::PerRecipient));
+        assert_eq!(return_path(&directory, identity, None), path, "{identity}");
+    };
+    expect("shop.test", Some("bounce.shop.test"));
+    expect("news.shop.test", Some("bounce.shop.test"));
+    expect("ann@news.shop.test", Some("bounce.shop.test"));
+    expect("own.news.shop.test", Some("r.own.news.shop.test"));
+    expect("a.bank.shop.test", Some("bounce.shop.test"));
+    expect("bank.shop.test", None);
+    let per_message = return_path(&directory, "shop.test", Some("bulk")).unwrap();
+    assert_eq!(per_message, ("bounce.shop.test".to_owned(), Granularity::PerMessage));
+    assert_eq!(return_path(&directory, "shop.test", Some("plain")).unwrap().1, Granularity::PerRecipient);
+    let directory = taken(&format!("{text}[return_path]\ndomain = \"bounces.op.test\"\n")).admission;
+    assert_eq!(return_path(&directory, "bank.shop.test", None).unwrap().0, "bounces.op.test");
+    assert_eq!(return_path(&directory, "nobody.test", None).unwrap().0, "bounces.op.test");
+    assert_eq!(return_path(&directory, "news.shop.test", None).unwrap().0, "bounce.shop.test");
+}
+
+#[test]
+fn return_paths_that_could_not_work_are_refused() {
+    refused(
+        &format!(
+            "[queue]\nlifetime = \"30d\"\n[[tenant]]\nname = \"shop\"\n\
+             [[identity]]\nname = \"shop.test\"\ntenant = \"shop\"\nmail_from = \"shop.test\"\n\
+             [[identity]]\nname = \"a.test\"\ntenant = \"shop\"\nmail_from = \"bounce.ba.test\"\n\
+             [[identity]]\nname = \"b.test\"\ntenant = \"shop\"\nmail_from = \"my_bounces.b.test\"\n\
+             [return_path]\ndomain = \"{}.test\"\nkey_age_max = \"1d\"\ntoken_lifetime = \"20d\"\nkey_file = \"keys\"\n",
+            ["x"; 100].join(".")
+        ),
+        &[
+            "c.toml:10:13: identity.mail_from: \"shop.test\" is no subdomain of shop.test; write one such as \"bounce.shop.test\", with \
+             an MX record and SPF",
+            "c.toml:14:13: identity.mail_from: \"bounce.ba.test\" is no subdomain of a.test; write one such as \"bounce.a.test\", with \
+             an MX record and SPF",
+            "c.toml:18:13: identity.mail_from: \"my_bounces.b.test\" cannot be the domain of a return path: an underscore is not \
+             allowed in mail domains; write one such as \"bounces.example.net\", with an MX record and SPF",
+            &format!(
+                "c.toml:20:10: return_path.domain: \"{}.test\" cannot be the domain of a return path: it is too long for a token \
+                 before it; write one such as \"bounces.example.net\", with an MX record and SPF",
+                ["x"; 100].join(".")
+            ),
+            "c.toml:22:18: return_path.token_lifetime: messages may wait for 30d, longer than their tokens count; lengthen it, or \
+             shorten lifetime in [queue]",
+            "c.toml:23:12: return_path.key_file: \"keys\" is not an absolute path; write the whole path, from / on",
+        ],
+    );
+    let many_keys = "[return_path]\nkey_age_max = \"1d\"\ntoken_lifetime = \"201d\"\n";
+    let errors = super::rejection_test::parse(&format!("{}{many_keys}", super::rejection_test::HEAD)).unwrap_err();
+    assert!(errors.to_string().contains("return_path.key_age_max: asks for more than 200 keys"), "{errors}");
+    taken("[return_path]\nkey_age_max = \"1d\"\ntoken_lifetime = \"200d\"\n");
 }

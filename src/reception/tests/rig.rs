@@ -80,6 +80,13 @@ impl Intake for FakeQueue {
         })
     }
 
+    fn spooled(&self, id: MessageId, part: u32) -> BoxFuture<'_, Result<Bytes, AcceptError>> {
+        let parts = self.parts.lock().unwrap();
+        let found =
+            parts.iter().find(|(own, number, _)| (*own, *number) == (id, part)).map(|(.., octets)| octets.clone());
+        Box::pin(async move { found.ok_or_else(|| AcceptError::NotDurable("no such part".to_owned())) })
+    }
+
     fn discard(&self, id: MessageId, parts: u32) {
         self.discarded.lock().unwrap().push((id, parts));
     }

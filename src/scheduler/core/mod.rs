@@ -205,7 +205,11 @@ impl Scheduler {
             if self.jobs.contains_key(&key) {
                 continue;
             }
-            let payload = Payload { message: handoff.message.clone(), body: handoff.body.clone() };
+            let payload = Payload {
+                message: handoff.message.clone(),
+                body: handoff.body.clone(),
+                recipient_headers: handoff.recipient_headers.clone(),
+            };
             let fits = self.payload_bytes + payload.bytes() <= self.settings.body_cache_bytes;
             let mut job = Job::waiting(domain.clone(), handoff.due_at, message.expires_at);
             job.payload = fits.then(|| Box::new(payload));

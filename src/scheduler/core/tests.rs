@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::*;
-use crate::queue::{DueEntry, DuePage, StoredBody, StoredMessage};
+use crate::queue::{DueEntry, DuePage, RecipientHeaders, StoredBody, StoredMessage};
 use crate::types::{BodyKind, EmailAddress, EnhancedStatus, Envelope, MessageId, Recipient, ReversePath};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
@@ -68,11 +68,17 @@ impl World {
             header_bytes: 0,
             body_bytes: 10,
             body_parts: 0,
+            recipient_headers: false,
             origin: crate::queue::Origin { caller: "test".into(), ..Default::default() },
             mail_json: Bytes::new(),
         };
         let body = StoredBody::Inline(Bytes::from_static(b"0123456789"));
-        let handoff = Handoff { message: Arc::new(message), body, due_at: self.now };
+        let handoff = Handoff {
+            message: Arc::new(message),
+            body,
+            recipient_headers: RecipientHeaders::default(),
+            due_at: self.now,
+        };
         self.scheduler.accepted(handoff, self.now, &mut self.actions);
         id
     }
@@ -491,7 +497,11 @@ fn a_message_that_a_page_showed_first_is_not_taken_for_a_second_one() {
     let id = jobs[0].key.id;
     let message = Arc::clone(&jobs[0].payload.as_ref().unwrap().message);
     let body = StoredBody::Inline(Bytes::new());
-    world.scheduler.accepted(Handoff { message, body, due_at: NOW }, NOW, &mut world.actions);
+    world.scheduler.accepted(
+        Handoff { message, body, recipient_headers: RecipientHeaders::default(), due_at: NOW },
+        NOW,
+        &mut world.actions,
+    );
     assert_eq!(world.done(), [""; 0]);
     assert_eq!(world.scheduler.totals().in_flight, 1);
     world.settle(id, Settled::Out);

@@ -29,6 +29,7 @@ fn message() -> StoredMessage {
         header_bytes: 0,
         body_bytes: 10,
         body_parts: 0,
+        recipient_headers: false,
         origin: crate::queue::Origin { caller: "test".into(), ..Default::default() },
         mail_json: Bytes::from_static(b"{}"),
     }

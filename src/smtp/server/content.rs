@@ -1,25 +1,33 @@
 //! The content of one message while it arrives: line ends, lengths, octets that may not be there.
 //!
-//! Promises: what is kept has CRLF line ends only, no NUL, no line above the limit; the result does not depend on how
-//! the octets were cut into reads; after a fault nothing more is kept, but everything is counted, so that the session
-//! goes on behind the real end of the message. Does not: parse header fields.
+//! Promises: what is kept has CRLF line ends only and no NUL; the result does not depend on how the octets were cut into
+//! reads; after a fault nothing more is kept, but everything is counted, so that the session goes on behind the real end of
+//! the message. Does not: parse header fields, or break lines of the body: `message::mime` re-encodes those.
 //!
 //! A bare CR or LF is more than untidy: a later server may take `LF.LF` for the end of the message and what follows
 //! for commands, under our name (SMTP smuggling). RFC 5321 §2.3.8 forbids to send them on. Lines above 998 octets
-//! without CRLF are against RFC 5321 §4.5.3.1.6, and servers cut or refuse them at delivery.
+//! without CRLF are against RFC 5321 §4.5.3.1.6: servers cut or refuse them, so they must not leave as they came.
 
 use crate::types::Reply;
 
-/// What to do with a message that holds a bare CR, a bare LF, a NUL, or a line above the limit.
+/// What to do with a message that holds a bare CR, a bare LF or a NUL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hygiene {
     /// 550 5.6.11.
     Refuse,
     /// Bare CR and bare LF become CRLF; NULs are dropped. The end of data is CRLF.CRLF only, in either case. A long
-    /// line of the header block is folded before the last blank in its second half, or, without one, in the middle of
-    /// a word; a long line of the body is split with CRLF. This changes what the reader of such a body sees by a line
-    /// break, as it does with other servers. It happens before signing, so signatures of ours stay valid.
+    /// line of the header block that is taken is folded here before the last blank in its second half, or, without one,
+    /// in the middle of a word.
     Repair,
+}
+
+/// What to do with a message that holds a line above 998 octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LongLines {
+    /// It is taken: who drives the machine folds those of the header and re-encodes those of the body.
+    Encode,
+    /// 550 5.6.11.
+    Refuse,
 }
 
 /// Why a message is refused at its end.
@@ -48,14 +56,14 @@ pub struct ContentLimits {
     pub message_bytes_max: u64,
     /// Octets of the header block, with its empty line. Checked at each line end.
     pub header_bytes_max: usize,
-    /// Octets of a line, CRLF included. Below 80: taken as 80.
-    pub line_bytes_max: usize,
+    /// Take or refuse.
+    pub long_lines: LongLines,
     /// Repair or refuse.
     pub hygiene: Hygiene,
 }
 
-/// Shortest line limit: a fold must make progress.
-const LINE_BYTES_MIN: usize = 80;
+/// Octets of a line without its CRLF (RFC 5321 §4.5.3.1.6). Above: as [`LongLines`] says.
+const LINE_BYTES_MAX: usize = 998;
 const CRLF: &[u8] = b"\r\n";
 
 /// Content of a message, as far as it came.
@@ -73,15 +81,15 @@ pub struct Content {
     pending_cr: bool,
     eight_bit_header: bool,
     eight_bit_body: bool,
+    long_body_line: bool,
     fault: Option<Fault>,
 }
 
 impl Content {
     /// Nothing yet; room for `expected_bytes` is made when the first octets come.
     pub(super) fn new(limits: ContentLimits, expected_bytes: usize) -> Self {
-        let line_bytes_max = limits.line_bytes_max.max(LINE_BYTES_MIN);
         Self {
-            limits: ContentLimits { line_bytes_max, ..limits },
+            limits,
             buffer: Vec::with_capacity(expected_bytes),
             total_bytes: 0,
             body_at: None,
@@ -89,6 +97,7 @@ impl Content {
             pending_cr: false,
             eight_bit_header: false,
             eight_bit_body: false,
+            long_body_line: false,
             fault: None,
         }
     }
@@ -112,6 +121,11 @@ impl Content {
     /// Octets above 127 came in the header block.
     pub fn has_eight_bit_header(&self) -> bool {
         self.eight_bit_header
+    }
+
+    /// A line above 998 octets came after the header block.
+    pub fn has_long_body_line(&self) -> bool {
+        self.long_body_line
     }
 
     /// Octets that came, kept or not.
@@ -201,12 +215,15 @@ impl Content {
             let found = memchr::memchr2(b'\r', b'\n', rest);
             let end = at + found.unwrap_or(rest.len());
             let line_bytes = self.line_bytes + (end - at);
-            if line_bytes > self.limits.line_bytes_max - CRLF.len() {
+            if line_bytes > LINE_BYTES_MAX && self.is_folded() {
                 self.keep(text.get(kept..at).unwrap_or_default());
-                self.keep_long(text.get(at..end).unwrap_or_default());
+                self.keep_folded(text.get(at..end).unwrap_or_default());
                 kept = end;
             } else {
                 self.line_bytes = line_bytes;
+                if line_bytes > LINE_BYTES_MAX {
+                    self.long_line(self.buffer.len() + (end - kept));
+                }
             }
             match text.get(end..) {
                 None | Some([]) => break,
@@ -279,16 +296,31 @@ impl Content {
         }
     }
 
-    /// More of a line that is, with it, above the limit.
-    fn keep_long(&mut self, text: &[u8]) {
-        if self.limits.hygiene == Hygiene::Refuse {
-            return self.set_fault(Fault::LineTooLong);
+    /// Whether a long line that is met now is folded here.
+    fn is_folded(&self) -> bool {
+        let Self { limits: ContentLimits { long_lines, hygiene, .. }, body_at, .. } = self;
+        body_at.is_none() && *long_lines == LongLines::Encode && *hygiene == Hygiene::Repair
+    }
+
+    /// The current line is long, and is not folded here. With it, the buffer would have `length` octets.
+    fn long_line(&mut self, length: usize) {
+        if self.limits.long_lines == LongLines::Refuse {
+            self.set_fault(Fault::LineTooLong);
+        } else if self.body_at.is_some() {
+            self.long_body_line = true;
+        } else if length > self.limits.header_bytes_max {
+            // Not only at its end, which may never come.
+            self.set_fault(Fault::HeaderTooLong);
         }
+    }
+
+    /// More of a line of the header that is, with it, above the limit.
+    fn keep_folded(&mut self, text: &[u8]) {
         let mut rest = text;
         while !rest.is_empty() && self.fault.is_none() {
-            let room = (self.limits.line_bytes_max - CRLF.len()).saturating_sub(self.line_bytes);
+            let room = LINE_BYTES_MAX.saturating_sub(self.line_bytes);
             if room == 0 {
-                self.break_line(rest.first().copied().unwrap_or_default());
+                self.fold_line();
                 continue;
             }
             let (head, tail) = rest.split_at_checked(room).unwrap_or((rest, &[]));
@@ -298,37 +330,21 @@ impl Content {
         }
     }
 
-    /// The current line is full and `next` does not fit: break it.
-    fn break_line(&mut self, next: u8) {
+    /// The current line of the header is full and more of it follows.
+    fn fold_line(&mut self) {
         let length = self.buffer.len();
         let line_at = length.saturating_sub(self.line_bytes);
-        let (break_at, blank) = match self.body_at {
-            None => {
-                let half_at = line_at + self.line_bytes / 2;
-                let half = self.buffer.get(half_at..).unwrap_or_default();
-                match memchr::memrchr2(b' ', b'\t', half) {
-                    Some(at) => (half_at + at, ""),
-                    None => (length, " "),
-                }
-            }
-            Some(_) => (length - self.split_character(next), ""),
+        let half_at = line_at + self.line_bytes / 2;
+        let half = self.buffer.get(half_at..).unwrap_or_default();
+        let (break_at, blank) = match memchr::memrchr2(b' ', b'\t', half) {
+            Some(at) => (half_at + at, ""),
+            None => (length, " "),
         };
         let insert = CRLF.iter().chain(blank.as_bytes()).copied();
         drop(self.buffer.splice(break_at..break_at, insert));
         let line_bytes = self.buffer.len() - break_at - CRLF.len();
         self.end_line(break_at + CRLF.len());
         self.line_bytes = line_bytes;
-    }
-
-    /// Octets at the end of the buffer that belong to one UTF-8 character with `next`: at most 3.
-    fn split_character(&self, next: u8) -> usize {
-        let is_continuation = |byte: u8| byte & 0xc0 == 0x80;
-        if !is_continuation(next) {
-            return 0;
-        }
-        let back = self.buffer.iter().rev().take(3).position(|byte| !is_continuation(*byte));
-        let lead_is_whole = |back: usize| self.buffer.iter().rev().nth(back).is_some_and(|byte| *byte >= 0xc0);
-        back.filter(|back| lead_is_whole(*back)).map_or(0, |back| back + 1)
     }
 
     /// The first fault counts, but size counts most.

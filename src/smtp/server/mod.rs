@@ -33,6 +33,6 @@ mod transaction;
 mod tests;
 
 pub use answer::{Answer, Farewell};
-pub use content::{Content, ContentLimits, Fault, Hygiene};
+pub use content::{Content, ContentLimits, Fault, Hygiene, LongLines};
 pub use machine::{Limits, LoginOffer, Machine, Step, TlsState};
 pub use transaction::Message;

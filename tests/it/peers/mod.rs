@@ -8,7 +8,9 @@
 //! | `receivers` | aiosmtpd, smtp-sink, and a Postfix with mailboxes |
 //! | `dkim` | programs that verify signatures: dkimpy, OpenDKIM, Perl's Mail::DKIM |
 //! | `names` | Knot DNS with a zone file |
+//! | `hops` | a Postfix between us and the receiver, and DMARC there |
 //! | `hostile` | clients at the edge of the protocol |
+//! | `bodies` | Python's email package, which reads re-encoded messages |
 //!
 //! Each test follows one message from the client to what the receiver stored, and to the event with the id that the client
 //! was told. What these programs are is said by `scripts/setup test`; a test whose program is missing fails and names it.
@@ -22,8 +24,10 @@
 )]
 
 mod aiosmtpd;
+mod bodies;
 mod clients;
 pub(crate) mod dkim;
+mod hops;
 mod hostile;
 mod knot;
 mod logins;

@@ -22,6 +22,7 @@ use posthaste::events::{self, EventKind, SinkSettings};
 use posthaste::net::tls_client::TlsClient;
 use posthaste::policy::quota::{Minute, WINDOW_MINUTES};
 use posthaste::policy::retry;
+use posthaste::policy::token::{KeyRing, Secret, TokenKeys};
 use posthaste::queue::store::Store;
 use posthaste::queue::suppression::SuppressionCheck;
 use posthaste::queue::{self, Queue, invariants};
@@ -30,7 +31,7 @@ use posthaste::reception::settings::Settings as ReceptionSettings;
 use posthaste::reception::{self, Reception};
 use posthaste::scheduler;
 use posthaste::scheduler::settlement::{MailBounces, SettlementSettings};
-use posthaste::types::Clock;
+use posthaste::types::{Clock, Timestamp};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -82,15 +83,16 @@ impl Daemon {
         let events_task = tokio::spawn(write_events(Arc::clone(world), pump, stopped));
         let ports = Arc::new(network::Ports(Arc::clone(world)));
         let reloadable = Arc::new(ArcSwap::from_pointee(reloadable(plan, &ports, &clock, seed)));
-        let admission = Arc::new(ArcSwap::from_pointee(Directory::relay_only(
-            vec!["192.0.2.0/24".parse().unwrap()],
-            plan.lifetime,
-        )));
+        let mut directory = Directory::relay_only(vec!["192.0.2.0/24".parse().unwrap()], plan.lifetime);
+        directory.return_path_domain = plan.return_path_domain();
+        let admission = Arc::new(ArcSwap::from_pointee(directory));
         let suppression: Arc<dyn SuppressionCheck> = Arc::new(Lists::new(queue.clone(), Arc::clone(&admission)));
         let quotas = load_quotas(world, &queue, &clock)?;
         let audit = Arc::new(AuditLog::off(Arc::clone(&clock)));
+        let tokens = Arc::new(ArcSwap::from_pointee(token_keys(plan.seed)));
         let stamper = Stamper::plain(Arc::new(|_, _| String::new()), Arc::clone(&clock));
-        let shared = Shared::new(queue.clone(), clock, ports, Arc::clone(&suppression), Arc::clone(&reloadable));
+        let (check, settings) = (Arc::clone(&suppression), Arc::clone(&reloadable));
+        let shared = Shared::new(queue.clone(), clock, ports, check, settings, tokens);
         let counts = Arc::clone(&shared.counts);
         let reception_ports = reception::Ports {
             settings: Arc::new(ArcSwap::from_pointee(ReceptionSettings {
@@ -142,6 +144,13 @@ fn load_quotas(world: &World, queue: &Queue, clock: &Arc<dyn Clock>) -> Result<A
         world.ledger().violation(format!("CHARGED: the start finds {found} recipients of {charged} that were charged"));
     }
     Ok(Arc::new(quotas))
+}
+
+/// The same in every run of a seed, so that return paths are.
+fn token_keys(seed: u64) -> TokenKeys {
+    let mut secret = Secret::default();
+    secret[..8].copy_from_slice(&seed.to_le_bytes());
+    KeyRing::new(Timestamp::EPOCH, secret).to_keys()
 }
 
 /// The event writer's loop, on the pump that its thread has.

@@ -148,6 +148,9 @@ impl Session {
         // Notifications go to one address again and again: which one is due does not show here.
         if !self.from.is_empty() {
             self.world.ledger().attempted(&address, now);
+            if let Some(domain) = self.world.plan.return_path_domain() {
+                self.world.ledger().returns(&address, &self.from, domain.as_str());
+            }
         }
         let reply = self.host.judge_recipient(&address, self.recipients.len(), now);
         self.world.tell(|| format!("{} rcpt {address}: {reply}", self.host.plan.name));

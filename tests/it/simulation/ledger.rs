@@ -51,6 +51,9 @@ pub(super) struct Ledger {
     pub(super) due: BTreeMap<Job, Due>,
     /// What was charged to the server, by minute, as the daemon's writes say.
     charged: BTreeMap<u64, u64>,
+    /// The reverse-path that hosts saw for a recipient, and the other way round.
+    paths: BTreeMap<String, String>,
+    path_owners: BTreeMap<String, String>,
     jobs: BTreeMap<String, Job>,
     names: BTreeMap<Job, Vec<String>>,
     violations: BTreeSet<String>,
@@ -68,6 +71,15 @@ impl Ledger {
     pub(super) fn violation(&mut self, text: String) {
         if self.violations.insert(text.clone()) {
             self.tell(|| format!("VIOLATION {text}"));
+        }
+    }
+
+    /// PATH: a recipient has one reverse-path, in all attempts, and nobody else has it.
+    pub(super) fn returns(&mut self, address: &str, path: &str, domain: &str) {
+        let known = self.paths.entry(address.to_owned()).or_insert_with(|| path.to_owned()).clone();
+        let owner = self.path_owners.entry(path.to_owned()).or_insert_with(|| address.to_owned()).clone();
+        if known != path || owner != address || path.rsplit_once('@').map(|(_, at)| at) != Some(domain) {
+            self.violation(format!("PATH: {address} is sent to from {path}, before it was {known}, of {owner}"));
         }
     }
 

@@ -191,6 +191,11 @@ impl Plan {
         Draw(SmallRng::seed_from_u64(seed)).plan(seed)
     }
 
+    /// In every other world hosts see return paths of ours, one for each recipient.
+    pub(super) fn return_path_domain(&self) -> Option<Domain> {
+        (self.seed % 2 == 1).then(|| Domain::parse("bounces.test").unwrap())
+    }
+
     pub(super) fn zone(&self, domain: &str) -> Option<&ZonePlan> {
         self.zones.iter().find(|zone| zone.domain.as_str() == domain)
     }

@@ -2,26 +2,38 @@
 
 use proptest::prelude::*;
 
-use crate::smtp::server::content::{Content, ContentLimits, Fault, Hygiene};
+use crate::smtp::server::content::{Content, ContentLimits, Fault, Hygiene, LongLines};
 
-const LIMITS: ContentLimits =
-    ContentLimits { message_bytes_max: 5_000, header_bytes_max: 600, line_bytes_max: 100, hygiene: Hygiene::Refuse };
+const LIMITS: ContentLimits = ContentLimits {
+    message_bytes_max: 20_000,
+    header_bytes_max: 3_000,
+    long_lines: LongLines::Encode,
+    hygiene: Hygiene::Refuse,
+};
 
 #[derive(Debug, PartialEq)]
 struct Outcome {
     result: Result<Vec<u8>, Fault>,
     header_bytes: Option<usize>,
     eight_bit: (bool, bool),
+    long_body_line: bool,
 }
 
 fn run(input: &[u8], hygiene: Hygiene, step: usize) -> Outcome {
-    let mut content = Content::new(ContentLimits { hygiene, ..LIMITS }, 0);
+    run_within(input, ContentLimits { hygiene, ..LIMITS }, step)
+}
+
+fn run_within(input: &[u8], limits: ContentLimits, step: usize) -> Outcome {
+    let mut content = Content::new(limits, 0);
     input.chunks(step).for_each(|chunk| content.push(chunk));
     match content.finish() {
-        Some(fault) => Outcome { result: Err(fault), header_bytes: None, eight_bit: (false, false) },
+        Some(fault) => {
+            Outcome { result: Err(fault), header_bytes: None, eight_bit: (false, false), long_body_line: false }
+        }
         None => Outcome {
             header_bytes: content.header_bytes(),
             eight_bit: (content.has_eight_bit_header(), content.has_eight_bit_body()),
+            long_body_line: content.has_long_body_line(),
             result: Ok(content.take_all()),
         },
     }
@@ -82,11 +94,27 @@ fn eight_bit_octets_are_seen_where_they_are() {
 }
 
 #[test]
-fn long_lines_are_refused_or_broken() {
-    let fits = format!("s: {}\r\n\r\n{}\r\n", "x".repeat(95), "y".repeat(98));
-    assert_eq!(run(fits.as_bytes(), Hygiene::Refuse, 7).result, Ok(fits.clone().into_bytes()));
-    let long = format!("\r\n{}\r\n", "y".repeat(99));
-    assert_eq!(run(long.as_bytes(), Hygiene::Refuse, 7).result, Err(Fault::LineTooLong));
+fn long_lines_are_taken_or_refused() {
+    let refuse = ContentLimits { long_lines: LongLines::Refuse, ..LIMITS };
+    let fits = format!("s: {}\r\n\r\n{}\r\n", "x".repeat(995), "y".repeat(998));
+    let long_body = format!("\r\n{}\r\n", "y".repeat(999));
+    let long_header = format!("s: {}\r\n\r\n", "x".repeat(996));
+    for step in [1, 7, 10_000] {
+        let taken = run_within(fits.as_bytes(), refuse, step);
+        assert_eq!((taken.result, taken.long_body_line), (Ok(fits.clone().into_bytes()), false));
+        for (long, in_body) in [(&long_body, true), (&long_header, false)] {
+            let taken = run(long.as_bytes(), Hygiene::Refuse, step);
+            assert_eq!((taken.result, taken.long_body_line), (Ok(long.clone().into_bytes()), in_body));
+            for hygiene in [Hygiene::Refuse, Hygiene::Repair] {
+                let refused = run_within(long.as_bytes(), ContentLimits { hygiene, ..refuse }, step);
+                assert_eq!(refused.result, Err(Fault::LineTooLong));
+            }
+        }
+    }
+}
+
+#[test]
+fn repair_folds_long_lines_of_the_header_and_leaves_those_of_the_body() {
     let check = |input: String, expected: String| {
         for step in [1, 10, 10_000] {
             let repaired = run(input.as_bytes(), Hygiene::Repair, step).result.unwrap();
@@ -94,20 +122,29 @@ fn long_lines_are_refused_or_broken() {
         }
     };
     let y = |count| "y".repeat(count);
-    check(format!("\r\n{}\r\n", y(200)), format!("\r\n{}\r\n{}\r\n{}\r\n", y(98), y(98), y(4)));
-    check(format!("s: {} {}\r\n\r\n", y(60), y(60)), format!("s: {}\r\n {}\r\n\r\n", y(60), y(60)));
-    check(format!("s: {}\r\n\r\n", y(120)), format!("s: {}\r\n {}\r\n\r\n", y(95), y(25)));
-    check(format!("\r\n{}üü\r\n", y(97)), format!("\r\n{}\r\nüü\r\n", y(97)));
+    check(format!("\r\n{}\r\n", y(2_000)), format!("\r\n{}\r\n", y(2_000)));
+    check(format!("s: {} {}\r\n\r\n", y(600), y(600)), format!("s: {}\r\n {}\r\n\r\n", y(600), y(600)));
+    check(format!("s: {}\r\n\r\n", y(1_200)), format!("s: {}\r\n {}\r\n\r\n", y(995), y(205)));
+}
+
+#[test]
+fn a_header_line_without_an_end_is_no_way_around_the_limit_of_the_header() {
+    for step in [1, 100, 10_000] {
+        for hygiene in [Hygiene::Refuse, Hygiene::Repair] {
+            let endless = "x".repeat(10_000);
+            assert_eq!(run(endless.as_bytes(), hygiene, step).result, Err(Fault::HeaderTooLong));
+        }
+    }
 }
 
 #[test]
 fn sizes_are_limited_and_counted_to_the_end() {
-    let long_header = "a: b\r\n".repeat(101);
+    let long_header = "a: b\r\n".repeat(501);
     assert_eq!(run(long_header.as_bytes(), Hygiene::Refuse, 50).result, Err(Fault::HeaderTooLong));
-    let exact = format!("\r\n{}", "1234567\r\n".repeat(555));
-    assert_eq!(exact.len(), 4_997);
+    let exact = format!("\r\n{}", "1234567\r\n".repeat(2_221));
+    assert_eq!(exact.len(), 19_991);
     assert!(run(exact.as_bytes(), Hygiene::Refuse, 50).result.is_ok());
-    let long = format!("{exact}\n\r\n\r\n");
+    let long = format!("{exact}\n{}", "\r\n".repeat(5));
     assert_eq!(run(long.as_bytes(), Hygiene::Refuse, 50).result, Err(Fault::TooLong));
 }
 
@@ -130,20 +167,27 @@ proptest! {
             prop_oneof![
                 Just(b"\r".to_vec()), Just(b"\n".to_vec()), Just(b"\r\n".to_vec()), Just(b"\0".to_vec()),
                 Just(b".".to_vec()), Just(b" x".to_vec()), Just("ü€".as_bytes().to_vec()),
-                (1_usize..300).prop_map(|count| vec![b'a'; count]),
+                (1_usize..1_500).prop_map(|count| vec![b'a'; count]),
             ],
             0..60,
         ),
         step in 1_usize..40,
     ) {
         let input = input.concat();
-        for hygiene in [Hygiene::Refuse, Hygiene::Repair] {
-            let whole = run(&input, hygiene, input.len().max(1));
-            prop_assert_eq!(&whole, &run(&input, hygiene, step));
+        let choices = [(Hygiene::Refuse, LongLines::Encode), (Hygiene::Repair, LongLines::Encode), (Hygiene::Repair, LongLines::Refuse)];
+        for (hygiene, long_lines) in choices {
+            let limits = ContentLimits { hygiene, long_lines, ..LIMITS };
+            let whole = run_within(&input, limits, input.len().max(1));
+            prop_assert_eq!(&whole, &run_within(&input, limits, step));
             if let Ok(kept) = whole.result {
                 let text = String::from_utf8_lossy(&kept).replace("\r\n", "");
                 prop_assert!(!text.contains(['\r', '\n', '\0']));
-                prop_assert!(kept.split(|byte| *byte == b'\n').all(|line| line.len() < 100));
+                let body_at = if hygiene == Hygiene::Repair { whole.header_bytes.unwrap_or(kept.len()) } else { 0 };
+                let is_long = |octets: &[u8]| octets.split(|byte| *byte == b'\n').any(|line| line.len() > 999);
+                prop_assert!(!is_long(&kept[..body_at]));
+                if hygiene == Hygiene::Repair {
+                    prop_assert_eq!(whole.long_body_line, is_long(&kept[body_at..]));
+                }
                 prop_assert!(kept.is_empty() || kept.ends_with(b"\r\n"));
             }
         }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::smtp::sasl::Login;
-use crate::smtp::server::{ContentLimits, Hygiene, Limits, LoginOffer, Machine, Step, TlsState};
+use crate::smtp::server::{ContentLimits, Hygiene, Limits, LoginOffer, LongLines, Machine, Step, TlsState};
 use crate::types::{EnhancedStatus, MessageId, Reply, ReplyCode, Timestamp};
 
 /// Small limits, so that dialogues reach them.
@@ -11,7 +11,7 @@ pub(super) const LIMITS: Limits = Limits {
     content: ContentLimits {
         message_bytes_max: 2_000,
         header_bytes_max: 1_000,
-        line_bytes_max: 1_000,
+        long_lines: LongLines::Encode,
         hygiene: Hygiene::Refuse,
     },
     recipients_max: 3,
