@@ -75,7 +75,6 @@ fn the_text_has_the_record_to_publish_under_its_finding() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(2), "{text}");
     let line = format!("{DOMAIN}. IN TXT \"v=spf1 ip4:{} -all\"", clinic.source);
-    eprintln!("{text}");
     let fault = text.find("has no SPF record").unwrap_or_else(|| panic!("{text}"));
     let record = text.find(&line).unwrap_or_else(|| panic!("{text}"));
     assert!(fault < record, "{text}");
