@@ -14,6 +14,7 @@ use crate::admission::directory::Directory;
 use crate::admission::identity::IdentityName;
 use crate::admission::signing::{KeySettings, KeyState};
 use crate::daemon::config::Config;
+use crate::delivery::settings::{DomainPattern, NextHop, RouteRule};
 use crate::message::dkim::Key;
 use crate::reception::settings::ListenerTls;
 use crate::types::Domain;
@@ -42,6 +43,7 @@ pub(super) fn gather(config: &Config, args: &Args) -> Result<Setup, String> {
         extra_roots_pem,
         port: config.delivery.port,
         probes: args.probes.clone(),
+        smart_host: smart_host(&config.delivery.routes),
         time_server: args.time_server.clone(),
         connect_timeout: config.delivery.timeouts.connect,
     })
@@ -97,6 +99,15 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes));
     read.map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
     Ok(bytes)
+}
+
+/// The host of a route for all domains.
+fn smart_host(routes: &[RouteRule]) -> Option<String> {
+    let route = routes.iter().find(|route| route.domains == DomainPattern::All)?;
+    Some(match &route.host {
+        NextHop::Host(host) => host.to_string(),
+        NextHop::Address(address) => address.to_string(),
+    })
 }
 
 fn listeners(config: &Config) -> Vec<Listener> {

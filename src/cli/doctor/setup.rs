@@ -27,6 +27,8 @@ pub(super) struct Setup {
     /// Of mail hosts.
     pub(super) port: u16,
     pub(super) probes: Vec<Domain>,
+    /// The next hop of all mail, where a route names one: then no mail host is asked.
+    pub(super) smart_host: Option<String>,
     pub(super) time_server: String,
     pub(super) connect_timeout: Duration,
 }

@@ -244,6 +244,7 @@ impl Drop for TimeServer {
 }
 
 /// RFC 4330 §4: version 4, mode 4, stratum 2.
+#[allow(clippy::disallowed_methods, reason = "the time that the doctor's clock is held against")]
 fn answer(question: &[u8], ahead_seconds: i64) -> Vec<u8> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let seconds = i64::try_from(now.as_secs()).unwrap() + 2_208_988_800 + ahead_seconds;

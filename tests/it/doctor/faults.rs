@@ -96,6 +96,19 @@ fn faults_of_keys() {
         },
         &stays("dkim", "no_key", 2),
     );
+    let only_next = |clinic: &mut Clinic| {
+        let keys = [("esp.test", "ph1", "current"), (DOMAIN, "ph9", "next")];
+        let tables = keys.map(|(domain, selector, state)| clinic.key_table(domain, selector, "ed25519", state));
+        clinic.write(&tables.iter().fold(clinic.config().without_tables("dkim"), |config, table| config.table(table)));
+    };
+    check(only_next, &stays("dkim", "no_current_key", 2));
+    let published = |clinic: &mut Clinic| {
+        only_next(clinic);
+        clinic.lab.dns.txt(&format!("ph9._domainkey.{DOMAIN}"), &[&key_record("ed25519")]);
+        clinic.lab.dns.remove_txt(DOMAIN, "v=spf1");
+    };
+    // The other fault alone is left.
+    check(published, &heals("spf", "missing", 2));
     check(
         |clinic| set_mode(&clinic.lab.dir().join(format!("{DOMAIN}.ph1.pem")), 0o640),
         &stays("dkim", "key_exposed", 1),
@@ -233,6 +246,65 @@ fn faults_of_the_senders_domain() {
     check(|clinic| clinic.lab.dns.mx(DOMAIN, &[(0, ".")]), &stays("mail_from", "null_mx", 2));
 }
 
+const BOUNCE: &str = "bounce.shop.test";
+
+/// Gives the identity a domain for bounces, with all that belongs to it.
+fn with_mail_from(clinic: &Clinic) {
+    let identity = format!("[[identity]]\nname = \"{DOMAIN}\"\ntenant = \"shop\"\nmail_from = \"{BOUNCE}\"\n");
+    clinic.write(&clinic.config().without_tables("identity").table(&identity));
+    clinic.lab.dns.mx(BOUNCE, &[(10, HOST)]);
+    clinic.lab.dns.txt(BOUNCE, &[&format!("v=spf1 ip4:{} -all", clinic.source)]);
+}
+
+#[test]
+fn a_domain_for_bounces_is_looked_at_in_place_of_the_senders() {
+    let clinic = Clinic::new();
+    with_mail_from(&clinic);
+    // What stands there is of no matter now.
+    clinic.lab.dns.remove(DOMAIN);
+    let report = clinic.doctor();
+    assert_eq!(report.code, 0, "{}", report.text());
+    let names: Vec<&str> = report.findings().iter().filter_map(|finding| finding["subject"]["name"].as_str()).collect();
+    assert!(names.contains(&BOUNCE), "{names:?}");
+}
+
+#[test]
+fn faults_of_a_domain_for_bounces() {
+    let with_mx = |clinic: &mut Clinic, hosts: &[(u16, &str)]| {
+        with_mail_from(clinic);
+        clinic.lab.dns.mx(BOUNCE, hosts);
+    };
+    check(|clinic| with_mx(clinic, &[]), &heals("mail_from", "no_mx", 2));
+    check(|clinic| with_mx(clinic, &[(10, "mx4.shop.test")]), &heals("mail_from", "elsewhere", 2));
+    check(|clinic| with_mx(clinic, &[(10, HOST), (20, "mx4.shop.test")]), &heals("mail_from", "partly_elsewhere", 1));
+    let without_spf = |clinic: &mut Clinic| {
+        with_mail_from(clinic);
+        clinic.lab.dns.remove_txt(BOUNCE, "v=spf1");
+    };
+    check(without_spf, &heals("spf", "missing", 2));
+}
+
+#[test]
+fn bounces_to_the_operators_domain_leave_dmarc_to_the_signature() {
+    let operators = |clinic: &mut Clinic| {
+        clinic.write(&clinic.config().set("return_path.domain", "\"bounces.esp.test\""));
+        clinic.lab.dns.mx("bounces.esp.test", &[(10, HOST)]);
+        clinic.lab.dns.txt("bounces.esp.test", &[&format!("v=spf1 ip4:{} -all", clinic.source)]);
+    };
+    let mut clinic = Clinic::new();
+    operators(&mut clinic);
+    let report = clinic.doctor();
+    assert_eq!(report.finding("dmarc", "spf_unaligned").unwrap()["severity"], "note");
+    assert_eq!(report.code, 0, "{}", report.text());
+    let strict = |clinic: &mut Clinic| {
+        operators(clinic);
+        clinic.options = vec!["--identity".to_owned(), format!("news.{DOMAIN}")];
+        let policy = "v=DMARC1; p=reject; adkim=s; rua=mailto:dmarc@shop.test";
+        clinic.lab.dns.txt(&format!("_dmarc.news.{DOMAIN}"), &[policy]);
+    };
+    check(strict, &stays("dmarc", "unaligned", 2));
+}
+
 #[test]
 fn faults_of_certificates() {
     check(|clinic| clinic.trust(&Certificate::expired(HOST)), &stays("certificate", "expired", 2));
@@ -256,6 +328,16 @@ fn a_time_server_that_does_not_answer_is_a_note() {
     let nobody = format!("{}:{}", clinic.lab.ip(8), clinic.lab.port());
     let report = clinic.doctor_with(&["--time-server", &nobody]);
     assert_eq!(report.finding("clock", "no_answer").unwrap()["severity"], "note");
+    assert_eq!(report.code, 0, "{}", report.text());
+}
+
+#[test]
+fn where_a_smart_host_takes_all_mail_no_other_host_is_asked() {
+    let mut clinic = Clinic::new();
+    clinic.mx = None;
+    clinic.write(&clinic.config().table("[[route]]\ndomains = [\"*\"]\nhost = \"192.0.2.25\"\n"));
+    let report = clinic.doctor();
+    assert!(report.finding("port25", "routed").is_some(), "{}", report.text());
     assert_eq!(report.code, 0, "{}", report.text());
 }
 
