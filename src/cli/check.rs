@@ -69,8 +69,10 @@ fn print_summary(config: &Config, out: &mut dyn Write) -> io::Result<()> {
         if directory.sending { "" } else { "; sending is off" }
     )?;
     let domains: std::collections::BTreeSet<&str> = config.signing.keys.iter().map(|key| key.domain.as_str()).collect();
-    let operator = config.signing.operator_domain.as_ref().map(|domain| format!("; operator {domain}")).unwrap_or_default();
-    let signs = if domains.is_empty() { "nothing".to_owned() } else { domains.into_iter().collect::<Vec<_>>().join(", ") };
+    let operator =
+        config.signing.operator_domain.as_ref().map(|domain| format!("; operator {domain}")).unwrap_or_default();
+    let signs =
+        if domains.is_empty() { "nothing".to_owned() } else { domains.into_iter().collect::<Vec<_>>().join(", ") };
     writeln!(out, "  signing    {signs}{operator}")?;
     let message_max = format_size(config.reception.message_bytes_max);
     writeln!(out, "  messages   up to {message_max}, {} recipients", config.reception.recipients_max)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::rig::{Rig, settings};
 use crate::queue::intake::SPOOL_PART_BYTES;
 use crate::queue::{AcceptError, NewBody};
-use crate::reception::settings::Settings;
+use crate::reception::settings::{EightBitBodies, Settings};
 use crate::types::BodyKind;
 
 const OK: &str = "250 2.0.0 Ok 0101";
@@ -113,8 +113,8 @@ async fn strangers_may_not_relay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn eight_bit_octets_in_the_body_change_the_declared_kind() {
-    let rig = Rig::new(settings(), &[]);
+async fn eight_bit_octets_in_the_body_change_the_declared_kind_where_they_pass() {
+    let rig = Rig::new(Settings { eight_bit_bodies: EightBitBodies::Pass, ..settings() }, &[]);
     let mut client = rig.connect();
     client.open_data().await;
     client.say("Subject: x\r\n\r\nü\r\n.", OK).await;
@@ -123,6 +123,44 @@ async fn eight_bit_octets_in_the_body_change_the_declared_kind() {
     client.say("Subject: ü\r\n\r\nx\r\n.", OK).await;
     let kinds: Vec<_> = rig.queue.accepted.lock().unwrap().iter().map(|new| new.envelope.body).collect();
     assert_eq!(kinds, [BodyKind::EightBitMime, BodyKind::SevenBit]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_are_made_portable_in_memory_and_in_the_spool() {
+    let rig = Rig::new(settings(), &[]);
+    let mut client = rig.connect();
+    client.open_data().await;
+    client.say("Subject: x\r\n\r\nGr\u{fc}\u{df}e\r\n.", OK).await;
+    let small = rig.queue.bodies().remove(0);
+    assert!(
+        small.contains("\r\nContent-Transfer-Encoding: quoted-printable\r\n")
+            && small.ends_with("\r\n\r\nGr=C3=BC=C3=9Fe\r\n"),
+        "{small}"
+    );
+    client.start_transaction().await;
+    client.say("DATA", "354").await;
+    client.say(&format!("Subject: x\r\n\r\n{}.", "Gr\u{fc}\u{df}e\r\n".repeat(300_000)), OK).await;
+    let accepted = rig.queue.accepted.lock().unwrap().pop().unwrap();
+    let parts: Vec<_> = rig.queue.parts_in_order().into_iter().filter(|(id, ..)| *id == accepted.id).collect();
+    let whole: Vec<u8> = parts.iter().flat_map(|(_, _, part)| part.to_vec()).collect();
+    assert!(whole.is_ascii() && whole.ends_with("Gr=C3=BC=C3=9Fe\r\n".repeat(300_000).as_bytes()));
+    assert!(parts.iter().all(|(_, _, part)| part.len() <= SPOOL_PART_BYTES));
+    let NewBody::Spooled { parts: count, bytes } = accepted.body else { panic!("not spooled") };
+    assert_eq!((count as usize, bytes as usize), (parts.len(), whole.len()));
+    assert_eq!(accepted.envelope.body, BodyKind::SevenBit);
+    // What came is of no more use.
+    let discarded = rig.queue.discarded.lock().unwrap().clone();
+    assert!(discarded.len() == 1 && discarded[0].0 != accepted.id, "{discarded:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_line_that_cannot_be_wrapped_is_refused_with_its_reason() {
+    let rig = Rig::new(settings(), &[]);
+    let mut client = rig.connect();
+    client.open_data().await;
+    let signed =
+        format!("Content-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n\r\n{}\r\n--b--\r\n.", "x".repeat(2_000));
+    client.say(&signed, "550 5.6.11 Message has a line too long, which cannot be re-encoded: ").await;
 }
 
 /// A message whose lines are numbered, so that an octet lost or moved is seen.
