@@ -8,20 +8,19 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::admin::AdminServer;
 use super::admin::model::QuotaReport;
-use super::assembly::{self, OwnSigners};
+use super::assembly;
 use super::backend::Control;
 use super::config::Config;
 use super::lint::Lints;
 use super::monitor;
 use super::pauses;
 use super::quotas;
-use super::signing::{self, Signatures};
+use super::signing::SigningKeys;
 use super::stamp::{Stamper, UnsubscribeToken};
 use super::suppressing::SuppressingIntake;
 use super::token_keys::TokenKeyFile;
@@ -65,10 +64,7 @@ pub struct Instance {
     reception_settings: Arc<ArcSwap<ReceptionSettings>>,
     admission: Arc<ArcSwap<Directory>>,
     quotas: Arc<Quotas>,
-    signing: Arc<ArcSwap<Signatures>>,
-    own_signers: OwnSigners,
-    /// Wakes the watch of next keys.
-    signing_changed: Arc<Notify>,
+    signing: SigningKeys,
     reloadable: Arc<ArcSwap<Reloadable>>,
     resolver: Arc<HickoryResolver>,
     dispatcher: Dispatcher,
@@ -90,16 +86,12 @@ impl Instance {
         let opened = open_queue(&config, &clock)?;
         let queue = opened.queue.clone();
         let token_keys = Arc::new(TokenKeyFile::open(&config, Arc::clone(&clock))?);
-        let events = EventWriter::start(queue.outbox(), assembly::event_settings(&config), Arc::clone(&clock))
-            .map_err(|error| error.to_string())?;
-        let events = Arc::new(events);
-        let audit = AuditLog::start(&assembly::audit_settings(&config), Arc::clone(&clock));
-        let audit = Arc::new(audit.map_err(|error| error.to_string())?);
+        let (events, audit) = open_streams(&config, &queue, &clock)?;
         let quotas = quotas::open(&queue, &clock, Arc::clone(&audit))?;
-        let resolver = HickoryResolver::new(&config.dns, Arc::clone(&clock)).map_err(|error| error.to_string())?;
-        let resolver = Arc::new(resolver);
-        let own_signers = OwnSigners::default();
-        let reloadable = build_reloadable(&config, &own_signers, &resolver, &clock)?;
+        let resolver = HickoryResolver::new(&config.dns, Arc::clone(&clock));
+        let resolver = Arc::new(resolver.map_err(|error| error.to_string())?);
+        let signing = SigningKeys::open(&config)?;
+        let reloadable = build_reloadable(&config, &signing, &resolver, &clock)?;
         let reloadable = Arc::new(ArcSwap::from_pointee(reloadable));
         let reception_settings = Arc::new(ArcSwap::from_pointee(config.reception.clone()));
         let admission = Arc::new(ArcSwap::from_pointee(config.admission.clone()));
@@ -114,17 +106,10 @@ impl Instance {
         );
         let counts = Arc::clone(&shared.counts);
         let intake = SuppressingIntake {
-            queue: queue.clone(),
             suppression,
+            queue: queue.clone(),
             reloadable: Arc::clone(&reloadable),
             counts: Arc::clone(&counts),
-        };
-        let signing = Arc::new(ArcSwap::from_pointee(Signatures::load(&config.signing, None)?));
-        own_signers.store(Arc::new(signing.load().keyring.own_signers(&config.hostname)));
-        let stamper = Stamper {
-            signing: Arc::clone(&signing),
-            unsubscribe_token: unsubscribe_tokens(token_keys.keys()),
-            lints: Arc::new(Lints::new(Arc::clone(&audit))),
         };
         let ports = Ports {
             settings: Arc::clone(&reception_settings),
@@ -133,7 +118,11 @@ impl Instance {
             authenticator: Authenticator::new(cores()),
             audit: Arc::clone(&audit),
             intake: Arc::new(intake),
-            stamp: Arc::new(stamper),
+            stamp: Arc::new(Stamper {
+                signing: signing.in_force(),
+                unsubscribe_token: unsubscribe_tokens(token_keys.keys()),
+                lints: Arc::new(Lints::new(Arc::clone(&audit))),
+            }),
             signing: Arc::new(Signing::new(cores())),
         };
         let reception = Reception::start(&config.listeners, ports).map_err(|error| error.to_string())?;
@@ -141,7 +130,6 @@ impl Instance {
         queue.mark_running().map_err(|error| error.to_string())?;
         let (dispatcher, dispatcher_task) =
             Dispatcher::start(shared, assembly::scheduler_settings(&config), opened.handoffs, opened.unclean_since);
-        let background = CancellationToken::new();
         let instance = Instance {
             config: Mutex::new(config),
             queue,
@@ -151,8 +139,6 @@ impl Instance {
             admission,
             quotas,
             signing,
-            own_signers,
-            signing_changed: Arc::default(),
             reloadable,
             resolver,
             dispatcher,
@@ -163,7 +149,7 @@ impl Instance {
             clock,
             counts,
             token_keys,
-            background,
+            background: CancellationToken::new(),
         };
         instance.start_background();
         Ok(instance)
@@ -182,16 +168,8 @@ impl Instance {
             stop: self.background.clone(),
         };
         tokio::spawn(watch.run());
-        let keys = signing::Watch {
-            signing: Arc::clone(&self.signing),
-            own_signers: Arc::clone(&self.own_signers),
-            hostname: self.config().hostname,
-            resolver: Arc::clone(&self.resolver),
-            audit: Arc::clone(&self.audit),
-            changed: Arc::clone(&self.signing_changed),
-            stop: self.background.clone(),
-        };
-        tokio::spawn(keys.run());
+        let (resolver, audit) = (Arc::clone(&self.resolver), Arc::clone(&self.audit));
+        tokio::spawn(self.signing.watch(resolver, audit, self.background.clone()).run());
     }
 
     /// Serves the admin API on a socket that is already bound.
@@ -275,8 +253,8 @@ impl Instance {
         new.delivery.hostname.clone_from(&old.delivery.hostname);
         new.queue.data_dir.clone_from(&old.queue.data_dir);
         (new.queue.ready_max, new.queue.body_cache_bytes) = (old.queue.ready_max, old.queue.body_cache_bytes);
-        let reloadable = build_reloadable(&new, &self.own_signers, &self.resolver, &self.clock)?;
-        let signatures = Signatures::load(&new.signing, Some(&self.signing.load()))?;
+        let reloadable = build_reloadable(&new, &self.signing, &self.resolver, &self.clock)?;
+        let signatures = self.signing.prepare(&new)?;
         let token_keys = self.token_keys.prepare(&new)?;
         self.resolver.reload(&new.dns).map_err(|error| error.to_string())?;
         let applied = self
@@ -298,8 +276,7 @@ impl Instance {
         // Nothing below can fail.
         self.token_keys.adopt(token_keys);
         self.reloadable.store(Arc::new(reloadable));
-        self.signing.store(Arc::new(signatures));
-        self.signing_changed.notify_one();
+        self.signing.adopt(signatures);
         self.reception_settings.store(Arc::new(new.reception.clone()));
         pauses::changes(&old.admission, &new.admission).into_iter().for_each(|entry| self.audit.note(entry));
         self.admission.store(Arc::new(new.admission.clone()));
@@ -385,6 +362,18 @@ fn unsubscribe_tokens(keys: Arc<ArcSwap<TokenKeys>>) -> Arc<UnsubscribeToken> {
     Arc::new(move |id, recipient| mint(&keys.load(), Purpose::Unsubscribe, id, Addressee::recipient(recipient)))
 }
 
+/// The event files and the audit stream.
+fn open_streams(
+    config: &Config,
+    queue: &Queue,
+    clock: &Arc<dyn Clock>,
+) -> Result<(Arc<WriterHandle>, Arc<AuditLog>), String> {
+    let events = EventWriter::start(queue.outbox(), assembly::event_settings(config), Arc::clone(clock));
+    let events = events.map_err(|error| error.to_string())?;
+    let audit = AuditLog::start(&assembly::audit_settings(config), Arc::clone(clock));
+    Ok((Arc::new(events), Arc::new(audit.map_err(|error| error.to_string())?)))
+}
+
 /// Secrets are verified on so many at once.
 fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
@@ -420,12 +409,12 @@ fn make_private(directory: &Path) -> Result<(), String> {
 
 fn build_reloadable(
     config: &Config,
-    own_signers: &OwnSigners,
+    signing: &SigningKeys,
     resolver: &Arc<HickoryResolver>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Reloadable, String> {
     let own: Vec<IpAddr> = config.listeners.iter().map(|listener| listener.address.ip()).collect();
     let own: Vec<IpAddr> = own.into_iter().filter(|address| !address.is_unspecified()).collect();
     let resolver = Arc::clone(resolver) as Arc<dyn crate::net::Resolver>;
-    assembly::reloadable(config, &own, Arc::clone(own_signers), resolver, Arc::clone(clock), queue::random_seed())
+    assembly::reloadable(config, &own, signing.own(), resolver, Arc::clone(clock), queue::random_seed())
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::assembly::OwnSigners;
+use super::config::Config;
 use crate::admission::signing::{Keyring, Settings, Slot};
 use crate::events::audit::{AuditEntry, AuditLog};
 use crate::message::dkim::{Key, Signer};
@@ -40,6 +41,54 @@ impl Signatures {
     }
 }
 
+/// The keys of a daemon, over its reloads.
+pub(super) struct SigningKeys {
+    in_force: Arc<ArcSwap<Signatures>>,
+    own: OwnSigners,
+    hostname: Domain,
+    /// Settings were replaced: the watch looks now.
+    changed: Arc<Notify>,
+}
+
+impl SigningKeys {
+    /// Reads the keys. The error names what to mend. Blocks on the disk.
+    pub(super) fn open(config: &Config) -> Result<Self, String> {
+        let signatures = Signatures::load(&config.signing, None)?;
+        let own = OwnSigners::default();
+        own.store(Arc::new(signatures.keyring.own_signers(&config.hostname)));
+        let in_force = Arc::new(ArcSwap::from_pointee(signatures));
+        Ok(Self { in_force, own, hostname: config.hostname.clone(), changed: Arc::default() })
+    }
+
+    /// What signs mail, as of any time.
+    pub(super) fn in_force(&self) -> Arc<ArcSwap<Signatures>> {
+        Arc::clone(&self.in_force)
+    }
+
+    /// Who signs what this server has to say itself, as of any time.
+    pub(super) fn own(&self) -> OwnSigners {
+        Arc::clone(&self.own)
+    }
+
+    /// Reads the keys of a new config, and changes nothing. Blocks on the disk.
+    pub(super) fn prepare(&self, config: &Config) -> Result<Signatures, String> {
+        Signatures::load(&config.signing, Some(&self.in_force.load()))
+    }
+
+    /// Signs by these from now on.
+    pub(super) fn adopt(&self, signatures: Signatures) {
+        self.own.store(Arc::new(signatures.keyring.own_signers(&self.hostname)));
+        self.in_force.store(Arc::new(signatures));
+        self.changed.notify_one();
+    }
+
+    /// What looks for the records of next keys, until `stop`.
+    pub(super) fn watch(&self, resolver: Arc<HickoryResolver>, audit: Arc<AuditLog>, stop: CancellationToken) -> Watch {
+        let (signing, own_signers, changed) = (self.in_force(), self.own(), Arc::clone(&self.changed));
+        Watch { signing, own_signers, hostname: self.hostname.clone(), resolver, audit, changed, stop }
+    }
+}
+
 /// A key is a few kilobytes. What is longer is no key.
 const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
 
@@ -64,14 +113,13 @@ fn read(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
 
 /// Looks for the records of next keys, so that each begins to sign when others can verify it.
 pub(super) struct Watch {
-    pub(super) signing: Arc<ArcSwap<Signatures>>,
-    pub(super) own_signers: OwnSigners,
-    pub(super) hostname: Domain,
-    pub(super) resolver: Arc<HickoryResolver>,
-    pub(super) audit: Arc<AuditLog>,
-    /// Settings were replaced: look now.
-    pub(super) changed: Arc<Notify>,
-    pub(super) stop: CancellationToken,
+    signing: Arc<ArcSwap<Signatures>>,
+    own_signers: OwnSigners,
+    hostname: Domain,
+    resolver: Arc<HickoryResolver>,
+    audit: Arc<AuditLog>,
+    changed: Arc<Notify>,
+    stop: CancellationToken,
 }
 
 impl Watch {
