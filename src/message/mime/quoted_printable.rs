@@ -77,6 +77,7 @@ impl Column {
 }
 
 /// Octets that stand for themselves anywhere behind the start of a line, white space but at its end.
+#[allow(clippy::indexing_slicing, reason = "evaluated by the compiler, which would not go past the end")]
 const PLAIN: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = b' ';
