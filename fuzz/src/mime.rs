@@ -20,12 +20,14 @@ pub fn message_mime(data: &[u8]) {
     if !plan.left().long_line {
         assert_short_lines(&body, LINE_BYTES_MAX);
     }
-    assert_eq!(plan.left().eight_bit, !body.is_ascii(), "the plan says what is left");
+    assert!(plan.left().eight_bit || body.is_ascii(), "the plan says what is left");
     // A header that reception would refuse may turn into another when it is read again.
     if is_clean(message) {
         let (again, _, _) = rewritten(&[header, body].concat(), eight_bit, message.len());
         assert!(again.is_clean(), "what was rewritten is rewritten again");
-        assert_eq!(again.found(), plan.left(), "what was found again is what was left");
+        let (found, left) = (again.found(), plan.left());
+        assert!(left.eight_bit || !found.eight_bit, "more is found than was left");
+        assert!(left.long_line || !found.long_line, "more is found than was left");
     }
     let mut remaining = Dirt::default();
     for one in plan.remaining() {

@@ -153,7 +153,8 @@ impl Plan {
         self.found
     }
 
-    /// What the body has when the plan is done. `eight_bit` is false where any host can carry it without 8BITMIME.
+    /// What the body has when the plan is done; perhaps less, where a hopeless `Content-Transfer-Encoding` field is replaced.
+    /// `eight_bit` is false where any host can carry it without 8BITMIME.
     pub fn left(&self) -> Dirt {
         self.left
     }

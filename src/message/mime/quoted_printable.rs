@@ -21,6 +21,8 @@ struct Column {
     /// Octets of `From` that the line begins with.
     from: usize,
     starts_with_dash: bool,
+    /// White space stays as it is: readers drop it at the end of a line, and where that is, is not known yet.
+    keeps_blanks: bool,
 }
 
 impl Column {
@@ -46,6 +48,7 @@ impl Column {
         match (self.column, byte) {
             (0, b'.') => return self.escape(byte, out),
             (1, b'-') if self.starts_with_dash => return self.escape(byte, out),
+            (0, b'F') if self.keeps_blanks => return self.escape(byte, out),
             (4, b' ') if self.from == 4 => return self.escape(byte, out),
             (0, b'-') => self.starts_with_dash = true,
             (column, _) if column == self.from && b"From".get(column) == Some(&byte) => self.from += 1,
@@ -67,16 +70,17 @@ impl Column {
 
     fn soft_break(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"=\r\n");
-        *self = Self::default();
+        *self = Self { keeps_blanks: self.keeps_blanks, ..Self::default() };
     }
 
     fn hard_break(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\r\n");
-        *self = Self::default();
+        *self = Self { keeps_blanks: self.keeps_blanks, ..Self::default() };
     }
 }
 
 /// Octets that stand for themselves anywhere behind the start of a line, white space but at its end.
+#[allow(clippy::indexing_slicing, reason = "evaluated by the compiler, which would not go past the end")]
 const PLAIN: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = b' ';
@@ -167,7 +171,7 @@ impl Encode {
 }
 
 /// Wraps quoted-printable lines anew.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reflow {
     column: Column,
     /// A `=` and what may belong to it.
@@ -175,6 +179,10 @@ pub(super) struct Reflow {
 }
 
 impl Reflow {
+    pub(super) fn new() -> Self {
+        Self { column: Column { keeps_blanks: true, ..Column::default() }, held: Vec::new() }
+    }
+
     /// Octets of a line.
     pub(super) fn text(&mut self, text: &[u8], out: &mut Vec<u8>) {
         for byte in text {
@@ -252,7 +260,7 @@ mod tests {
     }
 
     fn reflow(encoded: &[u8], step: usize) -> String {
-        let (mut reflow, mut out) = (Reflow::default(), Vec::new());
+        let (mut reflow, mut out) = (Reflow::new(), Vec::new());
         for (number, line) in encoded.split(|byte| *byte == b'\n').enumerate() {
             if number > 0 {
                 reflow.line_end(&mut out);
@@ -309,6 +317,7 @@ mod tests {
             ("a=3", "a=3"),
             ("=", "="),
             ("a=zb==3D", "a=zb==3D"),
+            ("From \nFrom x", "=46rom \r\n=46rom x"),
         ] {
             assert_eq!(reflow(encoded.as_bytes(), 1), expected, "{encoded:?}");
         }

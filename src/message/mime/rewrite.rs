@@ -70,7 +70,7 @@ fn mode(body: Body) -> Mode {
         Body::Keep | Body::Margins { preamble: false, .. } => Mode::Copy,
         Body::QuotedPrintable { is_text } => Mode::QuotedPrintable(quoted_printable::Encode::new(is_text)),
         Body::Base64 => Mode::Base64(base64_lines::Encode::default()),
-        Body::ReflowQuotedPrintable => Mode::ReflowQuotedPrintable(quoted_printable::Reflow::default()),
+        Body::ReflowQuotedPrintable => Mode::ReflowQuotedPrintable(quoted_printable::Reflow::new()),
         Body::RewrapBase64 => Mode::RewrapBase64(base64_lines::Rewrap::default()),
         Body::Margins { preamble: true, .. } => Mode::Margin(Margin::default()),
     }
