@@ -49,7 +49,7 @@ use client::ClientError;
 #[command(
     name = "posthaste",
     version,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong command line, \
+    after_help = "Exit codes (doctor has its own): 0 done, 1 failed, 2 wrong command line, \
     3 daemon not reachable, 4 no such message or address, 5 daemon unhealthy (status), 6 recovered with losses (queue recover)."
 )]
 struct Cli {

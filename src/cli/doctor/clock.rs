@@ -60,20 +60,19 @@ async fn addresses(world: &World, server: &str) -> Result<Vec<SocketAddr>, Strin
 fn judge(check: &Check, server: &str, offset_ms: &Result<i64, String>) -> Finding {
     let offset_ms = match offset_ms {
         Ok(offset_ms) => *offset_ms,
-        Err(problem) => return check.note("no_answer", format!("{server}: {problem}")).item(server),
+        Err(problem) => return check.note("no_answer", format!("{server}: {problem}")),
     };
     let distance_ms = offset_ms.unsigned_abs();
     let direction = if offset_ms < 0 { "behind" } else { "ahead of" };
     let seen = format!("{}.{:03} s {direction} {server}", distance_ms / 1_000, distance_ms % 1_000);
     let advice = "let the system keep its time: systemd-timesyncd, chrony or ntpd";
-    let finding = if distance_ms > OFFSET_ERROR_MS {
+    if distance_ms > OFFSET_ERROR_MS {
         check.error("far_off", seen).advice(advice)
     } else if distance_ms > OFFSET_WARNING_MS {
         check.warning("off", seen).advice(advice)
     } else {
         check.ok(seen)
-    };
-    finding.item(server)
+    }
 }
 
 #[cfg(test)]

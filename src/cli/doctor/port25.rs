@@ -133,7 +133,7 @@ fn judge(check: &Check, port: u16, reached: &[(Domain, Reach)]) -> Vec<Finding> 
                 let seen = "has no address of this family: not asked";
                 findings.push(check.note("other_family", format!("{probe} {seen}")).item(probe));
             }
-            Reach::Unknown(reason) => findings.push(check.unknown(format!("{probe}: {reason}")).item(probe)),
+            Reach::Unknown(reason) => findings.push(check.unknown(reason).item(probe)),
         }
     }
     if !shut.is_empty() {

@@ -167,7 +167,7 @@ fn judge_record(
             }
             SpfVerdict::PermError => ("permerror", format!("permerror ({})", walked.problems.join(", "))),
         };
-        let seen = format!("{what} for {source}: {record}");
+        let seen = format!("{what}: {record}");
         let advice = "publish this record in place of the SPF record that is there";
         findings.push(check.error(code, seen).item(source).advice(advice).publish(publish()));
     }
