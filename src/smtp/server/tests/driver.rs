@@ -11,7 +11,7 @@ pub(super) const LIMITS: Limits = Limits {
     content: ContentLimits {
         message_bytes_max: 2_000,
         header_bytes_max: 1_000,
-        long_lines: LongLines::Encode,
+        long_lines: LongLines::Refuse,
         hygiene: Hygiene::Refuse,
     },
     recipients_max: 3,
