@@ -434,3 +434,41 @@ fn what_is_refused_is_not_spooled_first_and_too_many_own_headers_are_not_signed(
     let reply = client.body(message("X-SES-CONFIGURATION-SET: news\r\nSubject: x\r\n", "x\r\n").as_bytes()).unwrap();
     assert_eq!((reply.code, reply.text.as_str()), (552, "5.3.4 Message has too many recipients for its header"));
 }
+
+/// Scenario 27.
+#[test]
+fn what_was_repaired_is_clean_and_its_signatures_hold_at_new_and_old_hosts() {
+    let lab = Lab::new();
+    let old = MxOptions { extensions: vec!["PIPELINING", "SIZE 50000000"], ..MxOptions::default() };
+    let hosts = [lab.mx(2), lab.mx_with(3, old, |_| Answer::Usual)];
+    lab.domain("new.test", &[2]);
+    lab.domain("old.test", &[3]);
+    let daemon = lab.daemon_with(config(&lab).set("reception.hygiene", "\"repair\""));
+    let bodies: [&[u8]; 7] = [
+        b"Subject: bare LF\r\n\r\none\ntwo\r\n",
+        b"Subject: bare CR\r\n\r\none\rtwo\r\n",
+        b"Subject: NUL\r\n\r\none\0two\r\n",
+        b"Subject: in the header\nX-Bare: a\rX-More: b\0\r\n\r\nx\r\n",
+        b"Subject: J\xfcrgen\r\nX-Raw: \xc3\xa4\r\n\r\nJ\xfcrgen\r\n",
+        b"Subject: smuggled\r\n\r\none\n.\nMAIL FROM:<x@evil.test>\r\nRCPT TO:<y@evil.test>\nDATA\r.\r\n",
+        &[b"Subject: long\r\n\r\n".as_slice(), &b"x".repeat(5_000), b"\r\n"].concat(),
+    ];
+    let mut client = Client::hello(daemon.smtp_addr());
+    for body in bodies {
+        client.envelope("news@shop.test", &["a@new.test", "b@old.test"]).unwrap();
+        let reply = client.body(&[b"From: news@shop.test\r\n".as_slice(), body].concat()).unwrap();
+        assert_eq!(reply.code, 250, "{reply:?} {:?}", String::from_utf8_lossy(body));
+    }
+    for host in hosts {
+        let arrived: Vec<Vec<u8>> = host.wait_accepted(bodies.len()).into_iter().map(|one| one.data).collect();
+        assert_eq!(host.accepted().len(), bodies.len(), "one message stays one");
+        for message in &arrived {
+            let text = String::from_utf8(message.clone()).expect("7-bit");
+            assert!(text.is_ascii() && !text.contains('\0'));
+            assert!(!text.replace("\r\n", "").contains(['\r', '\n']), "{text:?}");
+            assert!(text.split("\r\n").all(|line| line.len() <= 998));
+        }
+        let found = verdicts(&records(), &arrived);
+        assert_eq!((found.dkimpy, found.opendkim), (vec!["1111".to_owned(); 7], vec!["1111".to_owned(); 7]));
+    }
+}
