@@ -2,16 +2,19 @@
 //! (RFC 6152 §3 makes the host before it re-encode) and one that cuts or wraps long lines (RFC 5321 §4.5.3.1.6).
 //!
 //! Two passes, since a part's header precedes what it describes. [`Scanner`] gets the header block and then the body as it
-//! arrives, and ends with a [`Plan`]. Most messages need nothing: [`Plan::is_clean`]. For the others [`Plan::header`] gives
-//! the header block to stamp and sign, and [`Rewriter`] the body, from the same octets a second time.
+//! arrives, and ends with a [`Plan`]. [`Plan::header`] gives the header block to stamp and
+//! sign. Most bodies need nothing: [`Plan::is_clean`]. For the others [`Rewriter`] gives the body, from the same octets a second
+//! time.
 //!
 //! # What changes
 //! - A part with octets above 127 or a line above 998 octets, under `7bit`, `8bit`, `binary`, none or an unknown encoding,
-//!   becomes quoted-printable or base64 (RFC 2045 §6.7, §6.8): text with few such octets the former, all else what is
-//!   shorter. A part that is base64 or quoted-printable already, with long lines or octets that may not be there, is
+//!   becomes quoted-printable or base64 (RFC 2045 §6.7, §6.8): text the former, unless base64 is shorter by more than a
+//!   quarter; all else what is shorter. A part that is base64 or quoted-printable already, with long lines or octets that may not be there, is
 //!   wrapped anew.
-//! - `Content-Transfer-Encoding` is replaced or added; `8bit` and `binary` of what holds such a part become `7bit`;
-//!   `MIME-Version` and `Content-Type` are added to a message that has none.
+//! - `Content-Transfer-Encoding` is replaced or added, and `MIME-Version` and `Content-Type` are added to a message that has
+//!   none.
+//! - `8bit` and `binary` become `7bit` where the content is, as it came or once this is done: hosts before one without 8BITMIME
+//!   go by the label (Postfix does), and would re-encode plain ASCII. The content stays.
 //! - Text without a charset that has octets above 127 gets one: `utf-8` if it is that, else `iso-8859-1`, which gives every
 //!   octet a meaning and is what programs that name none have mostly written; `us-ascii`, the default, is wrong for sure.
 //!   HTML and XML that are no UTF-8 get none, for they may name theirs inside, and the label would win.
@@ -21,7 +24,7 @@
 //!   `?`, long lines are split.
 //!
 //! # What does not change
-//! A body that is clean, to the octet; every part that is clean, in a body that is not; what a part decodes to. In
+//! What is clean, to the octet, but for those labels: a whole body, or parts of one that is not; what a part decodes to. In
 //! `multipart/signed` and `multipart/encrypted` (RFC 1847) nothing, since a change would break the signature for sure; nor
 //! in `message/*` other than `rfc822` and `global`, which RFC 2046 §5.2 allows no other encoding; nor where the
 //! structure cannot be told for sure. [`Plan::remaining`] says what remains, and why.

@@ -30,8 +30,10 @@ pub(super) struct Edits {
 pub(super) struct Survey {
     /// What stands there.
     pub(super) found: Dirt,
-    /// What stays when it is tidied.
+    /// What stays when it is tidied, but for the next.
     pub(super) remaining: Dirt,
+    /// What stays in `Content-Transfer-Encoding`, if that is not replaced.
+    pub(super) remaining_encoding: Dirt,
     /// Tidying changes something.
     pub(super) is_changed: bool,
 }
@@ -39,7 +41,8 @@ pub(super) struct Survey {
 /// Looks what tidying would do.
 pub(super) fn survey(block: &[u8], eight_bit: EightBitBodies) -> Survey {
     let found = dirt(block);
-    let mut survey = Survey { found, remaining: Dirt::default(), is_changed: false };
+    let (remaining, remaining_encoding) = (Dirt::default(), Dirt::default());
+    let mut survey = Survey { found, remaining, remaining_encoding, is_changed: false };
     if found == Dirt::default() {
         return survey;
     }
@@ -49,7 +52,11 @@ pub(super) fn survey(block: &[u8], eight_bit: EightBitBodies) -> Survey {
         scratch.clear();
         tidy(&mut scratch, &field, eight_bit);
         survey.is_changed |= scratch != field.raw();
-        survey.remaining |= dirt(&scratch);
+        if is_encoding(&field) {
+            survey.remaining_encoding |= dirt(&scratch);
+        } else {
+            survey.remaining |= dirt(&scratch);
+        }
     }
     survey.remaining |= dirt(fields.rest());
     survey.remaining |= dirt(Fields::new(block).mbox_line());
@@ -74,8 +81,7 @@ fn edit_fields<'a>(block: &'a [u8], edits: &Edits) -> (Vec<u8>, &'a [u8]) {
     out.extend_from_slice(fields.mbox_line());
     let (mut encoding, mut charset) = (edits.encoding, edits.charset);
     for field in fields.by_ref() {
-        let is = |name: &str| field.name().eq_ignore_ascii_case(name.as_bytes());
-        if is("Content-Transfer-Encoding") && edits.encoding.is_some() {
+        if is_encoding(&field) && edits.encoding.is_some() {
             // Once: where it stands twice, nothing is edited.
             append(&mut out, "Content-Transfer-Encoding", encoding.take().unwrap_or("7bit"));
             continue;
@@ -85,7 +91,7 @@ fn edit_fields<'a>(block: &'a [u8], edits: &Edits) -> (Vec<u8>, &'a [u8]) {
             Some(eight_bit) => tidy(&mut out, &field, eight_bit),
             None => out.extend_from_slice(field.raw()),
         }
-        if is("Content-Type")
+        if field.name().eq_ignore_ascii_case(b"Content-Type")
             && let Some(charset) = charset.take()
         {
             add_charset(&mut out, start, charset);
@@ -105,6 +111,10 @@ fn edit_fields<'a>(block: &'a [u8], edits: &Edits) -> (Vec<u8>, &'a [u8]) {
     }
     out.extend_from_slice(b"\r\n");
     (out, fields.rest())
+}
+
+fn is_encoding(field: &Field<'_>) -> bool {
+    field.name().eq_ignore_ascii_case(b"Content-Transfer-Encoding")
 }
 
 fn append(out: &mut Vec<u8>, name: &str, value: &str) {

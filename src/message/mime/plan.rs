@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::EightBitBodies;
 use super::part_header::{self, Edits};
+use super::scan::body_in;
 
 /// What of a body other hosts may not carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,6 +132,8 @@ impl EntityPlan {
 pub struct Plan {
     /// By the number of the entity; empty where nothing is to be done.
     pub(super) entities: Arc<[EntityPlan]>,
+    /// More than the header of the message changes.
+    rewrites_body: bool,
     pub(super) remaining: Vec<Remaining>,
     pub(super) found: Dirt,
     pub(super) left: Dirt,
@@ -138,14 +141,18 @@ pub struct Plan {
 
 impl Plan {
     pub(super) fn new(entities: &[EntityPlan], remaining: Vec<Remaining>, found: Dirt, left: Dirt) -> Self {
-        let is_clean = entities.iter().all(EntityPlan::is_keep);
+        let is_kept = entities.iter().all(EntityPlan::is_keep);
+        let rewrites_body = entities
+            .split_first()
+            .is_some_and(|(message, others)| message.body != Body::Keep || !others.iter().all(EntityPlan::is_keep));
         assert!(remaining.len() <= Reason::ALL, "what remains is listed by reason");
-        Self { entities: if is_clean { [].into() } else { entities.into() }, remaining, found, left }
+        Self { entities: if is_kept { [].into() } else { entities.into() }, rewrites_body, remaining, found, left }
     }
 
-    /// Nothing is to be done: the body goes out as it came.
+    /// The body goes out as it came, and needs no [`super::Rewriter`]. In the header of the message a label may still change, as
+    /// [`Self::header`] does.
     pub fn is_clean(&self) -> bool {
-        self.entities.is_empty()
+        !self.rewrites_body
     }
 
     /// What the body has, as it came.
@@ -153,8 +160,7 @@ impl Plan {
         self.found
     }
 
-    /// What the body has when the plan is done; perhaps less, where a hopeless `Content-Transfer-Encoding` field is replaced.
-    /// `eight_bit` is false where any host can carry it without 8BITMIME.
+    /// What the body has when the plan is done. `eight_bit` is false where any host can carry it without 8BITMIME.
     pub fn left(&self) -> Dirt {
         self.left
     }
@@ -170,12 +176,18 @@ impl Plan {
     }
 
     /// The header block of the message, given as it was to the scanner, with its MIME fields changed as needed; all else in
-    /// it stays. Where something changes, the result ends with the empty line, and octets of the body that stood in
-    /// `block` (where it has no empty line) are left out: [`super::Rewriter`] writes them.
+    /// it stays. Where something changes, the header ends with an empty line; octets of the body that stood in `block` (where it
+    /// has none) follow it if the plan is clean, else [`super::Rewriter`] writes them.
     pub fn header<'a>(&self, block: &'a [u8]) -> Cow<'a, [u8]> {
         match self.entities.first() {
-            Some(plan) => Cow::Owned(part_header::edit(block, &plan.edits)),
             None => Cow::Borrowed(block),
+            Some(message) => {
+                let mut edited = part_header::edit(block, &message.edits);
+                if self.is_clean() {
+                    edited.extend_from_slice(body_in(block));
+                }
+                Cow::Owned(edited)
+            }
         }
     }
 

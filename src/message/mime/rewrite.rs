@@ -24,7 +24,7 @@ impl Rewriter {
     pub fn new(header_block: &[u8], plan: &Plan) -> Self {
         let entity = Entity::of(header_block, Role::Message);
         let writer = Writer { plan: plan.clone(), mode: mode(plan.entity(0).body), out: Vec::new() };
-        // A clean plan leaves the header block as it is, with what stands in it.
+        // Of a clean plan they stay in the header block.
         let first = if plan.is_clean() { Vec::new() } else { body_in(header_block).to_vec() };
         Self { walker: Walker::new(&entity), writer, first }
     }

@@ -9,8 +9,12 @@ use super::EightBitBodies;
 use super::entity::{Encoding, Entity, Kind, Label, Leaf, Role};
 use super::part_header;
 use super::plan::{Body, Dirt, EntityPlan, Leftovers, Plan, Reason};
+use super::quoted_printable;
 use super::utf8::Utf8;
 use super::walk::{Begin, Delimiter, PARTS_MAX, Then, Visitor, Walker};
+
+/// Octets that text may be longer in quoted-printable than a third allows: a few words.
+const SHORT_TEXT_GRACE_BYTES: u64 = 32;
 
 /// Reads a message once and makes a [`Plan`] for it.
 #[derive(Debug)]
@@ -73,8 +77,10 @@ enum Zone {
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     bytes: u64,
-    eight_bit: u64,
+    /// Octets that quoted-printable cannot hold as they are. Only of content without an encoding.
+    escapes: u64,
     lines: u64,
+    has_eight_bit: bool,
     has_long_line: bool,
     line_bytes: usize,
     utf8: Utf8,
@@ -83,7 +89,7 @@ struct Tally {
 impl Tally {
     fn dirt(&self) -> Dirt {
         let long_line = self.has_long_line || self.line_bytes > LINE_BYTES_MAX;
-        Dirt { eight_bit: self.eight_bit > 0, long_line }
+        Dirt { eight_bit: self.has_eight_bit, long_line }
     }
 }
 
@@ -92,7 +98,7 @@ impl Tally {
 struct Facts {
     plan: EntityPlan,
     parent: usize,
-    /// Where the encoding is `8bit` or `binary`, and it holds other parts.
+    /// The encoding is `8bit` or `binary`, and not for us to keep.
     may_relabel: bool,
     /// A message without `MIME-Version`.
     lacks_mime_version: bool,
@@ -101,9 +107,14 @@ struct Facts {
     has_parts: bool,
     preamble: Dirt,
     epilogue: Dirt,
-    /// In it or what it holds.
+    /// In it or what it holds, labels apart.
     is_changed: bool,
-    stays_eight_bit: bool,
+    /// What stays in its content.
+    stays: Dirt,
+    /// What stays in the fields of its header, but for `Content-Transfer-Encoding`: content of the one around it.
+    fields_stay: Dirt,
+    /// What stays in `Content-Transfer-Encoding`, if that stays.
+    encoding_stays: Dirt,
 }
 
 #[derive(Debug)]
@@ -134,8 +145,9 @@ impl Visitor for Survey {
             facts.lacks_empty_line = !begin.header.ends_with(b"\r\n\r\n") && begin.header != b"\r\n";
             facts.plan.edits.tidy = header.is_changed.then_some(self.eight_bit);
             facts.is_changed = header.is_changed;
+            (facts.fields_stay, facts.encoding_stays) = (header.remaining, header.remaining_encoding);
         }
-        self.stays(number, Reason::HeaderField, header.remaining);
+        self.leftovers.note(Reason::HeaderField, header.remaining);
     }
 
     #[inline]
@@ -143,11 +155,11 @@ impl Visitor for Survey {
         let tally = &mut self.tally;
         tally.line_bytes += piece.len();
         tally.bytes += u64::try_from(piece.len()).unwrap_or(u64::MAX);
-        if !piece.is_ascii() {
-            let count = piece.iter().filter(|byte| !byte.is_ascii()).count();
-            tally.eight_bit += u64::try_from(count).unwrap_or(u64::MAX);
-            tally.utf8.push(piece);
-        } else if tally.eight_bit > 0 {
+        if let Zone::Leaf(_, Leaf { encoding: Encoding::Identity, .. }) = self.zone {
+            tally.escapes += quoted_printable::escapes(piece);
+        }
+        tally.has_eight_bit |= !piece.is_ascii();
+        if tally.has_eight_bit {
             tally.utf8.push(piece);
         }
     }
@@ -158,7 +170,7 @@ impl Visitor for Survey {
         tally.has_long_line |= tally.line_bytes > LINE_BYTES_MAX;
         tally.line_bytes = 0;
         tally.lines += 1;
-        if tally.eight_bit > 0 {
+        if tally.has_eight_bit {
             tally.utf8.push(b"\n");
         }
     }
@@ -190,10 +202,15 @@ impl Survey {
 
     fn add(&mut self, parent: usize, entity: &Entity) {
         let number = self.entities.len();
+        let may_relabel = match entity.kind {
+            Kind::Frozen(_) => false,
+            Kind::Leaf(_) => self.eight_bit == EightBitBodies::Encode,
+            Kind::Multipart { .. } | Kind::Message => true,
+        };
         self.entities.push(Facts {
             plan: EntityPlan::KEEP,
             parent,
-            may_relabel: entity.says_eight_bit && entity.is_composite(),
+            may_relabel: may_relabel && entity.says_eight_bit,
             lacks_mime_version: entity.role == Role::Message && !entity.has_mime_version,
             lacks_empty_line: false,
             is_multipart: matches!(entity.kind, Kind::Multipart { .. }),
@@ -201,7 +218,9 @@ impl Survey {
             preamble: Dirt::default(),
             epilogue: Dirt::default(),
             is_changed: false,
-            stays_eight_bit: false,
+            stays: Dirt::default(),
+            fields_stay: Dirt::default(),
+            encoding_stays: Dirt::default(),
         });
         self.zone = match &entity.kind {
             Kind::Leaf(leaf) => Zone::Leaf(number, *leaf),
@@ -218,12 +237,14 @@ impl Survey {
 
     fn stays(&mut self, number: usize, reason: Reason, dirt: Dirt) {
         self.leftovers.note(reason, dirt);
-        self.stays_eight_bit(number, dirt);
+        self.stays_unasked(number, dirt);
     }
 
-    fn stays_eight_bit(&mut self, number: usize, dirt: Dirt) {
+    /// Without a reason to be told.
+    fn stays_unasked(&mut self, number: usize, dirt: Dirt) {
+        self.leftovers.left |= dirt;
         if let Some(facts) = self.entities.get_mut(number) {
-            facts.stays_eight_bit |= dirt.eight_bit;
+            facts.stays |= dirt;
         }
     }
 
@@ -256,8 +277,7 @@ impl Survey {
     fn close_leaf(&mut self, number: usize, leaf: Leaf, tally: &Tally) {
         let dirt = tally.dirt();
         if self.to_change(dirt).is_none() {
-            self.leftovers.left |= dirt;
-            return self.stays_eight_bit(number, dirt);
+            return self.stays_unasked(number, dirt);
         }
         let Some(facts) = self.entities.get_mut(number) else { return };
         facts.is_changed = true;
@@ -291,6 +311,40 @@ impl Survey {
 
     /// Completes the plan of one whose parts are complete, and tells the one around it.
     fn settle(&mut self, number: usize) {
+        self.settle_margins(number);
+        self.settle_label(number);
+        let Some(facts) = self.entities.get_mut(number) else { return };
+        let edits = &mut facts.plan.edits;
+        let edits_type = edits.encoding.is_some() || edits.charset.is_some();
+        edits.ends = facts.is_changed && facts.lacks_empty_line;
+        edits.mime_version = facts.lacks_mime_version && facts.is_changed && edits_type;
+        let field = if edits.encoding.is_none() { facts.encoding_stays } else { Dirt::default() };
+        let mut stays = facts.stays;
+        stays |= facts.fields_stay;
+        stays |= field;
+        let (parent, is_changed) = (facts.parent, facts.is_changed);
+        self.leftovers.note(Reason::HeaderField, field);
+        if parent != number
+            && let Some(parent) = self.entities.get_mut(parent)
+        {
+            parent.is_changed |= is_changed;
+            parent.stays |= stays;
+        }
+    }
+
+    /// `8bit` and `binary` become `7bit` where nothing needs them any more: hosts without 8BITMIME behind them go by the label,
+    /// and re-encode what has none of such octets, too. Where octets may pass, what is not touched otherwise stays.
+    fn settle_label(&mut self, number: usize) {
+        let is_asked = self.eight_bit == EightBitBodies::Encode;
+        let Some(facts) = self.entities.get_mut(number) else { return };
+        let is_unclear = facts.is_multipart && !facts.has_parts;
+        let is_due = facts.may_relabel && (is_asked || facts.is_changed);
+        if is_due && !is_unclear && facts.stays.is_none() && facts.plan.edits.encoding.is_none() {
+            facts.plan.edits.encoding = Some("7bit");
+        }
+    }
+
+    fn settle_margins(&mut self, number: usize) {
         let Some(facts) = self.entities.get(number) else { return };
         let (preamble, epilogue) = (facts.preamble, facts.epilogue);
         let mut margins = preamble;
@@ -302,22 +356,7 @@ impl Survey {
             let body = Body::Margins { preamble: clean(preamble), epilogue: clean(epilogue) };
             self.clean_margins(number, body, preamble, epilogue);
         } else {
-            self.leftovers.left |= margins;
-            self.stays_eight_bit(number, margins);
-        }
-        let Some(facts) = self.entities.get_mut(number) else { return };
-        if facts.may_relabel && facts.is_changed && !facts.stays_eight_bit {
-            facts.plan.edits.encoding = Some("7bit");
-        }
-        let edits_type = facts.plan.edits.encoding.is_some() || facts.plan.edits.charset.is_some();
-        facts.plan.edits.ends = facts.is_changed && facts.lacks_empty_line;
-        facts.plan.edits.mime_version = facts.lacks_mime_version && edits_type;
-        let (parent, is_changed, stays) = (facts.parent, facts.is_changed, facts.stays_eight_bit);
-        if parent != number
-            && let Some(parent) = self.entities.get_mut(parent)
-        {
-            parent.is_changed |= is_changed;
-            parent.stays_eight_bit |= stays;
+            self.stays_unasked(number, margins);
         }
     }
 
@@ -325,8 +364,7 @@ impl Survey {
         let Body::Margins { preamble: cleans_preamble, epilogue: cleans_epilogue } = body else { return };
         for (dirt, cleans) in [(preamble, cleans_preamble), (epilogue, cleans_epilogue)] {
             if !cleans {
-                self.leftovers.left |= dirt;
-                self.stays_eight_bit(number, dirt);
+                self.stays_unasked(number, dirt);
             }
         }
         if let Some(facts) = self.entities.get_mut(number) {
@@ -336,14 +374,15 @@ impl Survey {
     }
 }
 
-/// Text becomes quoted-printable where few of its octets are above 127, so that it can be read as it is: a fifth of them, where
-/// base64 begins to be shorter, and a few more for the sake of short texts. All else becomes what is shorter:
-/// quoted-printable adds two octets to each above 127, four to each CRLF and three to each 75; base64 a third, and two to each
-/// 76. What else needs an escape is rare, and not counted.
+/// Content becomes what is shorter; but text quoted-printable, so that it can be read as it is, unless that is clearly longer: by
+/// more than a third of base64, and a little for the sake of short texts. Quoted-printable adds two octets to each that it
+/// must escape, four to each CRLF that is no line break and three to each 75; base64 a third, and two to each 76.
 fn is_better_quoted(leaf: Leaf, tally: &Tally) -> bool {
-    if leaf.is_text {
-        return tally.eight_bit <= tally.bytes / 5 + 16;
-    }
     let bytes = tally.bytes + 2 * tally.lines;
-    bytes + 2 * tally.eight_bit + 4 * tally.lines + bytes / 25 <= bytes * 104 / 76
+    let escaped = bytes + 2 * tally.escapes + if leaf.is_text { 0 } else { 4 * tally.lines };
+    let quoted = escaped + escaped / 25;
+    let digits = bytes.div_ceil(3) * 4;
+    let base64 = digits + digits.div_ceil(76) * 2;
+    let grace = if leaf.is_text { base64 / 3 + SHORT_TEXT_GRACE_BYTES } else { 0 };
+    quoted <= base64 + grace
 }

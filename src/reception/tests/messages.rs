@@ -126,6 +126,30 @@ async fn eight_bit_octets_in_the_body_change_the_declared_kind_where_they_pass()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_label_that_is_not_needed_is_changed_in_the_header_and_the_body_is_spooled_once() {
+    let rig = Rig::new(settings(), &[]);
+    let mut client = rig.connect();
+    client.open_data().await;
+    for text in ["plain\r\n".to_owned(), "Many regards\r\n".repeat(200_000)] {
+        client.say(&format!("Content-Transfer-Encoding: 8bit\r\n\r\n{text}."), OK).await;
+        let accepted = rig.queue.accepted.lock().unwrap().pop().unwrap();
+        let whole: Vec<u8> = match accepted.body {
+            NewBody::Inline(octets) => octets.to_vec(),
+            NewBody::Spooled { .. } => {
+                let parts = rig.queue.parts_in_order();
+                assert!(parts.iter().all(|(id, ..)| *id == accepted.id), "spooled anew");
+                parts.iter().flat_map(|(_, _, part)| part.to_vec()).collect()
+            }
+        };
+        let whole = String::from_utf8(whole).unwrap();
+        assert!(whole.contains("Content-Transfer-Encoding: 7bit\r\n\r\n"));
+        assert!(whole.ends_with(&format!("\r\n\r\n{text}")) && !whole.contains("8bit"));
+        client.start_transaction().await;
+        client.say("DATA", "354").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn bodies_are_made_portable_in_memory_and_in_the_spool() {
     let rig = Rig::new(settings(), &[]);
     let mut client = rig.connect();

@@ -12,6 +12,7 @@ use super::postfix::Postfix;
 use crate::harness::*;
 
 const AUTHOR: &str = "shop.test";
+const LABEL: &str = "Content-Transfer-Encoding: 8bit\r\n";
 
 /// Without 8BITMIME.
 fn old_host() -> MxOptions {
@@ -33,6 +34,19 @@ fn messages() -> Vec<String> {
              Content-Transfer-Encoding: 8bit\r\n\r\nGr\u{fc}\u{df}e\r\n--b\r\nContent-Type: text/x; name=\"\u{e4}.txt\"\r\n\r\n\
              {}\r\n--b--\r\n",
             "x".repeat(5_000)
+        ),
+        // Labels that say more than is there, by which Postfix goes.
+        format!(
+            "{head}Subject: label\r\n{mime} text/plain; charset=utf-8\r\n{LABEL}\r\nAll of it is ASCII = plain\r\n"
+        ),
+        format!(
+            "{head}Subject: labels\r\n{mime} multipart/alternative; boundary=b\r\n{LABEL}\r\n--b\r\n\
+             Content-Type: text/plain; charset=utf-8\r\n{LABEL}\r\n1 = 1, in ASCII \r\n--b\r\n\
+             Content-Type: text/html; charset=utf-8\r\n{LABEL}\r\n<p>Gr\u{fc}\u{df}e</p>\r\n--b--\r\n"
+        ),
+        format!(
+            "{head}Subject: label of a part\r\n{mime} multipart/mixed; boundary=b\r\n\r\n--b\r\n\
+             Content-Type: text/plain; charset=utf-8\r\n{LABEL}\r\n1 = 1\r\n--b\r\n\r\nmore\r\n--b--\r\n"
         ),
     ]
 }

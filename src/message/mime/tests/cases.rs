@@ -11,8 +11,16 @@ fn check(message: &str, expected: &str) {
 fn check_octets(message: &[u8], expected: &str) {
     let done = run(message);
     assert_eq!(String::from_utf8_lossy(&done.message()), expected);
-    assert_eq!(done.plan.is_clean(), message == expected.as_bytes());
-    assert!(run(&done.message()).plan.is_clean());
+    assert_eq!(done.plan.is_clean(), done.body == cut(message).1);
+    assert_settled(&done.message());
+}
+
+/// Only the header of the message changes.
+#[track_caller]
+fn check_header(message: &str, expected: &str) {
+    check(message, expected);
+    assert!(run(message.as_bytes()).plan.is_clean());
+    assert!(message != expected);
 }
 
 /// Nothing is changed, for one reason.
@@ -107,9 +115,90 @@ fn parts_are_encoded_each_for_itself_and_what_holds_them_is_seven_bit_then() {
             "MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: 7bit\r\n\r\n\
              --b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n{}\r\n\
              --b \r\nContent-Type: image/x\r\nContent-Transfer-Encoding: base64\r\n\r\nw6TDtsO8\r\n--b\r\n\
-             Content-Transfer-Encoding: 8bit\r\n\r\nplain\r\n--b--\r\n",
+             Content-Transfer-Encoding: 7bit\r\n\r\nplain\r\n--b--\r\n",
             text.replace('ü', "=C3=BC")
         ),
+    );
+}
+
+#[test]
+fn a_label_that_is_not_needed_becomes_7bit_in_the_header_alone() {
+    for label in ["8bit", "8BIT", "binary", " (raw)\r\n 8bit (x)", "Binary"] {
+        check_header(
+            &format!("MIME-Version: 1.0\r\nContent-Transfer-Encoding: {label}\r\nX: y\r\n\r\nplain \r\n=\r\n"),
+            "MIME-Version: 1.0\r\nContent-Transfer-Encoding: 7bit\r\nX: y\r\n\r\nplain \r\n=\r\n",
+        );
+    }
+    let composite =
+        "Content-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: 8bit\r\n\r\n--b\r\n\r\nx\r\n--b--\r\n";
+    check_header(composite, &composite.replace("8bit", "7bit"));
+    let attached = "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: binary\r\n\r\nA: b\r\n\r\nx\r\n";
+    check_header(attached, &attached.replace("binary", "7bit"));
+    // Where the body begins without an empty line, and where there is none.
+    check_header(
+        "Content-Transfer-Encoding: 8bit\r\nDear x\r\n\r\nyours\r\n",
+        "Content-Transfer-Encoding: 7bit\r\n\r\nDear x\r\n\r\nyours\r\n",
+    );
+    check_header("Content-Transfer-Encoding: 8bit", "Content-Transfer-Encoding: 7bit\r\n\r\n");
+}
+
+#[test]
+fn labels_of_parts_that_are_not_needed_become_7bit() {
+    let message = "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Transfer-Encoding: 8bit\r\nX: y\r\n\r\nplain\r\n\
+                   --b\r\nContent-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n\r\nA: b\r\n\
+                   Content-Transfer-Encoding: binary\r\n\r\nx\r\n--b\r\nContent-Transfer-Encoding: 8bit\r\n--b--\r\n";
+    let expected = message.replace("8bit", "7bit").replace("binary", "7bit");
+    check(message, &expected.replace("7bit\r\n--b--", "7bit\r\n\r\n--b--"));
+}
+
+#[test]
+fn labels_stay_where_octets_may_pass_and_where_nothing_may_change() {
+    let label = "Content-Transfer-Encoding: 8bit\r\n";
+    let plain = format!("{label}\r\nplain\r\n");
+    let part = format!("Content-Type: multipart/mixed; boundary=b\r\n{label}\r\n--b\r\n{label}\r\nplain\r\n--b--\r\n");
+    for message in [&plain, &part] {
+        let done = run_by(message.as_bytes(), EightBitBodies::Pass, 9);
+        assert!(done.plan.is_clean() && done.message() == message.as_bytes());
+    }
+    for kind in [
+        "multipart/signed; boundary=b",
+        "multipart/encrypted; boundary=b",
+        "message/partial",
+        "message/delivery-status",
+        "multipart/mixed",
+        "multipart/mixed; boundary=nowhere",
+        "text/plain\r\nContent-Type: text/html",
+    ] {
+        let message = format!("Content-Type: {kind}\r\n{label}\r\n--b\r\n{label}\r\nplain\r\n--b--\r\n");
+        check(&message, &message);
+    }
+}
+
+#[test]
+fn the_label_of_what_holds_octets_that_stay_stays() {
+    let label = "Content-Transfer-Encoding: 8bit\r\n";
+    let message = |inner: &str, text: &str| {
+        format!(
+            "Content-Type: multipart/mixed; boundary=b\r\n{label}\r\n--b\r\n{inner}\r\nplain\r\n--b\r\n\
+             Content-Type: multipart/signed; boundary=s\r\n{label}\r\n--s\r\n{label}\r\n{text}\r\n--s--\r\n--b--\r\n"
+        )
+    };
+    let relabelled = label.replace('8', "7");
+    check(&message(label, "ü"), &message(&relabelled, "ü"));
+    // Only what is signed stays, once all is plain.
+    check(&message(label, "u"), &message(&relabelled, "u").replacen("8bit", "7bit", 1));
+    // A field that cannot be encoded is content of what is around it, and not of its own part.
+    let field =
+        "Content-Type: message/rfc822\r\n{}\r\nFrom: <ü@x.test>\r\nContent-Transfer-Encoding: 8bit\r\n\r\nx\r\n";
+    let message = field.replace("{}", label);
+    let at = message.rfind("8bit").unwrap();
+    check(&message, &format!("{}7bit{}", &message[..at], &message[at + 4..]));
+    // The field that is replaced does not count.
+    check(
+        "Content-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: 8bit\r\n\r\n--b\r\n\
+         Content-Transfer-Encoding: 8bit; \"ü\r\n\r\nplain\r\n--b--\r\n",
+        "Content-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: 7bit\r\n\r\n--b\r\n\
+         Content-Transfer-Encoding: 7bit\r\n\r\nplain\r\n--b--\r\n",
     );
 }
 
@@ -125,6 +214,19 @@ fn text_with_many_such_octets_and_what_is_no_text_become_what_is_shorter() {
     assert_eq!(encoding("application/json", &mostly_ascii), "quoted-printable");
     assert_eq!(encoding("text/plain; charset=utf-8", &"日本語".repeat(50)), "base64");
     assert_eq!(encoding("application/pdf", &"日\r\n".repeat(50)), "base64");
+    // What else must be escaped counts the same.
+    for escaped in ["=", "\u{1b}", "\u{7f}"] {
+        let mostly_escaped = format!("{}ü", format!("{}\r\n", escaped.repeat(70)).repeat(20));
+        assert_eq!(encoding("text/plain; charset=utf-8", &mostly_escaped), "base64");
+        assert_eq!(encoding("application/json", &mostly_escaped), "base64");
+        let few = format!("{}ü", format!("{escaped}name value\r\n").repeat(20));
+        assert_eq!(encoding("text/plain; charset=utf-8", &few), "quoted-printable");
+    }
+    // Text may be somewhat longer for the sake of those who read it as it is, and by a few octets in any case.
+    let text = "größere Übel äußern".repeat(20);
+    assert_eq!(encoding("text/plain; charset=utf-8", &text), "quoted-printable");
+    assert_eq!(encoding("application/json", &text), "base64");
+    assert_eq!(encoding("text/plain; charset=utf-8", "Zażółć"), "quoted-printable");
 }
 
 #[test]

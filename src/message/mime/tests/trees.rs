@@ -123,7 +123,9 @@ pub(super) fn orderly() -> impl Strategy<Value = Vec<u8>> {
             (kinds, 0..1_000_000_u32, prop::collection::vec(inner.clone(), 1..4)).prop_map(|(kind, number, parts)| {
                 // Its end keeps one from being the beginning of another, which mail-parser would take for it.
                 let boundary = format!("=_Part.{number}.{}=", parts.concat().len());
-                let mut out = format!("Content-Type: multipart/{kind}; boundary=\"{boundary}\"\r\n\r\n").into_bytes();
+                let label = if number % 2 == 0 { "" } else { "Content-Transfer-Encoding: 8bit\r\n" };
+                let mut out =
+                    format!("Content-Type: multipart/{kind}; boundary=\"{boundary}\"\r\n{label}\r\n").into_bytes();
                 for part in parts {
                     out.extend_from_slice(format!("--{boundary}\r\n").as_bytes());
                     out.extend_from_slice(&part);
