@@ -26,7 +26,7 @@ pub struct Submission<'a> {
 pub struct Authority {
     /// Whose it is.
     pub tenant: Arc<Tenant>,
-    /// The identity of its author; `None` where none covers it, or it has no readable author.
+    /// The identity of its author; `None` where none of the tenant (or delegated to it) covers it, or it has no readable author.
     pub identity: Option<Arc<Identity>>,
     /// How it is sent, where a configuration set says so.
     pub set: Option<Arc<ConfigurationSet>>,
@@ -51,7 +51,11 @@ impl Authority {
 pub fn authorize(directory: &Directory, grant: &Grant, submission: Submission<'_>) -> Result<Authority, Denial> {
     let identity = match grant.tenant.senders {
         Senders::Identities => check_senders(directory, grant, submission)?,
-        Senders::Any => author(submission.claims).and_then(|author| directory.identity_of(author)).cloned(),
+        // It may send as anybody, but what goes with another tenant's identity (signature, return path) stays with that.
+        Senders::Any => author(submission.claims)
+            .and_then(|author| directory.identity_of(author))
+            .filter(|identity| identity.tenant == grant.tenant.name)
+            .cloned(),
     };
     check_recipients(grant, submission.envelope)?;
     let (set, set_name) = configuration_set(directory, grant, identity.as_deref(), submission.control)?;

@@ -179,6 +179,11 @@ impl Keyring {
         self.of(self.author(from, tenant, directory))
     }
 
+    /// Those who sign what has no author that can be read: the operator.
+    pub fn operator_signers(&self) -> Vec<Arc<Signer>> {
+        self.of(None)
+    }
+
     /// Who signs for the author's domain, and for the operator's.
     fn of(&self, author: Option<&Domain>) -> Vec<Arc<Signer>> {
         let operator = self.operator.as_ref().filter(|domain| author != Some(*domain));

@@ -11,7 +11,7 @@ use crate::admission::Authority;
 use crate::events::audit::{AuditEntry, AuditLog};
 use crate::types::{Domain, MessageId, Timestamp};
 
-/// Faults that are remembered. Full: those told of longest ago are forgotten, and may be told of early.
+/// Faults that are remembered. Full: those told of more than an hour ago are forgotten; with none such, new ones are not told of.
 pub const LINTS_MAX: usize = 4_096;
 /// Between two lines of the same fault.
 const EVERY: Duration = Duration::from_secs(3_600);
@@ -80,7 +80,7 @@ impl Lints {
             told.retain(|_, known| now.since(known.at) < EVERY);
         }
         if told.len() >= LINTS_MAX {
-            told.clear();
+            return None;
         }
         told.insert(fault.clone(), Told { at: now, messages: 0 });
         Some(1)

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::lint::Lints;
 use super::signing::Signatures;
+use crate::admission::directory::Name;
 use crate::admission::{Authority, Submission, authorize};
 use crate::events::audit::AuditLog;
 use crate::events::schema::{self, CommonHeaders, Extras, Mail, MailObject};
@@ -47,14 +48,12 @@ impl Stamp for Stamper {
         !self.signing.load().keyring.is_empty()
     }
 
+    fn judge(&self, raw: &[u8], context: &StampContext<'_>) -> Result<(), Reply> {
+        admitted(raw, context).map(drop)
+    }
+
     fn stamp(&self, raw: &[u8], context: &StampContext<'_>) -> Result<StampedHeader, Reply> {
-        let stamped = complete(raw, context)?;
-        let submission = Submission { envelope: context.envelope, claims: &stamped.claims, control: &stamped.control };
-        let authority = authorize(context.directory, context.grant, submission).map_err(|denial| {
-            tracing::debug!(client = %context.client, caller = %context.grant.caller, %denial, "message denied");
-            denial.reply()
-        })?;
-        stamped.author.as_ref().map_err(Refusal::reply)?;
+        let (stamped, authority) = admitted(raw, context)?;
         let mail_json = mail_json(&stamped, context, &authority);
         let send_event = schema::send(Mail { id: context.id, json: &mail_json }, &Extras::default());
         let signing = self.signing.load();
@@ -66,6 +65,7 @@ impl Stamp for Stamper {
         Ok(StampedHeader {
             // Raw 8-bit fields of an old client that never heard of SMTPUTF8 go as they came.
             needs_smtputf8: context.envelope.smtputf8 && !stamped.header_is_ascii,
+            header_is_ascii: stamped.header_is_ascii,
             bytes: Bytes::from(header),
             mail_json,
             send_event,
@@ -112,7 +112,7 @@ impl Stamper {
         context: &StampContext<'_>,
         authority: &Authority,
     ) -> Vec<Arc<Signer>> {
-        let Some(Ok(author)) = claims.from.first() else { return Vec::new() };
+        let Some(Ok(author)) = claims.from.first() else { return signing.keyring.operator_signers() };
         if signing.keyring.is_empty() {
             return Vec::new();
         }
@@ -126,6 +126,18 @@ impl Stamper {
         }
         signers
     }
+}
+
+/// The same, as what it is sent; refused where it may not be.
+fn admitted(raw: &[u8], context: &StampContext<'_>) -> Result<(Stamped, Authority), Reply> {
+    let stamped = complete(raw, context)?;
+    let submission = Submission { envelope: context.envelope, claims: &stamped.claims, control: &stamped.control };
+    let authority = authorize(context.directory, context.grant, submission).map_err(|denial| {
+        tracing::debug!(client = %context.client, caller = %context.grant.caller, %denial, "message denied");
+        denial.reply()
+    })?;
+    stamped.author.as_ref().map_err(Refusal::reply)?;
+    Ok((stamped, authority))
 }
 
 /// The header block with all that is ours, and what is to be known of it.
@@ -159,7 +171,8 @@ fn add_feedback_id(header: &mut Vec<u8>, sender_id: &str, authority: &Authority)
     if Fields::new(header).any(|field| field.name().eq_ignore_ascii_case(b"Feedback-ID")) {
         return;
     }
-    let set = authority.set_name.as_deref().unwrap_or_default();
+    // Without configured sets a client's text is taken for a name; here only what is one.
+    let set = authority.set_name.as_deref().filter(|name| Name::parse(name).is_some()).unwrap_or_default();
     append(header, &format!("Feedback-ID: {set}:{}::{sender_id}\r\n", authority.tenant.name));
 }
 

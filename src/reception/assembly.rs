@@ -1,5 +1,6 @@
 //! From a message that arrives to a message that the queue has.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -17,7 +18,7 @@ use crate::events::metric;
 use crate::message::dkim::BodyHasher;
 use crate::message::header::{self, Fields};
 use crate::message::mime::{EightBitBodies, Plan, Rewriter, Scanner};
-use crate::queue::intake::SPOOL_PART_BYTES;
+use crate::queue::intake::{RECIPIENT_HEADERS_BYTES_MAX, SPOOL_PART_BYTES};
 use crate::queue::{AcceptError, Charges, Ended, Intake, NewBody, NewMessage, Origin};
 use crate::smtp::server::{Content, Message};
 use crate::types::{BodyKind, EnhancedStatus, Envelope, MessageId, Reply, ReplyCode};
@@ -70,6 +71,10 @@ impl Stamping<'_> {
     fn header(&self, raw: &[u8], id: MessageId, message: &Message) -> Result<StampedHeader, Reply> {
         self.stamp.stamp(raw, &self.facts.context(id, &message.envelope, self.caller))
     }
+
+    fn judge(&self, raw: &[u8], id: MessageId, message: &Message) -> Result<(), Reply> {
+        self.stamp.judge(raw, &self.facts.context(id, &message.envelope, self.caller))
+    }
 }
 
 /// Whose message it is.
@@ -106,10 +111,11 @@ impl Sealed {
         stamp: &Stamping<'_>,
     ) -> (NewMessage, Authority) {
         let header_bytes = u32::try_from(self.header_bytes()).unwrap_or(u32::MAX);
-        let StampedHeader { needs_smtputf8, mail_json, send_event, authority, .. } = self.stamped;
+        let StampedHeader { needs_smtputf8, header_is_ascii, mail_json, send_event, authority, .. } = self.stamped;
+        let kind = if header_is_ascii { envelope.body } else { BodyKind::EightBitMime };
         let new = NewMessage {
             id,
-            envelope: Envelope { smtputf8: needs_smtputf8, ..envelope },
+            envelope: Envelope { smtputf8: needs_smtputf8, body: kind, ..envelope },
             body,
             header_bytes,
             recipient_headers: self.signed.own,
@@ -146,7 +152,13 @@ impl Assembly {
     }
 
     /// Makes room for one more read: spools what is a part, reserves what is needed.
-    pub(super) async fn make_room(&mut self, message: &mut Message, memory: &ClientMemory, deadline: Instant) {
+    pub(super) async fn make_room(
+        &mut self,
+        message: &mut Message,
+        memory: &ClientMemory,
+        deadline: Instant,
+        stamp: Stamping<'_>,
+    ) {
         if message.content.is_faulty() {
             return;
         }
@@ -157,14 +169,26 @@ impl Assembly {
                 return message.content.fail(no_memory());
             }
         }
-        let content = &mut message.content;
         // Without the end of the header there is nothing to spool yet: its limit is below a part.
-        if self.spool.is_none() && kept >= SPOOL_FROM_BYTES && content.header_bytes().is_some() {
-            self.begin_spool(content);
+        if self.begins_spool(message) {
+            // Judged again when all is there; but what is refused now need not be written first.
+            let raw = message.content.kept().get(..message.content.header_bytes().unwrap_or_default());
+            let judged = stamp.judge(header::split(raw.unwrap_or_default()).0, self.intake.new_id(), message);
+            if let Err(reply) = judged {
+                return message.content.fail(reply);
+            }
+            self.begin_spool(&mut message.content);
         }
+        let content = &mut message.content;
         if let Err(error) = self.spool_parts(content, SPOOL_FROM_BYTES).await {
             content.fail(reply_to(&error));
         }
+    }
+
+    /// Whether [`Assembly::make_room`] will judge the header and begin to spool.
+    pub(super) fn begins_spool(&self, message: &Message) -> bool {
+        let content = &message.content;
+        self.spool.is_none() && content.kept().len() >= SPOOL_FROM_BYTES && content.header_bytes().is_some()
     }
 
     /// The message is complete: hands it over. Returns its id once it is safe.
@@ -190,7 +214,7 @@ impl Assembly {
         };
         let (id, header) = (spool.id, std::mem::take(&mut spool.header));
         let body = spool.hasher.take().map_or(JobBody::Unknown, |hasher| JobBody::Hash(hasher.finish()));
-        let sealed = self.seal(&plan.header(&header), id, &message, body, stamp).await?;
+        let sealed = self.seal(&header, &plan, id, &message, body, stamp).await?;
         self.finish_spooled(sealed, message.envelope, stamp).await
     }
 
@@ -209,10 +233,12 @@ impl Assembly {
         } else {
             JobBody::Rewrite { header: header.clone(), body: body.clone(), plan: Box::new(plan.clone()) }
         };
-        let mut sealed = self.seal(&plan.header(&header), id, &message, job, stamp).await?;
+        let mut sealed = self.seal(&header, &plan, id, &message, job, stamp).await?;
         if let Some(rewritten) = sealed.signed.body.take() {
             body = rewritten;
         }
+        // Both are parts of what came, which is of no more use once it was rewritten.
+        drop((octets, header));
         if sealed.header_bytes() + body.len() > SPOOL_PART_BYTES {
             self.spool = Some(Spool::new(Arc::clone(&self.intake), id, Vec::new()));
             for part in body.chunks(SPOOL_PART_BYTES) {
@@ -222,7 +248,7 @@ impl Assembly {
         }
         let mut whole = sealed.header(body.len());
         whole.extend_from_slice(&body);
-        drop((octets, header, body));
+        drop(body);
         let (new, authority) = sealed.into_message(id, message.envelope, NewBody::Inline(whole.freeze()), &stamp);
         self.accept(new, &scopes(&stamp, &authority)).await
     }
@@ -250,12 +276,16 @@ impl Assembly {
     async fn seal(
         &self,
         raw: &[u8],
+        plan: &Plan,
         id: MessageId,
         message: &Message,
         body: JobBody,
         stamp: Stamping<'_>,
     ) -> Result<Sealed, Reply> {
         let mut stamped = stamp.header(raw, id, message)?;
+        if let Cow::Owned(changed) = plan.header(&stamped.bytes) {
+            stamped.bytes = Bytes::from(changed);
+        }
         let job = Job {
             header: stamped.bytes.clone(),
             own_fields: std::mem::take(&mut stamped.own_fields),
@@ -263,6 +293,10 @@ impl Assembly {
             at: id.accepted_at(),
             signers: std::mem::take(&mut stamped.signers),
         };
+        let (bytes, limit_bytes) = (job.own_bytes(), RECIPIENT_HEADERS_BYTES_MAX);
+        if bytes > limit_bytes {
+            return Err(reply_to(&AcceptError::HeadersTooLarge { bytes, limit_bytes }));
+        }
         let signed = self.signing.sign(job).await.map_err(|error| {
             tracing::error!(%error, "message not signed, and not taken");
             local_error()
@@ -304,13 +338,14 @@ impl Assembly {
         self.spool = Some(self.new_spool(std::mem::take(&mut old.header)));
         let signing = Arc::clone(&self.signing);
         // A part and what becomes of it are more than this session has reserved: so that not all do it at once.
-        let _turn = signing.turn().await;
+        let _turn = signing.rewrite_turn().await;
         let mut out = Vec::with_capacity(SPOOL_PART_BYTES + READ_BYTES_MAX);
         for number in HEADER_PART + 1..old.parts {
             let part = self.intake.spooled(old.id, number).await?;
             for piece in part.chunks(READ_BYTES_MAX) {
                 rewriter.push(piece, &mut out);
                 self.write_full_parts(&mut out).await?;
+                tokio::task::yield_now().await;
             }
         }
         rewriter.finish(&mut out);
@@ -336,11 +371,15 @@ impl Assembly {
 
     async fn write_part(&mut self, part: Bytes) -> Result<(), AcceptError> {
         let Some(spool) = &mut self.spool else { return Ok(()) };
-        if let Some(scanner) = &mut spool.scanner {
-            scanner.push(&part);
-        }
-        if let Some(hasher) = &mut spool.hasher {
-            hasher.push(&part);
+        for piece in part.chunks(READ_BYTES_MAX) {
+            if let Some(scanner) = &mut spool.scanner {
+                scanner.push(piece);
+            }
+            if let Some(hasher) = &mut spool.hasher {
+                hasher.push(piece);
+            }
+            // Other sessions of this thread have their turn: a whole part takes some milliseconds.
+            tokio::task::yield_now().await;
         }
         let bytes = bytes_of(&part);
         // Counted before it is written: a part whose writing was cut off is discarded too.

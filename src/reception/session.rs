@@ -223,10 +223,19 @@ impl Session {
         let Some(assembly) = &mut self.assembly else {
             return;
         };
-        let Some(message) = self.machine.message_mut() else {
+        let (Some(message), Some(grant)) = (self.machine.message_mut(), &self.grant) else {
             return;
         };
-        assembly.make_room(message, &self.memory, deadline).await;
+        if assembly.begins_spool(message) {
+            let smtputf8 = message.envelope.smtputf8;
+            self.facts.update(&self.machine, smtputf8);
+        }
+        if let Some(message) = self.machine.message_mut() {
+            let directory = self.shared.ports.admission.load();
+            let caller = Caller { grant, directory: &directory };
+            let stamp = Stamping { stamp: &*self.shared.ports.stamp, facts: &self.facts, caller };
+            assembly.make_room(message, &self.memory, deadline, stamp).await;
+        }
     }
 
     /// A whole message: the reply comes when it is safe.

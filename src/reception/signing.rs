@@ -14,15 +14,22 @@ use crate::message::dkim::{self, Algorithm, BodyHash, BodyHasher, SignError, Sig
 use crate::message::mime::{Plan, Rewriter};
 use crate::types::Timestamp;
 
+/// A signature field is about so long; by RSA of 2048 bits.
+const SIGNATURE_BYTES: usize = 1_024;
 /// Ed25519 signatures that are made at once, on the session's thread.
 const INLINE_SIGNATURES_MAX: usize = 8;
+/// Bodies in the spool that are written anew at the same time, each with some 2.5 MiB of memory that is in no session's budget. More
+/// wait their turn.
+const REWRITES_MAX: usize = 16;
 /// Bodies up to so many octets are hashed there: some 50 microseconds.
 const INLINE_BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// One for the process.
 #[derive(Debug)]
 pub struct Signing {
-    cores: Semaphore,
+    cores: Arc<Semaphore>,
+    /// Bodies in the spool that are written anew.
+    rewrites: Semaphore,
     /// Everything at once: a simulation must not depend on threads.
     is_inline: bool,
 }
@@ -66,12 +73,12 @@ pub(super) struct Signed {
 impl Signing {
     /// Signs on so many threads at once.
     pub fn new(cores: usize) -> Self {
-        Self { cores: Semaphore::new(cores), is_inline: false }
+        Self { cores: Arc::new(Semaphore::new(cores)), rewrites: Semaphore::new(REWRITES_MAX), is_inline: false }
     }
 
     /// Signs on the thread that asks.
     pub fn inline() -> Self {
-        Self { cores: Semaphore::new(1), is_inline: true }
+        Self { is_inline: true, ..Self::new(1) }
     }
 
     /// Signs. Waits for a core where others have them all.
@@ -79,8 +86,13 @@ impl Signing {
         if self.is_inline || job.is_light() {
             return job.run();
         }
-        let _turn = self.turn().await;
-        match tokio::task::spawn_blocking(move || job.run()).await {
+        let turn = Arc::clone(&self.cores).acquire_owned().await.expect("the semaphore is never closed");
+        let signs = move || {
+            // The core is taken until the work is done, whether somebody still waits for it or not.
+            let _turn = turn;
+            job.run()
+        };
+        match tokio::task::spawn_blocking(signs).await {
             Ok(signed) => signed,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
@@ -88,13 +100,19 @@ impl Signing {
 }
 
 impl Signing {
-    /// A turn at what only so many sessions do at once as there are cores; to be held meanwhile.
-    pub(super) async fn turn(&self) -> impl Drop {
-        self.cores.acquire().await.expect("the semaphore is never closed")
+    /// A turn at writing a body in the spool anew; to be held meanwhile.
+    pub(super) async fn rewrite_turn(&self) -> impl Drop {
+        self.rewrites.acquire().await.expect("the semaphore is never closed")
     }
 }
 
 impl Job {
+    /// About how many octets the header blocks of single recipients will take: known before they are signed.
+    pub(super) fn own_bytes(&self) -> usize {
+        let fields: usize = self.own_fields.iter().map(Bytes::len).sum();
+        fields + self.own_fields.len() * self.signers.len() * SIGNATURE_BYTES
+    }
+
     fn is_light(&self) -> bool {
         let body_bytes = match &self.body {
             JobBody::Rewrite { body, .. } => body.len(),

@@ -52,6 +52,8 @@ pub struct StampedHeader {
     pub bytes: Bytes,
     /// The header block itself needs SMTPUTF8 (RFC 6531); the client's having asked for it is not enough.
     pub needs_smtputf8: bool,
+    /// No octet above 127 in it.
+    pub header_is_ascii: bool,
     /// The `mail` object of every event of this message.
     pub mail_json: Bytes,
     /// The `Send` event.
@@ -69,6 +71,9 @@ pub struct StampedHeader {
 pub trait Stamp: Send + Sync + 'static {
     /// Whether anything is signed at all: then bodies are hashed as they arrive.
     fn may_sign(&self) -> bool;
+
+    /// Whether [`Stamp::stamp`] would refuse; for messages that are large, before all of them is there.
+    fn judge(&self, raw: &[u8], context: &StampContext<'_>) -> Result<(), Reply>;
 
     /// `raw` are the header fields as they came; with CRLF line ends, no NUL, within the limits. The reply is given to the client where the message is refused. Called on
     /// the session's task: must not block.

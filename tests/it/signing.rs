@@ -226,7 +226,7 @@ fn a_next_key_signs_once_its_record_is_seen_and_steps_back_when_it_is_gone() {
     assert_eq!(selector(&daemon), "old", "another key is published there");
     let record = TestKey::Rsa.record();
     lab.dns.remove(&name);
-    lab.dns.txt(&name, &[&record[..100], &record[100..]]);
+    lab.dns.txt(&name, &[&record[..200], &record[200..]]);
     // A reload looks at once, but an answer lives a second in the cache of the resolver.
     let reload_until = |daemon: &mut Daemon, wanted: &mut dyn FnMut(&Daemon) -> bool| {
         let look = || {
@@ -377,4 +377,60 @@ fn a_pair_of_the_application_stays_and_bulk_mail_without_one_is_told_of() {
     let lints = audit(&lab, "lint");
     assert_eq!(lints.len(), 1, "{lints:?}");
     assert_eq!((&lints[0]["lint"], &lints[0]["configuration_set"]), (&"one-click-missing".into(), &"looks".into()));
+}
+
+#[test]
+fn trusted_clients_get_no_other_tenants_signature() {
+    let lab = Lab::new();
+    // The relay's own tenant may send as anybody; the domain is another's.
+    let config = config(&lab)
+        .table("[[tenant]]\nname = \"shop\"\n")
+        .table(&format!("[[identity]]\nname = {AUTHOR:?}\ntenant = \"shop\"\nmail_from = \"bounce.{AUTHOR}\"\n"));
+    let (mut daemon, mx) = setup(&lab, config);
+    let send = |daemon: &Daemon| {
+        let before = mx.accepted().len();
+        let text = message("Subject: x\r\n", "x\r\n");
+        Client::hello(daemon.smtp_addr()).send("app@elsewhere.test", &["you@example.test"], &text);
+        let arrived = mx.wait_accepted(before + 1).remove(before);
+        (signed_by(&arrived.text()), arrived.from)
+    };
+    assert_eq!(send(&daemon), (vec![OPERATOR.to_owned(); 2], "app@elsewhere.test".to_owned()));
+    daemon.reload(|config| config.set("relay.tenant", "\"shop\""));
+    let text = message("Subject: x\r\n", "x\r\n");
+    Client::hello(daemon.smtp_addr()).send(&format!("news@{AUTHOR}"), &["you@example.test"], &text);
+    let arrived = mx.wait_accepted(2).remove(1);
+    assert_eq!(signed_by(&arrived.text()), [AUTHOR, AUTHOR, OPERATOR, OPERATOR]);
+    assert!(arrived.from.ends_with(&format!("@bounce.{AUTHOR}")), "{}", arrived.from);
+}
+
+#[test]
+fn a_body_that_its_application_signed_is_left_as_it_is() {
+    let lab = Lab::new();
+    let (daemon, mx) = setup(&lab, config(&lab));
+    let own = "DKIM-Signature: v=1; a=rsa-sha256; d=shop.test; s=own; h=from; bh=AAAA; b=AAAA\r\nSubject: x\r\n";
+    let body = "Gr\u{fc}\u{df}e\r\n";
+    through(&daemon, &mx, &[message(own, body), message("Subject: x\r\n", body)]);
+    let arrived = mx.accepted();
+    let of = |is_own: bool| arrived.iter().find(|one| one.text().contains("s=own") == is_own).unwrap();
+    assert!(of(true).mail.contains("BODY=8BITMIME") && of(true).text().ends_with(&format!("\r\n\r\n{body}")));
+    assert!(!of(false).mail.contains("BODY=8BITMIME") && of(false).data.is_ascii());
+    assert_eq!(signed_by(&of(true).text()).len(), 5);
+}
+
+#[test]
+fn what_is_refused_is_not_spooled_first_and_too_many_own_headers_are_not_signed() {
+    let lab = Lab::new();
+    let set = "[[configuration_set]]\nname = \"news\"\nunsubscribe_url = \"https://u.test/\"\n";
+    let config = config(&lab).table(set).set("reception.recipients_max", "3000").set("reception.errors_max", "1000");
+    let (daemon, _mx) = setup(&lab, config);
+    let mut client = Client::hello(daemon.smtp_addr());
+    let large = "0123456789abcdef\r\n".repeat(150_000);
+    client.envelope("news@shop.test", &["you@example.test"]).unwrap();
+    let reply = client.body(format!("To: you@example.test\r\n\r\n{large}").as_bytes()).unwrap();
+    assert_eq!((reply.code, reply.text.as_str()), (554, "5.6.0 Transaction failed: Missing 'From' header."));
+    let recipients: Vec<String> = (0..2_000).map(|number| format!("r{number}@example.test")).collect();
+    let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+    client.envelope("news@shop.test", &recipients).unwrap();
+    let reply = client.body(message("X-SES-CONFIGURATION-SET: news\r\nSubject: x\r\n", "x\r\n").as_bytes()).unwrap();
+    assert_eq!((reply.code, reply.text.as_str()), (552, "5.3.4 Message has too many recipients for its header"));
 }

@@ -125,6 +125,31 @@ fn repeated_fields_are_signed_up_to_a_limit() {
     assert_eq!(signature.matches("References").count(), 16, "{signature}");
 }
 
+#[test]
+fn fields_that_are_signed_once_more_are_all_signed() {
+    let header = [&b"List-Unsubscribe: <mailto:x@a.test>\r\nFeedback-ID: a\r\n".repeat(20)[..], HEADER].concat();
+    let message = signed(&header, b"x\r\n");
+    assert_eq!(verdicts(&message), [true, true]);
+    let forged = [&b"Feedback-ID: b\r\n"[..], &message].concat();
+    assert_eq!(verdicts(&forged), [false, false]);
+}
+
+#[test]
+fn the_relaxed_form_is_that_of_the_rfc() {
+    for (field, form) in [
+        ("A: X\r\n", "a:X\r\n"),
+        ("B : Y\t\r\n\tZ  \r\n", "b:Y Z\r\n"),
+        ("SubJect:\r\n", "subject:\r\n"),
+        ("S: \r\n  \r\n x \r\n \r\n", "s:x\r\n"),
+        ("S: a\x0cb \x0c\r\n", "s:a\x0cb \x0c\r\n"),
+        ("S:a", "s:a\r\n"),
+    ] {
+        let mut out = Vec::new();
+        canonicalize(&Fields::new(field.as_bytes()).next().unwrap(), &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), form, "{field:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]

@@ -112,6 +112,10 @@ impl Stamp for FakeStamp {
         false
     }
 
+    fn judge(&self, raw: &[u8], context: &StampContext<'_>) -> Result<(), Reply> {
+        self.stamp(raw, context).map(drop)
+    }
+
     fn stamp(&self, raw: &[u8], context: &StampContext<'_>) -> Result<StampedHeader, Reply> {
         if raw.starts_with(b"X-Refuse") {
             let text = vec!["Too many hops".into()];
@@ -128,6 +132,7 @@ impl Stamp for FakeStamp {
         Ok(StampedHeader {
             bytes,
             needs_smtputf8: false,
+            header_is_ascii: true,
             mail_json: Bytes::from_static(b"{}"),
             send_event: event,
             authority: admission::Authority::plain(context.directory, context.grant),
