@@ -101,6 +101,8 @@ fn generate(args: &GenerateArgs, now: Timestamp, out: &mut dyn Write) -> Result<
     let selector = args.selector.clone().unwrap_or_else(|| default_selector(args.algorithm, now));
     let default_path = || Path::new(DIRECTORY).join(format!("{}.{selector}.pem", args.domain));
     let path = args.out.clone().unwrap_or_else(default_path);
+    // As the config wants it, which is read elsewhere.
+    let path = std::path::absolute(&path).map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
     let pem = new_key(args.algorithm, args.bits)?;
     let key = Key::from_pem(pem.as_bytes()).map_err(|error| Failure::Failed(format!("the new key: {error}")))?;
     write_new(&path, pem.as_bytes())?;

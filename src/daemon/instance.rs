@@ -20,10 +20,10 @@ use super::lint::Lints;
 use super::monitor;
 use super::pauses;
 use super::quotas;
-use super::signing::SigningKeys;
+use super::signing::{Signatures, SigningKeys};
 use super::stamp::{Stamper, UnsubscribeToken};
 use super::suppressing::SuppressingIntake;
-use super::token_keys::TokenKeyFile;
+use super::token_keys::{Prepared, TokenKeyFile};
 use crate::admission::Directory;
 use crate::admission::authenticate::Authenticator;
 use crate::admission::quota::Quotas;
@@ -254,8 +254,7 @@ impl Instance {
         new.queue.data_dir.clone_from(&old.queue.data_dir);
         (new.queue.ready_max, new.queue.body_cache_bytes) = (old.queue.ready_max, old.queue.body_cache_bytes);
         let reloadable = build_reloadable(&new, &self.signing, &self.resolver, &self.clock)?;
-        let signatures = self.signing.prepare(&new)?;
-        let token_keys = self.token_keys.prepare(&new)?;
+        let (signatures, token_keys) = self.prepare_keys(&new).await?;
         self.resolver.reload(&new.dns).map_err(|error| error.to_string())?;
         let applied = self
             .reception
@@ -287,6 +286,13 @@ impl Instance {
         }
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(restart)
+    }
+
+    /// Reads the key files of a new config, on a thread that may block.
+    async fn prepare_keys(&self, new: &Config) -> Result<(Signatures, Prepared), String> {
+        let (signing, token_keys, new) = (self.signing.clone(), Arc::clone(&self.token_keys), new.clone());
+        let prepare = move || Ok((signing.prepare(&new)?, token_keys.prepare(&new)?));
+        tokio::task::spawn_blocking(prepare).await.map_err(|error| format!("cannot read the keys: {error}"))?
     }
 
     /// All deferred mail is due now.

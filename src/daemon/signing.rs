@@ -41,7 +41,8 @@ impl Signatures {
     }
 }
 
-/// The keys of a daemon, over its reloads.
+/// The keys of a daemon, over its reloads. A clone is another handle of the same.
+#[derive(Clone)]
 pub(super) struct SigningKeys {
     in_force: Arc<ArcSwap<Signatures>>,
     own: OwnSigners,

@@ -2,19 +2,22 @@
 //!
 //! The file is made at the first start, by writing another beside it and renaming it, mode 0600. Several servers may share one: it
 //! is changed under a lock of `NAME.lock`, and read again once an hour. Promises: a token that was given out can be read as long as
-//! it counts, by every server that shares the file; a key is in use only once it is on the disk. A file that cannot be written is
-//! used as it is, with a warning when it should be changed. Does not: mend a damaged file, for new keys in its place would make
-//! every token that is under way worthless.
+//! it counts, by every server that shares the file; a key is in use only once it is on the disk; nobody is waited for longer than
+//! [`LOCK_TRIES`] say, and nothing that others wait for is held meanwhile. A file that cannot be written is used as it is, with a
+//! warning when it should be changed. Does not: mend a damaged file, or make one anew in place of one that was in use and is gone (a
+//! mount that is away, a slip of the hand), for new keys in its place would make every token that is under way worthless.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use super::config::Config;
@@ -27,6 +30,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(3_600);
 const FILE_BYTES_MAX: u64 = 256 << 10;
 /// The name in the data directory.
 const NAME: &str = "token-keys";
+/// How often the lock is tried for, with a pause of [`LOCK_PAUSE`] before the next time: 5 s. After that the file is used as it is,
+/// and not changed; one that is not there is not made.
+const LOCK_TRIES: u32 = 100;
+/// See [`LOCK_TRIES`].
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The keys in use, and where they come from.
 pub(super) struct TokenKeyFile {
@@ -38,6 +46,17 @@ pub(super) struct TokenKeyFile {
 struct State {
     place: Place,
     looked_at: Timestamp,
+    /// How many configs were adopted: keys that were read before the last one came are not put into use after it.
+    adopted: u64,
+}
+
+/// What to do where there is no file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IfMissing {
+    /// No token is signed with its keys yet.
+    Make,
+    /// Its keys are in use: they stay.
+    Keep,
 }
 
 /// Where the keys are, and when they change.
@@ -59,7 +78,8 @@ impl Place {
 /// Keys that were read for a new config and are not in use yet.
 pub(super) struct Prepared {
     place: Place,
-    keys: TokenKeys,
+    /// `None`: those in use stay.
+    keys: Option<TokenKeys>,
     read_at: Timestamp,
 }
 
@@ -67,8 +87,9 @@ impl TokenKeyFile {
     /// Reads the keys, or makes the file. The data directory is there. The error is a sentence for the administrator. Blocks.
     pub(super) fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, String> {
         let (place, now) = (Place::of(config), clock.now());
-        let keys = Arc::new(ArcSwap::from_pointee(look(&place, now)?));
-        Ok(Self { clock, keys, state: Mutex::new(State { place, looked_at: now }) })
+        let keys = look(&place, now, IfMissing::Make)?.ok_or_else(|| is_missing(&place.path))?;
+        let keys = Arc::new(ArcSwap::from_pointee(keys));
+        Ok(Self { clock, keys, state: Mutex::new(State { place, looked_at: now, adopted: 0 }) })
     }
 
     /// The keys; what is in it changes with each rotation.
@@ -76,49 +97,98 @@ impl TokenKeyFile {
         Arc::clone(&self.keys)
     }
 
-    /// Reads the keys that a new config asks for. Nothing is in use before [`TokenKeyFile::adopt`]. Blocks.
+    /// Reads the keys that a new config asks for, and makes a file where it names another one, that is not there. Nothing is in use
+    /// before [`TokenKeyFile::adopt`]. Blocks.
     pub(super) fn prepare(&self, config: &Config) -> Result<Prepared, String> {
         let (place, read_at) = (Place::of(config), self.clock.now());
-        Ok(Prepared { keys: look(&place, read_at)?, place, read_at })
+        let is_in_use = self.state().place.path == place.path;
+        let keys = look(&place, read_at, if is_in_use { IfMissing::Keep } else { IfMissing::Make })?;
+        if keys.is_none() {
+            tell_missing(&place.path);
+        }
+        Ok(Prepared { keys, place, read_at })
     }
 
     /// Puts them into use.
     pub(super) fn adopt(&self, prepared: Prepared) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = State { place: prepared.place, looked_at: prepared.read_at };
-        self.keys.store(Arc::new(prepared.keys));
+        let mut state = self.state();
+        let adopted = state.adopted.wrapping_add(1);
+        *state = State { place: prepared.place, looked_at: prepared.read_at, adopted };
+        if let Some(keys) = prepared.keys {
+            self.keys.store(Arc::new(keys));
+        }
     }
 
     /// Whether an hour has passed since the file was looked at.
     pub(super) fn is_look_due(&self) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        self.clock.now().since(state.looked_at) >= LOOK_EVERY
+        self.clock.now().since(self.state().looked_at) >= LOOK_EVERY
     }
 
-    /// Looks at the file: keys that other servers made, and those that are due. Where that fails, the keys in use stay. Blocks.
+    /// Looks at the file: keys that other servers made, and those that are due. Where that fails, or the file is gone, the keys in use
+    /// stay. Blocks.
     pub(super) fn tend(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now();
-        state.looked_at = now;
-        match look(&state.place, now) {
-            Ok(keys) => self.keys.store(Arc::new(keys)),
+        let (place, adopted) = {
+            let mut state = self.state();
+            state.looked_at = now;
+            (state.place.clone(), state.adopted)
+        };
+        match look(&place, now, IfMissing::Keep) {
+            Ok(Some(keys)) => {
+                let state = self.state();
+                if state.adopted == adopted {
+                    self.keys.store(Arc::new(keys));
+                }
+            }
+            Ok(None) => tell_missing(&place.path),
             Err(error) => tracing::error!(error, "the token keys cannot be read; those in memory stay in use"),
         }
     }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// Reads the file, makes or changes it where that is due.
-fn look(place: &Place, now: Timestamp) -> Result<TokenKeys, String> {
+fn is_missing(path: &Path) -> String {
+    format!(
+        "the token keys {} are not there. Mount their file system, or bring the file back from a backup",
+        path.display()
+    )
+}
+
+fn tell_missing(path: &Path) {
+    let error = is_missing(path);
+    tracing::error!(error, "those in memory stay in use until the daemon stops; bring the file back before that");
+}
+
+/// Reads the file, makes or changes it where that is due. `None`: it is not there, and is not to be made.
+fn look(place: &Place, now: Timestamp, if_missing: IfMissing) -> Result<Option<TokenKeys>, String> {
+    // No lock is left where the file was, on the disk below a mount that is away.
+    if if_missing == IfMissing::Keep && matches!(place.path.try_exists(), Ok(false)) {
+        return Ok(None);
+    }
+    // Held until the end of this function. Where it cannot be had, nothing is written.
+    look_under(lock(&place.path, LOCK_TRIES), place, now, if_missing)
+}
+
+fn look_under(
+    lock: io::Result<File>,
+    place: &Place,
+    now: Timestamp,
+    if_missing: IfMissing,
+) -> Result<Option<TokenKeys>, String> {
     let path = &place.path;
     let sentence = |what: &str, error: &dyn std::fmt::Display| format!("{what} {}: {error}", path.display());
-    // Held until the end of this function. Where it cannot be had, nothing is written.
-    let lock = lock(path);
     let Some(text) = read(path).map_err(|error| sentence("cannot read the token keys", &error))? else {
-        lock.map_err(|error| sentence("cannot make the token keys", &error))?;
+        if if_missing == IfMissing::Keep {
+            return Ok(None);
+        }
+        let _lock = lock.map_err(|error| sentence("cannot make the token keys", &error))?;
         let ring = KeyRing::new(now, fresh());
         write(path, &ring).map_err(|error| sentence("cannot make the token keys", &error))?;
         tracing::info!(path = %path.display(), "made the first key for return paths and unsubscribe links");
-        return Ok(ring.to_keys());
+        return Ok(Some(ring.to_keys()));
     };
     let mut ring = parse(path, &text)?;
     let keys = ring.to_keys();
@@ -127,16 +197,16 @@ fn look(place: &Place, now: Timestamp) -> Result<TokenKeys, String> {
         tracing::warn!(path = %path.display(), "no id is left for a new token key: lengthen key_age_max in [return_path]");
     }
     if !rotated.is_change() {
-        return Ok(keys);
+        return Ok(Some(keys));
     }
     match lock.and_then(|_lock| write(path, &ring)) {
         Ok(()) => {
             tracing::info!(added = ?rotated.added, dropped = ?rotated.dropped, "token keys were rotated");
-            Ok(ring.to_keys())
+            Ok(Some(ring.to_keys()))
         }
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "token keys are due for rotation and cannot be written");
-            Ok(keys)
+            Ok(Some(keys))
         }
     }
 }
@@ -188,11 +258,19 @@ fn write(path: &Path, ring: &KeyRing) -> io::Result<()> {
     File::open(path.parent().unwrap_or(path))?.sync_all()
 }
 
-/// Waits for others that share the file; they hold it for milliseconds.
-fn lock(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(beside(path, "lock"))?;
-    flock(&file, FlockOperation::LockExclusive)?;
-    Ok(file)
+/// Waits for others that share the file. They hold it for milliseconds, so who holds it longer hangs.
+fn lock(path: &Path, tries: u32) -> io::Result<File> {
+    let name = beside(path, "lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name)?;
+    for _ in 0..tries {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => thread::sleep(LOCK_PAUSE),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let held = format!("another process holds {}; `fuser` tells which one", name.display());
+    Err(io::Error::new(io::ErrorKind::TimedOut, held))
 }
 
 fn beside(path: &Path, end: &str) -> PathBuf {
@@ -327,5 +405,53 @@ mod tests {
         assert!(!counts(&file, &old, NOW));
         let missing = config(directory.path(), "key_file = \"/nonexistent/keys\"\n");
         assert!(file.prepare(&missing).err().unwrap().starts_with("cannot make the token keys /nonexistent/keys: "));
+    }
+
+    #[test]
+    fn a_file_in_use_that_is_gone_is_not_made_anew_and_counts_when_it_is_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let mount = directory.path().join("mount");
+        fs::create_dir(&mount).unwrap();
+        let clock = Arc::new(ManualClock::at(NOW));
+        let shared = config(directory.path(), &format!("key_file = {:?}\n", mount.join("keys")));
+        let file = TokenKeyFile::open(&shared, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+        let old = token(&file, NOW);
+        // As where a file system is not mounted: its place is there, and empty.
+        let away = directory.path().join("away");
+        fs::rename(&mount, &away).unwrap();
+        fs::create_dir(&mount).unwrap();
+        clock.advance(181 * DAY);
+        file.tend();
+        file.adopt(file.prepare(&shared).unwrap());
+        assert_eq!(fs::read_dir(&mount).unwrap().count(), 0, "neither keys nor a lock");
+        assert!(counts(&file, &old, NOW) && !file.is_look_due());
+        // Another server made a key meanwhile.
+        let moved = config(directory.path(), &format!("key_file = {:?}\n", away.join("keys")));
+        let other = TokenKeyFile::open(&moved, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+        fs::remove_dir(&mount).unwrap();
+        fs::rename(&away, &mount).unwrap();
+        let new = token(&other, clock.now());
+        assert!(!counts(&file, &new, clock.now()));
+        file.tend();
+        assert!(counts(&file, &new, clock.now()) && counts(&file, &old, NOW));
+    }
+
+    #[test]
+    fn a_lock_that_somebody_keeps_is_not_waited_for_forever_and_the_file_is_used_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(NOW));
+        let file = open(directory.path(), &clock).unwrap();
+        let place = Place::of(&config(directory.path(), ""));
+        let text = fs::read_to_string(&place.path).unwrap();
+        let held = lock(&place.path, 1).unwrap();
+        let error = lock(&place.path, 2).unwrap_err();
+        assert!(error.to_string().contains("token-keys.lock"), "{error}");
+        clock.advance(181 * DAY);
+        let keys = look_under(Err(error), &place, clock.now(), IfMissing::Make).unwrap().unwrap();
+        assert_eq!(keys.count(), 1, "it is due for rotation and cannot be written");
+        assert_eq!(fs::read_to_string(&place.path).unwrap(), text);
+        drop(held);
+        file.tend();
+        assert_eq!(file.keys().load().count(), 2);
     }
 }

@@ -250,6 +250,27 @@ fn keys_are_made_for_the_owner_alone_and_a_damaged_file_stops_the_start_and_not_
 }
 
 #[test]
+fn where_the_keys_in_use_are_gone_a_reload_says_so_and_tokens_of_before_still_count() {
+    let lab = Lab::new();
+    let mx = lab.mx(2);
+    lab.domain("example.test", &[2]);
+    let mut daemon = lab.daemon_with(with_domain(lab.config()));
+    let away = lab.dir().join("away");
+    std::fs::rename(key_file(&lab), &away).unwrap();
+    let mark = daemon.log_len();
+    daemon.reload(|config| config.set("return_path.domain", "\"new.op.test\""));
+    let line = daemon.wait_log_from(mark, "those in memory stay in use");
+    assert!(line.contains("ERROR") && line.contains("token-keys") && line.contains("from a backup"), "{line}");
+    lab.client(&daemon).send_simple("app@sender.example", &["a@example.test"], "still");
+    let got = mx.wait_accepted(1);
+    daemon.wait_empty();
+    assert!(!key_file(&lab).exists(), "other keys would make every token that is under way worthless");
+    std::fs::rename(&away, key_file(&lab)).unwrap();
+    let (_, domain) = read(&lab, &got[0].from);
+    assert_eq!(domain, "new.op.test", "the rest of the config counts");
+}
+
+#[test]
 fn a_bounce_is_told_to_the_submitted_sender() {
     let lab = Lab::new();
     let mx = lab.mx_scripted(2, |ask| {

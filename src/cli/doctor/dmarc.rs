@@ -25,9 +25,12 @@ pub(super) async fn check(world: &World, identity: &Identity) -> Vec<Finding> {
         [record] => Tags::parse(record).ok(),
         _ => None,
     };
-    let (mail_from, _) = world.setup.mail_from_of(identity);
     let signers: Vec<Domain> = identity.signer.keys.iter().map(|key| key.domain.clone()).collect();
-    findings.push(judge_alignment(&check, domain, policy.as_ref(), &signers, &mail_from));
+    for mail_from in &identity.mail_from {
+        let finding = judge_alignment(&check, domain, policy.as_ref(), &signers, &mail_from.domain);
+        let is_one_of_several = identity.mail_from.len() > 1;
+        findings.push(if is_one_of_several { finding.item(&mail_from.domain) } else { finding });
+    }
     findings
 }
 

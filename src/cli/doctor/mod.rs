@@ -172,12 +172,12 @@ fn checks(world: &Arc<World>) -> Vec<Waiting> {
         let it = own();
         add("dkim", Subject::domain(&operator.domain), Box::pin(async move { dkim::check(&it, &operator).await }));
     }
-    for (domain, is_for_bounces) in setup.mail_from_domains() {
+    for mail_from in setup.mail_from_domains() {
         let (spf_of, mx_of) = (own(), own());
-        let subject = Subject::domain(&domain);
-        let name = domain.clone();
+        let subject = Subject::domain(&mail_from.domain);
+        let name = mail_from.domain.clone();
         add("spf", subject.clone(), Box::pin(async move { spf::check(&spf_of, &name, spf::Role::MailFrom).await }));
-        let future = async move { mail_from::check(&mx_of, &domain, is_for_bounces).await };
+        let future = async move { mail_from::check(&mx_of, &mail_from).await };
         add("mail_from", subject, Box::pin(future));
     }
     waiting

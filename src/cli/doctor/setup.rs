@@ -1,5 +1,6 @@
 //! What is checked: the part of the config that others can see, and what the command line adds.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub(super) struct Setup {
     pub(super) operator: Option<Signer>,
     /// Where bounces come back, for identities without a domain of their own.
     pub(super) return_path: Option<Domain>,
+    /// Whether this server takes the mail of domains for bounces. Where it does not, their MX must be a host that collects it.
+    pub(super) takes_bounces: bool,
     pub(super) listeners: Vec<Listener>,
     /// Roots that clients trust besides Mozilla's, as PEM.
     pub(super) extra_roots_pem: Vec<u8>,
@@ -55,8 +58,16 @@ pub(super) enum Origin {
 #[derive(Clone, Debug)]
 pub(super) struct Identity {
     pub(super) signer: Signer,
-    /// `mail_from`: its own MAIL FROM domain.
-    pub(super) mail_from: Option<Domain>,
+    /// What its messages have at MAIL FROM, each once. Several, where addresses of the domain are identities of their own.
+    pub(super) mail_from: Vec<MailFrom>,
+}
+
+/// A domain at MAIL FROM.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct MailFrom {
+    pub(super) domain: Domain,
+    /// For bounces alone, and not the domain of people.
+    pub(super) is_for_bounces: bool,
 }
 
 /// A domain that signs, and its keys.
@@ -99,25 +110,15 @@ impl Setup {
         !self.is_lab && source.origin != Origin::CommandLine && is_private(source.address)
     }
 
-    /// The domain that messages of an identity have at MAIL FROM, and whether it is a domain for bounces alone.
-    pub(super) fn mail_from_of(&self, identity: &Identity) -> (Domain, bool) {
-        match identity.mail_from.as_ref().or(self.return_path.as_ref()) {
-            Some(domain) => (domain.clone(), true),
-            None => (identity.signer.domain.clone(), false),
+    /// All domains at MAIL FROM, each once, in the order of the alphabet.
+    pub(super) fn mail_from_domains(&self) -> Vec<MailFrom> {
+        let used = self.identities.iter().flat_map(|identity| identity.mail_from.iter().cloned());
+        let of_all = self.return_path.clone().map(|domain| MailFrom { domain, is_for_bounces: true });
+        let mut domains: BTreeMap<Domain, bool> = BTreeMap::new();
+        for MailFrom { domain, is_for_bounces } in used.chain(of_all) {
+            *domains.entry(domain).or_default() |= is_for_bounces;
         }
-    }
-
-    /// All domains at MAIL FROM, each once, and whether they are for bounces alone.
-    pub(super) fn mail_from_domains(&self) -> Vec<(Domain, bool)> {
-        let mut domains: Vec<(Domain, bool)> = Vec::new();
-        let used = self.identities.iter().map(|identity| self.mail_from_of(identity));
-        for (domain, is_own) in used.chain(self.return_path.clone().map(|domain| (domain, true))) {
-            match domains.iter_mut().find(|(known, _)| *known == domain) {
-                Some((_, known)) => *known |= is_own,
-                None => domains.push((domain, is_own)),
-            }
-        }
-        domains
+        domains.into_iter().map(|(domain, is_for_bounces)| MailFrom { domain, is_for_bounces }).collect()
     }
 }
 

@@ -176,14 +176,16 @@ fn a_source_of_the_config_that_this_host_does_not_have_reaches_nobody() {
 #[test]
 fn a_generated_key_signs_for_its_domain_once_its_record_is_published() {
     let clinic = Clinic::new();
-    let path = clinic.lab.dir().join("new.pem");
     let output = Command::new(env!("CARGO_BIN_EXE_posthaste"))
-        .args(["dkim", "generate", "--domain", "new.test", "--algorithm", "ed25519", "--out"])
-        .arg(&path)
+        .args(["dkim", "generate", "--domain", "new.test", "--algorithm", "ed25519", "--out", "new.pem"])
+        .current_dir(clinic.lab.dir())
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
+    // The config takes no path that hangs on where somebody stood.
+    let path = clinic.lab.dir().join("new.pem");
+    assert!(text.contains(&format!("\nkey_file = {path:?}\n")), "{text}");
     let table = format!("[[dkim]]{}", text.split_once("[[dkim]]").unwrap().1);
     clinic.write(&clinic.config().table(&table));
     let report = clinic.doctor_with(&["--identity", "new.test"]);
