@@ -289,3 +289,12 @@ async fn parts_are_discarded_when_the_message_does_not_end_well() {
     assert!(rig.queue.accepted.lock().unwrap().is_empty());
     assert_eq!(rig.reception.shared.connections.memory().free_bytes(), rig.settings.load().memory_bytes_max);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_large_message_whose_header_is_refused_is_never_spooled() {
+    let rig = Rig::new(settings(), &[]);
+    let mut client = rig.connect();
+    client.open_data().await;
+    client.say(&format!("X-Refuse: y\r\n{}.", large(3 << 20)), "554 5.4.6").await;
+    assert!(rig.queue.parts.lock().unwrap().is_empty());
+}
