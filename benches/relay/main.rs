@@ -124,6 +124,11 @@ async fn all(options: &Options, directory: &Path) -> Result<()> {
             if matches!(work, Work::SignedRsa | Work::SignedEd25519) {
                 figures.signatures_cpu =
                     Some(signing::cost(*work, usize::try_from(options.size).unwrap_or(usize::MAX))?);
+                // A message costs more where fewer share a write: bare ones at the same pace are what to compare with.
+                let pace = format!("{:.0}", figures.rate).parse().ok();
+                let bare = bench.run(*server, Work::One, pace).await?;
+                report::row(Work::One, *server, &bare);
+                figures.bare_cpu = Some(bare.cpu);
             }
             report::row(*work, *server, &figures);
             results.push((*work, *server, figures));

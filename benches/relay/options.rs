@@ -126,8 +126,8 @@ pub(crate) enum Work {
     /// As `one`, three times: alone, then by clients that log in (AUTH PLAIN under TLS), on kept connections and with a new connection
     /// for each message; 1,000 tenants in the config. posthaste only.
     Login,
-    /// As `one`, each message signed by two RSA keys of 2048 bits: the author's domain's and the operator's. After `one`, in the same run,
-    /// it tells what signing costs beyond the signatures themselves. posthaste only.
+    /// As `one`, each message signed by two RSA keys of 2048 bits: the author's domain's and the operator's; then unsigned
+    /// at the same pace: what signing costs beyond the signatures themselves. posthaste only.
     SignedRsa,
     /// The same with Ed25519 keys.
     SignedEd25519,

@@ -137,18 +137,14 @@ pub(crate) fn ratios(results: &[(Work, Server, Figures)]) {
     }
 }
 
-/// What signing added to the CPU of `one`, against what the signatures alone cost.
+/// What signing added to the CPU of unsigned messages at the same pace, against what the signatures alone cost.
 pub(crate) fn signing(results: &[(Work, Server, Figures)]) {
-    let of = |wanted: Work| results.iter().find(|(work, server, _)| *work == wanted && *server == Server::Posthaste);
-    let Some((_, _, bare)) = of(Work::One) else { return };
-    for work in [Work::SignedRsa, Work::SignedEd25519] {
-        let Some((_, _, signed)) = of(work) else { continue };
-        let alone = signed.signatures_cpu.unwrap_or_default();
-        let added = signed.cpu - bare.cpu;
+    for (work, _, signed) in results {
+        let (Some(bare), Some(alone)) = (signed.bare_cpu, signed.signatures_cpu) else { continue };
+        let (added, name) = (signed.cpu - bare, name(*work));
+        let (pace, ratio) = (signed.rate, ratio(added, alone));
         println!(
-            "\n{}: {added:.3} CPU s/1,000 more than one; the signatures alone {alone:.3}: {}",
-            name(work),
-            ratio(added, alone)
+            "\n{name}: {added:.3} CPU s/1,000 more than unsigned at {pace:.0} msg/s; the signatures alone {alone:.3}: {ratio}"
         );
     }
 }

@@ -62,6 +62,8 @@ pub(crate) struct Figures {
     pub(crate) beside_hostile: Option<BesideHostile>,
     /// `signed-rsa` and `signed-ed25519` only: CPU seconds for 1,000 that the signatures alone cost.
     pub(crate) signatures_cpu: Option<f64>,
+    /// The same: of unsigned messages at the same pace.
+    pub(crate) bare_cpu: Option<f64>,
     /// `login` only; the other figures are those of the run without, memory aside.
     pub(crate) logins: Option<Logins>,
 }
@@ -326,6 +328,7 @@ fn figures(ledger: &Ledger) -> Figures {
         beside_hostile: None,
         logins: None,
         signatures_cpu: None,
+        bare_cpu: None,
     }
 }
 
