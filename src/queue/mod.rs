@@ -477,8 +477,9 @@ impl Intake for Queue {
         let changes = keys.map(|key| Change::Delete { family: Family::BodyPart, key }).collect();
         let queue = self.clone();
         tokio::spawn(async move {
-            // Where this fails, the sweep at the next start removes the parts.
-            let _ = queue.write_and_wait(changes, false).await;
+            // On a disk that fails it is tried again as settlements are: intake is refused meanwhile, so there are few. What is left
+            // by a crash the sweep at the next start removes.
+            queue.submit(Transaction { changes, ..Transaction::empty() }).await;
         });
     }
 
