@@ -3,12 +3,12 @@
 //! Each fault of each sender is told of once an hour, with how many messages had it since; so a campaign of a million messages is
 //! a line an hour.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::admission::Authority;
 use crate::events::audit::{AuditEntry, AuditLog};
+use crate::policy::bounded::Bounded;
 use crate::types::{Domain, MessageId, Timestamp};
 
 /// Faults that are remembered. Full: those told of more than an hour ago are forgotten; with none such, new ones are not told of.
@@ -19,7 +19,7 @@ const EVERY: Duration = Duration::from_secs(3_600);
 /// One for the process.
 pub struct Lints {
     audit: Arc<AuditLog>,
-    told: Mutex<HashMap<Fault, Told>>,
+    told: Mutex<Bounded<Fault, Told>>,
 }
 
 /// What is wrong, and whose mail it is.
@@ -31,17 +31,19 @@ struct Fault {
     domain: Option<Domain>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Told {
     at: Timestamp,
     /// Since then.
     messages: u64,
+    /// It was told of at all.
+    is_told: bool,
 }
 
 impl Lints {
     /// Tells this audit stream.
     pub fn new(audit: Arc<AuditLog>) -> Self {
-        Self { audit, told: Mutex::default() }
+        Self { audit, told: Mutex::new(Bounded::new(LINTS_MAX)) }
     }
 
     /// Bulk mail that offers no one-click unsubscription: Gmail and Yahoo want it of who sends 5,000 a day.
@@ -66,24 +68,16 @@ impl Lints {
         self.audit.note(entry);
     }
 
-    /// Messages with the fault since it was told of last, this one included; `None`: it is not yet time to tell.
+    /// Messages with the fault since it was told of last, this one included; `None`: it is not yet time to tell, or no room.
     fn count(&self, fault: &Fault, now: Timestamp) -> Option<u64> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = told.get_mut(fault) {
-            known.messages += 1;
-            if now.since(known.at) < EVERY {
-                return None;
-            }
-            return Some(std::mem::replace(known, Told { at: now, messages: 0 }).messages);
-        }
-        if told.len() >= LINTS_MAX {
-            told.retain(|_, known| now.since(known.at) < EVERY);
-        }
-        if told.len() >= LINTS_MAX {
+        let is_fresh = |known: &Told| now.since(known.at) < EVERY;
+        let known = told.entry(fault.clone(), now.millis().saturating_mul(1_000), is_fresh)?;
+        known.messages += 1;
+        if known.is_told && is_fresh(known) {
             return None;
         }
-        told.insert(fault.clone(), Told { at: now, messages: 0 });
-        Some(1)
+        Some(std::mem::replace(known, Told { at: now, messages: 0, is_told: true }).messages)
     }
 }
 
@@ -117,7 +111,7 @@ mod tests {
         assert_eq!(lints.count(&fault(0), at(3_601)), None);
         for number in 0..2 * LINTS_MAX {
             lints.count(&fault(number), at(4_000));
-            assert!(lints.told.lock().unwrap().len() <= LINTS_MAX);
+            assert!(lints.told.lock().unwrap().values().len() <= LINTS_MAX);
         }
     }
 }

@@ -15,7 +15,7 @@ use super::assembly::OwnSigners;
 use super::config::Config;
 use crate::admission::signing::{Keyring, Settings, Slot};
 use crate::events::audit::{AuditEntry, AuditLog};
-use crate::message::dkim::{Key, Signer};
+use crate::message::dkim::{self, Key, Signer};
 use crate::net::DnsError;
 use crate::net::dns::HickoryResolver;
 use crate::types::Domain;
@@ -147,7 +147,10 @@ impl Watch {
         let name = format!("{}._domainkey.{}", next.selector, next.domain);
         let Ok(domain) = Domain::parse(&name) else { return };
         let visible = match self.resolver.texts(&domain).await {
-            Ok(answer) => answer.records.iter().any(|record| next.key.is_in(record)),
+            Ok(answer) => {
+                let records: Vec<&str> = answer.records.iter().map(|record| &**record).collect();
+                dkim::fault_of(&next.key, &records).is_none()
+            }
             Err(DnsError::NoSuchDomain(_)) => false,
             Err(error) => {
                 tracing::debug!(%error, "the record of a next DKIM key was not found out");

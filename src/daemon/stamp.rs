@@ -15,7 +15,7 @@ use crate::events::audit::AuditLog;
 use crate::events::schema::{self, CommonHeaders, Extras, Mail, MailObject};
 use crate::message::Claims;
 use crate::message::dkim::Signer;
-use crate::message::header::Fields;
+use crate::message::header;
 use crate::message::one_click::{self, OwnFields};
 use crate::message::stamp::{self, Client, Context, EightBitHeaders, Refusal, Stamped};
 use crate::reception::{Stamp, StampContext, StampedHeader};
@@ -168,7 +168,7 @@ fn complete(raw: &[u8], context: &StampContext<'_>) -> Result<Stamped, Reply> {
 
 /// `Feedback-ID` as Gmail wants it: up to three names, then who sends. What a message brings stays.
 fn add_feedback_id(header: &mut Vec<u8>, sender_id: &str, authority: &Authority) {
-    if Fields::new(header).any(|field| field.name().eq_ignore_ascii_case(b"Feedback-ID")) {
+    if header::has(header, "Feedback-ID") {
         return;
     }
     // Without configured sets a client's text is taken for a name; here only what is one.

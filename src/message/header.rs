@@ -140,7 +140,12 @@ pub fn split(bytes: &[u8]) -> (&[u8], &[u8]) {
     fields.by_ref().for_each(drop);
     let rest = fields.rest();
     let header = bytes.get(..bytes.len() - rest.len()).unwrap_or(bytes);
-    (header, rest.strip_prefix(b"\r\n").unwrap_or(rest))
+    (header, rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n")).unwrap_or(rest))
+}
+
+/// Whether a header block has a field of this name, in any case.
+pub fn has(block: &[u8], name: &str) -> bool {
+    Fields::new(block).any(|field| field.name().eq_ignore_ascii_case(name.as_bytes()))
 }
 
 /// Where the header block of `bytes` ends: the offset behind the first empty line. `None` where there is none yet.

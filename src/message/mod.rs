@@ -18,6 +18,7 @@ pub mod one_click;
 mod original;
 mod received;
 pub mod stamp;
+pub mod tags;
 
 pub use claims::{Claim, Claims};
 pub use control::{Control, is_tag};

@@ -10,14 +10,15 @@ const SWEEP_EVERY_US: u64 = 1_000_000;
 /// At most so many entries. Full: those that are not worth keeping go, once a second at most; with none such, there is no room
 /// for new ones. Time is in microseconds of one clock that does not go back.
 #[derive(Debug)]
-pub(super) struct Bounded<K, V> {
+pub struct Bounded<K, V> {
     entries: HashMap<K, V>,
     entries_max: usize,
     swept_at_us: Option<u64>,
 }
 
 impl<K: Eq + Hash, V: Default> Bounded<K, V> {
-    pub(super) fn new(entries_max: usize) -> Self {
+    /// Empty.
+    pub fn new(entries_max: usize) -> Self {
         Self { entries: HashMap::new(), entries_max, swept_at_us: None }
     }
 
@@ -41,7 +42,7 @@ impl<K: Eq + Hash, V: Default> Bounded<K, V> {
     }
 
     /// The entry of `key`, made where it is not there; `None` where there is no room. `stays` says what is worth keeping.
-    pub(super) fn entry(&mut self, key: K, now_us: u64, stays: impl Fn(&V) -> bool) -> Option<&mut V> {
+    pub fn entry(&mut self, key: K, now_us: u64, stays: impl Fn(&V) -> bool) -> Option<&mut V> {
         let is_early = |swept_at_us: u64| now_us.saturating_sub(swept_at_us) < SWEEP_EVERY_US;
         if !self.has_room(&key) && !self.swept_at_us.is_some_and(is_early) {
             self.swept_at_us = Some(now_us);
@@ -51,7 +52,7 @@ impl<K: Eq + Hash, V: Default> Bounded<K, V> {
     }
 
     #[cfg(test)]
-    pub(super) fn values(&self) -> impl ExactSizeIterator<Item = &V> {
+    pub(crate) fn values(&self) -> impl ExactSizeIterator<Item = &V> {
         self.entries.values()
     }
 }

@@ -3,7 +3,7 @@
 //! Promises: no clock, no randomness, no I/O: time and seeds are arguments, so that the same input gives the same
 //! decision, and four days of retries are a table test. Does not: keep state (`scheduler` and `queue` do).
 
-mod bounded;
+pub mod bounded;
 pub mod classify;
 pub mod fault;
 pub mod handshakes;

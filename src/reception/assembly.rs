@@ -16,7 +16,7 @@ use crate::admission::Authority;
 use crate::admission::quota::{self, Exceeded, Quotas, ScopeLimit};
 use crate::events::metric;
 use crate::message::dkim::BodyHasher;
-use crate::message::header::{self, Fields};
+use crate::message::header;
 use crate::message::mime::{EightBitBodies, Plan, Rewriter, Scanner};
 use crate::queue::intake::{RECIPIENT_HEADERS_BYTES_MAX, SPOOL_PART_BYTES};
 use crate::queue::{AcceptError, Charges, Ended, Intake, NewBody, NewMessage, Origin};
@@ -326,7 +326,7 @@ impl Assembly {
 
     /// Octets above 127 stay where the application has signed them: a change would break its signature for sure.
     fn scanner(&self, header: &[u8]) -> Scanner {
-        let is_signed = || Fields::new(header).any(|field| field.name().eq_ignore_ascii_case(b"DKIM-Signature"));
+        let is_signed = || header::has(header, "DKIM-Signature");
         let encodes = self.eight_bit == EightBitBodies::Encode && !is_signed();
         Scanner::new(header, if encodes { EightBitBodies::Encode } else { EightBitBodies::Pass })
     }

@@ -60,7 +60,6 @@ pub(super) enum JobBody {
 }
 
 /// What goes in front of the header block.
-#[derive(Default)]
 pub(super) struct Signed {
     /// For all recipients.
     pub(super) prefix: Vec<u8>,
@@ -97,9 +96,7 @@ impl Signing {
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
-}
 
-impl Signing {
     /// A turn at writing a body in the spool anew; to be held meanwhile.
     pub(super) async fn rewrite_turn(&self) -> impl Drop {
         self.rewrites.acquire().await.expect("the semaphore is never closed")
@@ -125,7 +122,7 @@ impl Job {
             && self.signers.iter().all(|signer| signer.key.algorithm() == Algorithm::Ed25519)
     }
 
-    fn run(mut self) -> Result<Signed, SignError> {
+    fn run(self) -> Result<Signed, SignError> {
         let rewritten = self.rewrite();
         if self.signers.is_empty() || matches!(self.body, JobBody::Unknown) {
             return Ok(Signed { prefix: Vec::new(), own: self.own_fields, body: rewritten });
@@ -155,7 +152,7 @@ impl Job {
     }
 
     /// The body made portable, where that is to be done.
-    fn rewrite(&mut self) -> Option<Bytes> {
+    fn rewrite(&self) -> Option<Bytes> {
         let JobBody::Rewrite { header, body, plan } = &self.body else { return None };
         let mut out = Vec::with_capacity(body.len() + body.len() / 2);
         let mut rewriter = Rewriter::new(header, plan);
@@ -169,4 +166,32 @@ fn hash(body: &[u8]) -> BodyHash {
     let mut hasher = BodyHasher::default();
     hasher.push(body);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::dkim::Key;
+    use crate::types::Domain;
+
+    #[test]
+    fn what_the_blocks_of_recipients_will_take_is_known_before_they_are_signed() {
+        let domain = |text| Domain::parse(text).unwrap();
+        let signer = |name: &str| {
+            let path = format!("{}/tests/data/dkim/{name}.pem", env!("CARGO_MANIFEST_DIR"));
+            let key = Arc::new(Key::from_pem(&std::fs::read(path).unwrap()).unwrap());
+            Arc::new(Signer { domain: domain("shop.test"), selector: domain("s1"), key })
+        };
+        let fields = Bytes::from_static(b"List-Unsubscribe: <https://u.test/x>\r\n");
+        let job = Job {
+            header: Bytes::from_static(b"From: a@shop.test\r\nTo: b@b.test\r\n\r\n"),
+            own_fields: vec![fields; 3],
+            body: JobBody::Octets(Bytes::from_static(b"x\r\n")),
+            at: Timestamp::from_millis(1),
+            signers: vec![signer("rsa2048"), signer("rsa2048")],
+        };
+        let estimate = job.own_bytes();
+        let bytes: usize = job.run().unwrap().own.iter().map(Bytes::len).sum();
+        assert!(bytes <= estimate && estimate < 2 * bytes, "{estimate} for {bytes}");
+    }
 }

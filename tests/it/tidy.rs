@@ -108,7 +108,7 @@ const CRATES: &[(&str, Where)] = &[
         ]),
     ),
     ("data-encoding", Where::In(&["src/policy/token.rs", "src/policy/token/"])),
-    ("base64ct", Where::In(&["src/smtp/base64.rs", "src/cli/"])),
+    ("base64ct", Where::In(&["src/smtp/base64.rs", "src/cli/dkim.rs", "src/message/dkim/record.rs"])),
     ("psl", Where::In(&["src/cli/doctor/"])),
     ("argon2", Where::In(&["src/admission/password.rs"])),
     ("zeroize", Where::Any),

@@ -1,12 +1,11 @@
 //! DKIM (RFC 6376 §3.6.1): the record of each of our keys is there, can be read, and carries that key.
 
-use base64ct::{Base64Unpadded, Encoding};
-
 use super::finding::{Check, Finding, Subject};
 use super::setup::{Signer, SigningKey};
-use super::tags::Tags;
 use super::world::{Looked, World};
 use crate::cli::zone;
+use crate::message::dkim::{self, RecordFault};
+use crate::message::tags::Tags;
 
 /// Permission bits of a key file that let others than its owner read it.
 const READABLE_BY_OTHERS: u32 = 0o044;
@@ -45,7 +44,10 @@ fn judge(check: &Check, key: &SigningKey, looked: &Looked<String>) -> Finding {
             true => check.warning(code, seen),
             false => check.error(code, seen),
         };
-        let advice = "publish this record in place of what is there";
+        let advice = match looked {
+            Looked::Missing => "publish this record",
+            _ => "publish this record in place of what is there",
+        };
         done(finding.advice(advice).publish([zone::txt(&owner, &key.key.record())]))
     };
     match looked {
@@ -56,10 +58,15 @@ fn judge(check: &Check, key: &SigningKey, looked: &Looked<String>) -> Finding {
         }
         Looked::Missing => fault("missing", format!("{owner} does not exist: no receiver can verify our signatures")),
         Looked::Found(records) => match fault_of(key, records) {
-            Some((code, seen)) => fault(code, seen),
+            Some(RecordFault { code, text }) => fault(code, text),
             None => done(tested_or_good(check, key, records, &owner)),
         },
     }
+}
+
+fn fault_of(key: &SigningKey, records: &[String]) -> Option<RecordFault> {
+    let records: Vec<&str> = records.iter().map(String::as_str).collect();
+    dkim::fault_of(&key.key, &records)
 }
 
 /// `t=y` asks receivers to treat signed mail as if it were not.
@@ -74,55 +81,6 @@ fn tested_or_good(check: &Check, key: &SigningKey, records: &[String], owner: &s
     check.ok(format!("{}, {} bits: {state}", key.key.algorithm().name(), key.key.bits()))
 }
 
-/// Why receivers cannot verify with what is published.
-fn fault_of(key: &SigningKey, records: &[String]) -> Option<(&'static str, String)> {
-    let [record] = records else {
-        return Some(("several", format!("{} TXT records where one must be: receivers take any", records.len())));
-    };
-    let tags = match Tags::parse(record) {
-        Ok(tags) => tags,
-        Err(problem) => return Some(("malformed", format!("cannot be read: {problem}"))),
-    };
-    if let Some(version) = tags.get("v")
-        && (version != "DKIM1" || tags.first_name() != Some("v"))
-    {
-        return Some(("malformed", format!("begins with v={version}, not with v=DKIM1")));
-    }
-    let (kind, our_kind) = (tags.get("k").unwrap_or("rsa"), key.key.algorithm().name());
-    let Some(published) = tags.get("p").map(without_space) else {
-        return Some(("malformed", format!("has no p=: {record}")));
-    };
-    if published.is_empty() {
-        return Some(("revoked", "p= is empty: the key is revoked".to_owned()));
-    }
-    if !kind.eq_ignore_ascii_case(our_kind) {
-        return Some(("algorithm", format!("k={kind}, and our key is {our_kind}")));
-    }
-    if !octets(&published).is_some_and(|published| key.key.is_published_as(&published)) {
-        return Some(("key_differs", "carries another key than ours: every signature fails".to_owned()));
-    }
-    if let Some(hashes) = tags.list("h")
-        && !hashes.contains(&"sha256")
-    {
-        return Some(("hash", format!("h={} does not allow sha256", hashes.join(":"))));
-    }
-    if let Some(services) = tags.list("s")
-        && !services.iter().any(|service| matches!(*service, "*" | "email"))
-    {
-        return Some(("service", format!("s={} does not allow mail", services.join(":"))));
-    }
-    None
-}
-
-fn without_space(text: &str) -> String {
-    text.split_ascii_whitespace().collect()
-}
-
-/// Padding is left out by some.
-fn octets(text: &str) -> Option<Vec<u8>> {
-    Base64Unpadded::decode_vec(text.trim_end_matches('=')).ok()
-}
-
 fn judge_file(check: &Check, key: &SigningKey) -> Option<Finding> {
     if key.mode & READABLE_BY_OTHERS == 0 {
         return None;
@@ -135,6 +93,8 @@ fn judge_file(check: &Check, key: &SigningKey) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use base64ct::{Base64Unpadded, Encoding};
 
     use super::*;
     use crate::message::dkim::Key;

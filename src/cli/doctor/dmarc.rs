@@ -5,9 +5,9 @@ use mail_auth::dmarc::Dmarc;
 
 use super::finding::{Check, Finding, Subject};
 use super::setup::Identity;
-use super::tags::Tags;
 use super::world::{Looked, World};
 use crate::cli::zone;
+use crate::message::tags::Tags;
 use crate::types::Domain;
 
 pub(super) async fn check(world: &World, identity: &Identity) -> Vec<Finding> {

@@ -19,7 +19,6 @@ mod setup;
 mod sources;
 mod spf;
 mod spf_record;
-mod tags;
 mod world;
 
 use std::io::Write;

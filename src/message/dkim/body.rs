@@ -78,8 +78,7 @@ impl BodyHasher {
                     }
                 },
                 _ => {
-                    let end = memchr::memchr3(b' ', b'\t', b'\r', rest).unwrap_or(rest.len());
-                    let (run, after) = rest.split_at_checked(end).unwrap_or((rest, &[]));
+                    let (run, after) = rest.split_at_checked(canonical_run(rest)).unwrap_or((rest, &[]));
                     self.text(run);
                     after
                 }
@@ -133,6 +132,14 @@ impl BodyHasher {
             self.out.clear();
         }
     }
+}
+
+/// Octets at the front, of one line, that are canonical as they are: words with single spaces between them. The first is no blank.
+fn canonical_run(text: &[u8]) -> usize {
+    let line = memchr::memchr2(b'\t', b'\r', text).and_then(|end| text.get(..end)).unwrap_or(text);
+    let line = memchr::memmem::find(line, b"  ").and_then(|end| line.get(..end)).unwrap_or(line);
+    // A space at the end counts only if a word follows.
+    line.strip_suffix(b" ").unwrap_or(line).len()
 }
 
 impl std::fmt::Debug for BodyHasher {

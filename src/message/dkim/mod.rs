@@ -11,8 +11,10 @@
 
 mod body;
 mod key;
+mod record;
 mod sign;
 
 pub use body::{BodyHash, BodyHasher};
 pub use key::{Algorithm, Key, KeyError};
+pub use record::{RecordFault, fault_of};
 pub use sign::{SignError, Signer, sign, sign_message};

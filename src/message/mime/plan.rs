@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use super::super::header;
 use super::EightBitBodies;
 use super::part_header::{self, Edits};
-use super::scan::body_in;
 
 /// What of a body other hosts may not carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -184,7 +184,7 @@ impl Plan {
             Some(message) => {
                 let mut edited = part_header::edit(block, &message.edits);
                 if self.is_clean() {
-                    edited.extend_from_slice(body_in(block));
+                    edited.extend_from_slice(header::split(block).1);
                 }
                 Cow::Owned(edited)
             }

@@ -1,12 +1,12 @@
 //! The second pass: the body as the plan says.
 
 use super::super::fold::LINE_BYTES_MAX;
+use super::super::header;
 use super::base64_lines;
 use super::entity::{Entity, Role};
 use super::part_header;
 use super::plan::{Body, Plan};
 use super::quoted_printable;
-use super::scan::body_in;
 use super::walk::{Begin, Delimiter, Then, Visitor, Walker};
 
 /// Reads a message a second time and writes its body anew.
@@ -25,7 +25,7 @@ impl Rewriter {
         let entity = Entity::of(header_block, Role::Message);
         let writer = Writer { plan: plan.clone(), mode: mode(plan.entity(0).body), out: Vec::new() };
         // Of a clean plan they stay in the header block.
-        let first = if plan.is_clean() { Vec::new() } else { body_in(header_block).to_vec() };
+        let first = if plan.is_clean() { Vec::new() } else { header::split(header_block).1.to_vec() };
         Self { walker: Walker::new(&entity), writer, first }
     }
 

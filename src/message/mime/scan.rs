@@ -4,7 +4,7 @@
 //! above 127, both by vector instructions, and nothing is copied.
 
 use super::super::fold::LINE_BYTES_MAX;
-use super::super::header::{End, Fields};
+use super::super::header;
 use super::EightBitBodies;
 use super::entity::{Encoding, Entity, Kind, Label, Leaf, Role};
 use super::part_header;
@@ -32,7 +32,7 @@ impl Scanner {
         let mut survey = Survey::new(eight_bit);
         survey.add(0, &entity);
         let mut scanner = Self { walker: Walker::new(&entity), survey };
-        scanner.push(body_in(header_block));
+        scanner.push(header::split(header_block).1);
         scanner
     }
 
@@ -45,20 +45,6 @@ impl Scanner {
     pub fn finish(mut self) -> Plan {
         self.walker.finish(&mut self.survey);
         self.survey.finish()
-    }
-}
-
-/// The lines of the body that stand in a header block without an empty line.
-pub(super) fn body_in(header_block: &[u8]) -> &[u8] {
-    let mut fields = Fields::new(header_block);
-    fields.by_ref().for_each(drop);
-    match fields.end() {
-        End::EmptyLine => {
-            let rest = fields.rest();
-            rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n")).unwrap_or_default()
-        }
-        End::Body => fields.rest(),
-        End::Input => &[],
     }
 }
 

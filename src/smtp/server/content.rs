@@ -79,9 +79,6 @@ pub struct Content {
     line_bytes: usize,
     /// The last octet was a CR, not yet kept.
     pending_cr: bool,
-    eight_bit_header: bool,
-    eight_bit_body: bool,
-    long_body_line: bool,
     fault: Option<Fault>,
 }
 
@@ -95,9 +92,6 @@ impl Content {
             body_at: None,
             line_bytes: 0,
             pending_cr: false,
-            eight_bit_header: false,
-            eight_bit_body: false,
-            long_body_line: false,
             fault: None,
         }
     }
@@ -111,21 +105,6 @@ impl Content {
     /// came.
     pub fn header_bytes(&self) -> Option<usize> {
         self.body_at
-    }
-
-    /// Octets above 127 came after the header block.
-    pub fn has_eight_bit_body(&self) -> bool {
-        self.eight_bit_body
-    }
-
-    /// Octets above 127 came in the header block.
-    pub fn has_eight_bit_header(&self) -> bool {
-        self.eight_bit_header
-    }
-
-    /// A line above 998 octets came after the header block.
-    pub fn has_long_body_line(&self) -> bool {
-        self.long_body_line
     }
 
     /// Octets that came, kept or not.
@@ -286,14 +265,7 @@ impl Content {
         if text.is_empty() || self.fault.is_some() {
             return;
         }
-        let start = self.buffer.len();
         self.buffer.extend_from_slice(text);
-        if !text.is_ascii() {
-            let body_from = self.body_at.map_or(text.len(), |at| at.saturating_sub(start).min(text.len()));
-            let (header, body) = text.split_at_checked(body_from).unwrap_or((text, &[]));
-            self.eight_bit_header |= !header.is_ascii();
-            self.eight_bit_body |= !body.is_ascii();
-        }
     }
 
     /// Whether a long line that is met now is folded here.
@@ -306,9 +278,7 @@ impl Content {
     fn long_line(&mut self, length: usize) {
         if self.limits.long_lines == LongLines::Refuse {
             self.set_fault(Fault::LineTooLong);
-        } else if self.body_at.is_some() {
-            self.long_body_line = true;
-        } else if length > self.limits.header_bytes_max {
+        } else if self.body_at.is_none() && length > self.limits.header_bytes_max {
             // Not only at its end, which may never come.
             self.set_fault(Fault::HeaderTooLong);
         }

@@ -399,3 +399,22 @@ fn every_reason_says_something_of_its_own() {
     assert_eq!(texts.len(), reasons.len());
     assert_eq!(Reason::TooDeep.to_string(), Reason::TooDeep.text());
 }
+
+#[test]
+fn octets_above_127_and_long_lines_are_found_in_the_body_only() {
+    let long = format!("{}\r\n", "y".repeat(999));
+    for (header, body, eight_bit, long_line) in [
+        ("a: b\r\n\r\n", "c\r\n", false, false),
+        ("a: \u{fc}\r\n\r\n", "c\r\n", false, false),
+        ("a: b\r\n\r\n", "\u{fc}\r\n", true, false),
+        ("\u{fc}: b\r\n\r\n", "\u{fc}\r\n", true, false),
+        ("a: b\r\n\r\n", long.as_str(), false, true),
+        ("a: b\r\n\r\n", &long[1..], false, false),
+    ] {
+        for step in [1, 7, 10_000] {
+            let mut scanner = Scanner::new(header.as_bytes(), EightBitBodies::Encode);
+            body.as_bytes().chunks(step).for_each(|piece| scanner.push(piece));
+            assert_eq!(scanner.finish().found(), Dirt { eight_bit, long_line }, "{header:?} {body:?} by {step}");
+        }
+    }
+}

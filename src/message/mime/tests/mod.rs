@@ -22,7 +22,7 @@ impl Done {
 
     /// With the lines of it that stand in a header block without an empty line.
     fn whole_body(&self) -> Vec<u8> {
-        [scan::body_in(&self.header), &self.body].concat()
+        [crate::message::header::split(&self.header).1, &self.body].concat()
     }
 }
 

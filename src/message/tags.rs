@@ -2,11 +2,11 @@
 
 /// The tags in order; names in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Tags(Vec<(String, String)>);
+pub struct Tags(Vec<(String, String)>);
 
 impl Tags {
-    /// `Err` says what is wrong.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    /// Reads a record. `Err` says what is wrong, in the words of the record: to be escaped where it is shown.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let mut tags: Vec<(String, String)> = Vec::new();
         let text = text.trim_end();
         for part in text.strip_suffix(';').unwrap_or(text).split(';') {
@@ -25,22 +25,24 @@ impl Tags {
         Ok(Self(tags))
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    /// The value of a tag, trimmed.
+    pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
     }
 
     /// The elements of a list with colons between.
-    pub(super) fn list(&self, name: &str) -> Option<Vec<&str>> {
+    pub fn list(&self, name: &str) -> Option<Vec<&str>> {
         Some(self.get(name)?.split(':').map(str::trim).collect())
     }
 
-    pub(super) fn first_name(&self) -> Option<&str> {
+    /// The name of the first tag.
+    pub fn first_name(&self) -> Option<&str> {
         self.0.first().map(|(name, _)| name.as_str())
     }
 
     /// The same with this tag changed, or added at the end.
     #[must_use]
-    pub(super) fn with(mut self, name: &str, value: &str) -> Self {
+    pub fn with(mut self, name: &str, value: &str) -> Self {
         match self.0.iter_mut().find(|(own, _)| own == name) {
             Some((_, own)) => *own = value.to_owned(),
             None => self.0.push((name.to_owned(), value.to_owned())),
