@@ -9,6 +9,7 @@ mod delay;
 mod envelope;
 mod message_id;
 mod reply;
+mod sending;
 mod stage;
 mod suppression;
 
@@ -18,5 +19,6 @@ pub use delay::DelayType;
 pub use envelope::{BodyKind, DsnReturn, Envelope, Notify, OriginalRecipient, Recipient};
 pub use message_id::{MessageId, MessageIdError};
 pub use reply::{EnhancedStatus, Reply, ReplyCode, Severity};
+pub use sending::{PoolName, Priority, SourceName};
 pub use stage::Stage;
 pub use suppression::{Suppressed, SuppressionReason, SuppressionTier};

@@ -1,0 +1,31 @@
+//! What a reply makes us do beyond the message that it was said of: to the lane (source and site) that heard it.
+
+use std::time::Duration;
+
+use super::limits::RateLimit;
+
+/// See the module. Part of a reply rule, next to the outcome for the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reaction {
+    /// What.
+    pub kind: ReactionKind,
+    /// For how long. A block that comes again soon after the last one lasts twice as long as that, up to a limit.
+    pub lasts: Duration,
+    /// Only when the rule hit so often within that time on this lane, this time included; `None`: at once.
+    pub after: Option<(u32, Duration)>,
+}
+
+/// Kinds of reactions, from mild to strong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReactionKind {
+    /// One connection less at once, and slowly back: as after a 421.
+    FewerConnections,
+    /// At most so many connections.
+    Connections(u32),
+    /// At most so many messages.
+    Slow(RateLimit),
+    /// Nothing from this source; mail of the pool goes by its other sources, a greylisted message waits.
+    Suspend,
+    /// The source is blocked there: as `Suspend`, it returns by one probe, and an event tells of it.
+    Block,
+}
