@@ -14,9 +14,7 @@ use crate::types::{EmailAddress, ReversePath};
 
 /// How many recipients of the message may share a transaction.
 pub(super) fn recipients_max(message: &StoredMessage, otherwise: usize) -> usize {
-    let path = message.origin.return_path.as_ref().filter(|_| message.envelope.reverse_path != ReversePath::Null);
-    let has_own_path = path.is_some_and(|path| path.granularity == Granularity::PerRecipient);
-    if has_own_path || message.recipient_headers { 1 } else { otherwise }
+    if message.sends_each_alone() { 1 } else { otherwise }
 }
 
 /// The reverse-path for these recipients: a token at the return path's domain, where the message has one. The null path

@@ -127,6 +127,12 @@ impl StoredMessage {
         states.map(|state| state.attempts).max().unwrap_or(0)
     }
 
+    /// Whether no two of its recipients may share a transaction: each has a return path or a header block of its own.
+    pub fn sends_each_alone(&self) -> bool {
+        let path = self.origin.return_path.as_ref().filter(|_| self.envelope.reverse_path != ReversePath::Null);
+        path.is_some_and(|path| path.granularity == Granularity::PerRecipient) || self.recipient_headers
+    }
+
     /// Whether any recipient has a state record.
     pub fn has_states(&self) -> bool {
         self.states.iter().any(Option::is_some)

@@ -6,18 +6,29 @@
 //! an attempt. Does not: touch sockets, disk or clock.
 
 mod backlog;
+mod class;
 pub mod core;
+mod fair;
+mod fleet;
 mod notification;
 pub mod settlement;
-pub mod sites;
+mod sites;
 mod window;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use fleet::Destination;
+
+pub use crate::policy::lane::{Health, Learned};
+
+use crate::policy::lane::{Change, LaneState};
+use crate::policy::limits::LaneLimits;
+use crate::policy::pools::Pools;
+use crate::policy::providers::Providers;
 use crate::queue::{DueJob, JobKey, RecipientHeaders, StoredBody, StoredMessage};
-use crate::types::{Domain, Timestamp};
+use crate::types::{Domain, PoolName, SourceName, Timestamp};
 
 /// Destinations that share one set of MX hosts, or one next hop: what connections and suspensions are keyed by. Stable
 /// across restarts and versions. Cheap to clone.
@@ -49,7 +60,7 @@ impl fmt::Debug for SiteName {
 }
 
 /// What an administrator can set about scheduling.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Jobs in memory: those ready, in flight, or due within a minute. Above, and where a site has more than its share of
     /// it: they wait on disk.
@@ -58,8 +69,14 @@ pub struct Settings {
     pub body_cache_bytes: usize,
     /// Connections in all.
     pub connections_max: usize,
-    /// Connections to one site.
-    pub connections_per_site_max: usize,
+    /// What a site lets one source do, where no provider's rule says otherwise.
+    pub limits: LaneLimits,
+    /// What providers let one source do.
+    pub providers: Arc<Providers>,
+    /// Sources and pools.
+    pub pools: Arc<Pools>,
+    /// Lanes in memory. Above: those that learned nothing are forgotten, then those that were used least lately.
+    pub lanes_max: usize,
     /// Recipients in one transaction: jobs of one message that share a site go together up to this many.
     pub recipients_per_transaction_max: usize,
     /// How old a message is when its sender first hears of a delay, and later.
@@ -79,6 +96,12 @@ pub struct Lease {
     pub ambiguous: bool,
     /// Made from what an operator saw: the due key must be looked up before anything is done.
     pub unverified: bool,
+    /// Attempts in a row that ended with a block of their source: the next source may be tried at once only so often.
+    pub blocks: u8,
+    /// How often it was given back since its last attempt, as its host ended the connection.
+    pub spared: u8,
+    /// The source that it keeps.
+    pub source: Option<SourceName>,
     /// The message, where it is still in memory.
     pub payload: Option<Payload>,
 }
@@ -118,6 +141,17 @@ impl Payload {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
+/// Within which limits an assignment is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Transactions that it may take; what is left of it then is given back untried.
+    pub transactions_max: u32,
+    /// The connection is closed behind so many transactions.
+    pub messages_per_connection_max: u32,
+    /// Another source could take the jobs: what fails for the source or the way alone is no attempt.
+    pub alternative: bool,
+}
+
 /// What the driver has to do.
 #[derive(Debug)]
 pub enum Action {
@@ -129,10 +163,14 @@ pub enum Action {
         connection: ConnectionId,
         /// Where to.
         site: SiteName,
+        /// Where from.
+        source: SourceName,
         /// The destination domain of the jobs: its route leads there.
         domain: Domain,
         /// What to deliver first.
         jobs: Vec<Lease>,
+        /// Within which limits.
+        terms: Terms,
     },
     /// Deliver on a connection that is open.
     Assign {
@@ -140,9 +178,14 @@ pub enum Action {
         connection: ConnectionId,
         /// What to deliver.
         jobs: Vec<Lease>,
+        /// Within which limits.
+        terms: Terms,
     },
-    /// Close an idle connection: another site needs its place.
+    /// Close an idle connection: another site, or other hosts, need its place.
     Close(ConnectionId),
+    /// Write what lanes keep over a restart, and the events of what changed, in one batch; answer by
+    /// [`core::Scheduler::lanes_saved`].
+    SaveLanes(LaneSave),
     /// Settle without a connection.
     Settle {
         /// The job.
@@ -215,20 +258,79 @@ pub enum Settled {
         at: Timestamp,
         /// Attempts so far.
         attempts: u32,
+        /// The source that it keeps.
+        source: Option<SourceName>,
+        /// Its source was blocked for what the host replied.
+        blocked: bool,
     },
 }
 
-/// What a connection learned of its host.
+/// What the end of an assignment tells of its connection.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// What was learned of the lane.
+    pub learned: Learned,
+    /// Transactions that were begun, of those that the terms allowed.
+    pub transactions: u32,
+    /// The hosts have no address of the family of the source.
+    pub no_address: bool,
+}
+
+/// What lanes keep over a restart, to be written.
+#[derive(Clone, Debug, Default)]
+pub struct LaneSave {
+    /// Their states.
+    pub put: Vec<SavedLane>,
+    /// Those that were forgotten.
+    pub remove: Vec<LaneName>,
+    /// What changed.
+    pub events: Vec<LaneEvent>,
+    /// It must not be lost, so it does not wait for the next write: blocks, and what is to be sent under a limit.
+    pub urgent: bool,
+}
+
+/// Whose state it is: a lane's, or that of a source or pool as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LaneName {
+    /// A source at a site.
+    Lane(SiteName, SourceName),
+    /// What a source sent, to all sites.
+    Source(SourceName),
+    /// What a pool sent, to all sites.
+    Pool(PoolName),
+}
+
+/// The state of a lane, as it is on disk.
+#[derive(Clone, Debug)]
+pub struct SavedLane {
+    /// Whose.
+    pub name: LaneName,
+    /// What.
+    pub state: LaneState,
+}
+
+/// What changed of a lane, or of all lanes of a pool at a site.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HostFeedback {
-    /// It took a transaction, whatever its replies to single recipients were.
-    Good,
-    /// It could not be reached, or refused the connection: nothing else will get through now.
-    Unreachable(String),
-    /// It wants fewer connections (421, 4.7.x and the like); in its words.
-    Busy(String),
-    /// Nothing (closed while idle, or at our own limits).
-    None,
+pub struct LaneEvent {
+    /// When.
+    pub at: Timestamp,
+    /// Where.
+    pub site: SiteName,
+    /// The provider whose rule the site is under.
+    pub provider: Option<Arc<str>>,
+    /// What.
+    pub kind: LaneEventKind,
+}
+
+/// See [`LaneEvent`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LaneEventKind {
+    /// Of one source.
+    Lane(SourceName, Change),
+    /// All sources of a pool are blocked, the first until then.
+    PoolBlocked(PoolName, Timestamp),
+    /// One of them is back.
+    PoolUnblocked(PoolName),
 }
 
 /// What an operator wants of jobs that are not in flight.
@@ -276,6 +378,8 @@ pub struct Totals {
     pub sites: usize,
     /// Sites whose due jobs are more than memory has room for.
     pub sites_behind: usize,
+    /// Lanes known: sources at sites.
+    pub lanes: usize,
 }
 
 /// Where a job is, for `posthaste queue show`.

@@ -1,88 +1,158 @@
-//! One site: its ready jobs, its connections, and how much of it may be used now.
+//! One site: its lanes, its queues by pool, its connections, and whether it can be reached at all.
 //!
-//! A site that cannot be reached is suspended: its jobs wait without an attempt, one probe goes out at growing intervals,
-//! and when it succeeds the number of connections doubles with each success until the limit. A host that says it is busy
-//! loses one connection at once and regains it slowly.
+//! A lane is what one source may do there (`policy::lane`). Whether the site is there at all is known for all sources
+//! together: where two of them cannot reach it, or the only one, all wait, and one probe goes out at growing intervals. Until a
+//! site has taken a message, all sources together may have no more connections than one of them may.
 
-use std::collections::VecDeque;
-use std::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-use super::backlog::Backlog;
-use super::{ConnectionId, HostFeedback};
-use crate::queue::JobKey;
-use crate::types::Timestamp;
+use super::ConnectionId;
+use super::SiteName;
+use super::fair::FairQueue;
+use super::fleet::{Fleet, SourceId};
+use crate::policy::lane::{Health, Lane, Reach};
+use crate::policy::limits::LaneLimits;
+use crate::queue::{JobKey, fnv1a};
+use crate::types::{PoolName, Timestamp};
 
-/// Intervals between probes of a site that cannot be reached; the last one repeats.
-const PROBE_INTERVALS: [Duration; 7] = [
-    Duration::from_secs(15),
-    Duration::from_secs(30),
-    Duration::from_secs(60),
-    Duration::from_secs(120),
-    Duration::from_secs(300),
-    Duration::from_secs(600),
-    Duration::from_secs(1_200),
-];
-/// Transactions that must go well before a busy host gets one more connection.
-const SUCCESSES_PER_STEP: u32 = 20;
+/// What a slot's turn costs, divided by its weight.
+const STRIDE: u64 = 1 << 24;
+
+/// A lane with its connections.
+#[derive(Debug)]
+pub(super) struct LaneEntry {
+    pub(super) source: SourceId,
+    pub(super) lane: Box<Lane>,
+    /// Open connections.
+    pub(super) connections: u32,
+    /// Of those, the unused ones with the hosts that they lead to, most recently used last.
+    pub(super) idle: Vec<(ConnectionId, SiteName)>,
+    /// Connections that were told to close and have not yet.
+    pub(super) closing: u32,
+    /// An event told that it is blocked.
+    pub(super) blocked: bool,
+    pub(super) used_at: Timestamp,
+}
+
+/// A source's place in a queue.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    pub(super) source: SourceId,
+    pub(super) tier: u8,
+    /// What one turn costs it: less with more weight.
+    pub(super) stride: u64,
+    /// The sum of its turns: who has the least is next.
+    pub(super) pass: u64,
+}
+
+/// What waits at a site for the sources of one pool.
+#[derive(Debug)]
+pub(super) struct SiteQueue {
+    pub(super) pool: PoolName,
+    pub(super) slots: Vec<Slot>,
+    /// The pass of the slot that was chosen last: who comes back has no turns to catch up on.
+    pub(super) turn: u64,
+    pub(super) fair: FairQueue,
+    /// Jobs that keep the source of their last attempt (greylisted ones).
+    pub(super) pinned: BTreeMap<SourceId, VecDeque<JobKey>>,
+    /// An event told that all its sources are blocked.
+    pub(super) blocked: bool,
+}
+
+impl SiteQueue {
+    fn new(site: &SiteName, pool: PoolName, fleet: &Fleet) -> Self {
+        let mut queue = Self {
+            pool,
+            slots: Vec::new(),
+            turn: 0,
+            fair: FairQueue::default(),
+            pinned: BTreeMap::new(),
+            blocked: false,
+        };
+        queue.reload(site, fleet);
+        queue
+    }
+
+    /// The sources of its pool now. Each begins somewhere within its stride, by the name of the site, so that sites with one
+    /// message each do not all begin with the same source.
+    fn reload(&mut self, site: &SiteName, fleet: &Fleet) {
+        let turn = self.turn;
+        let slot = |member: &super::fleet::PoolMember| {
+            let stride = STRIDE / u64::from(member.weight);
+            let name = fleet.name(member.source);
+            let hash = fnv1a(format!("{site} {name}").as_bytes());
+            let start = u64::try_from(hash % u128::from(stride.max(1))).unwrap_or_default();
+            Slot { source: member.source, tier: member.tier, stride, pass: turn + start }
+        };
+        self.slots = fleet.pool(&self.pool).iter().map(slot).collect();
+    }
+
+    /// Whether nothing waits, as far as is known without a look at the jobs.
+    pub(super) fn is_idle(&self) -> bool {
+        self.fair.is_idle() && self.pinned.values().all(VecDeque::is_empty)
+    }
+
+    /// All keys out of all lines, in order.
+    pub(super) fn drain(&mut self) -> Vec<JobKey> {
+        let pinned = std::mem::take(&mut self.pinned);
+        pinned.into_values().flatten().chain(self.fair.drain()).collect()
+    }
+
+    /// A slot had its turn.
+    pub(super) fn took_turn(&mut self, source: SourceId, window: u32, full_window: u32) {
+        let turn = self.turn;
+        let Some(slot) = self.slots.iter_mut().find(|slot| slot.source == source) else { return };
+        // A lane that recovers has a share of the mail that fits its share of the connections.
+        let slowdown = u64::from(full_window.max(1)) / u64::from(window.max(1));
+        let pass = slot.pass.max(turn);
+        slot.pass = pass + slot.stride * slowdown.clamp(1, 64);
+        self.turn = pass;
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
-pub struct Site {
-    /// Jobs that could go now, oldest first. May hold keys of jobs that were settled meanwhile.
-    pub(super) ready: VecDeque<JobKey>,
-    /// Jobs that could go now, as far as they are in memory.
-    pub(super) ready_jobs: usize,
-    /// The others.
-    pub(super) backlog: Backlog,
-    /// Open connections.
+pub(super) struct Site {
+    pub(super) provider: Option<Arc<str>>,
+    pub(super) limits: LaneLimits,
+    pub(super) lanes: Vec<LaneEntry>,
+    pub(super) queues: Vec<SiteQueue>,
+    /// Whose turn it is, among the queues.
+    pub(super) next_queue: usize,
+    /// Open connections of all lanes.
     pub(super) connections: usize,
-    /// Of those, the unused ones, most recently used last.
-    pub(super) idle: Vec<ConnectionId>,
     /// It stands in the line for a connection.
     pub(super) in_line: bool,
-    window: usize,
     /// The last try of which anything is known came through.
-    proven: bool,
-    ramping: bool,
-    successes: u32,
-    failures: u32,
-    suspended_until: Option<Timestamp>,
-    reason: Option<String>,
+    pub(super) proven: bool,
+    /// Whether it can be reached, by any source.
+    pub(super) reach: Reach,
+    /// The source that could not reach it, since the last that could.
+    pub(super) failed_by: Option<SourceId>,
+    /// No lane could take any job when it was last looked at: nothing changes that but an event of the site.
+    pub(super) stuck: bool,
+    /// When it is looked at again.
+    pub(super) alarm: Option<Timestamp>,
 }
 
 impl Site {
     /// A site of which nothing is known.
-    pub(super) fn new(connections_max: usize) -> Self {
+    pub(super) fn new(name: &SiteName, provider: Option<Arc<str>>, limits: LaneLimits) -> Self {
         Self {
-            ready: VecDeque::new(),
-            ready_jobs: 0,
-            backlog: Backlog::default(),
+            provider,
+            limits,
+            lanes: Vec::new(),
+            queues: Vec::new(),
+            next_queue: 0,
             connections: 0,
-            idle: Vec::new(),
             in_line: false,
-            window: connections_max.max(1),
             proven: false,
-            ramping: false,
-            successes: 0,
-            failures: 0,
-            suspended_until: None,
-            reason: None,
+            reach: Reach::new(seed_of(name)),
+            failed_by: None,
+            stuck: false,
+            alarm: None,
         }
-    }
-
-    /// Connections it may have now.
-    pub fn window(&self) -> usize {
-        self.window
-    }
-
-    /// Until when nothing is sent there, if that is so at `now`.
-    pub fn suspended_until(&self, now: Timestamp) -> Option<Timestamp> {
-        self.suspended_until.filter(|until| *until > now)
-    }
-
-    /// Its last host-level trouble, until it is well again.
-    pub fn reason(&self) -> Option<&str> {
-        self.reason.as_deref()
     }
 
     /// Whether it is known to work: mail went there, and since then it could be reached.
@@ -90,153 +160,134 @@ impl Site {
         self.proven
     }
 
-    /// Whether one more connection may be opened.
+    /// Until when nothing is sent there by any source, if that is so at `now`.
+    pub(super) fn down_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.reach.suspended_until(now)
+    }
+
+    /// Whether one more connection may be opened, as far as the site as a whole says.
     pub(super) fn may_open(&self, now: Timestamp) -> bool {
-        self.connections < self.window && self.suspended_until(now).is_none()
+        let total = self.limits.connections_total.unwrap_or(u32::MAX);
+        let total = if self.proven { total } else { total.min(self.limits.connections) };
+        let total = if self.reach.is_probing(now) { 1 } else { total };
+        self.down_until(now).is_none() && self.connections < usize::try_from(total).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn lane(&self, source: SourceId) -> Option<&LaneEntry> {
+        let at = self.lanes.binary_search_by_key(&source, |entry| entry.source).ok()?;
+        self.lanes.get(at)
+    }
+
+    pub(super) fn lane_mut(&mut self, source: SourceId) -> Option<&mut LaneEntry> {
+        let at = self.lanes.binary_search_by_key(&source, |entry| entry.source).ok()?;
+        self.lanes.get_mut(at)
+    }
+
+    /// Puts a lane where there is none.
+    pub(super) fn add_lane(&mut self, source: SourceId, lane: Lane, now: Timestamp) {
+        let Err(at) = self.lanes.binary_search_by_key(&source, |entry| entry.source) else { return };
+        let entry = LaneEntry {
+            source,
+            lane: Box::new(lane),
+            connections: 0,
+            idle: Vec::new(),
+            closing: 0,
+            blocked: false,
+            used_at: now,
+        };
+        self.lanes.insert(at, entry);
+    }
+
+    /// The queue of a pool, by its place; made where there is none.
+    pub(super) fn queue_of(&mut self, name: &SiteName, pool: &PoolName, fleet: &Fleet) -> &mut SiteQueue {
+        let pool = fleet.effective(pool);
+        let at = self.queues.iter().position(|queue| queue.pool == pool).unwrap_or_else(|| {
+            self.queues.push(SiteQueue::new(name, pool, fleet));
+            self.queues.len() - 1
+        });
+        self.queues.get_mut(at).expect("it was pushed if it was not there")
+    }
+
+    /// The queue of a pool, if there is one.
+    pub(super) fn queue(&self, pool: &PoolName, fleet: &Fleet) -> Option<&SiteQueue> {
+        let pool = fleet.effective(pool);
+        self.queues.iter().find(|queue| queue.pool == pool)
+    }
+
+    /// Ready jobs in memory.
+    pub(super) fn ready_jobs(&self) -> usize {
+        self.queues.iter().map(|queue| queue.fair.ready_jobs()).sum()
+    }
+
+    /// Other limits, other pools. The jobs in line must have been taken out before.
+    pub(super) fn reload(&mut self, name: &SiteName, limits: LaneLimits, fleet: &Fleet, now: Timestamp) {
+        self.limits = limits;
+        self.stuck = false;
+        for entry in &mut self.lanes {
+            entry.lane.set_limits(limits, now);
+        }
+        self.queues.retain(|queue| fleet.effective(&queue.pool) == queue.pool);
+        for queue in &mut self.queues {
+            queue.reload(name, fleet);
+        }
+    }
+
+    /// Takes in whether a source could reach it. `alone`: no other source could try.
+    pub(super) fn learn(&mut self, health: &Health, source: SourceId, alone: bool, now: Timestamp) {
+        match health {
+            Health::Good => {
+                (self.proven, self.failed_by) = (true, None);
+                self.reach.succeeded();
+            }
+            Health::Unreachable(words) => {
+                self.proven = false;
+                let other = self.failed_by.is_some_and(|first| first != source);
+                if alone || other || self.reach.is_probing(now) {
+                    self.reach.failed(words, now);
+                }
+                self.failed_by.get_or_insert(source);
+            }
+            Health::Unknown | Health::Busy(_) => {}
+        }
+    }
+
+    /// Why mail waits here, in the words of the last reply or failure; of the whole site, or of any lane.
+    pub(super) fn reason(&self, now: Timestamp) -> Option<String> {
+        let of_site = || self.reach.words().map(str::to_owned);
+        let of_lane = || self.lanes.iter().find_map(|entry| entry.lane.trouble(now)).map(|trouble| trouble.words.into());
+        if self.down_until(now).is_some() { of_site() } else { of_lane().or_else(of_site) }
+    }
+
+    /// Until when no lane of a queue can be used for more than a moment, where that is so: it cannot be reached, or all its
+    /// sources are suspended or blocked.
+    pub(super) fn suspended_until(&self, queue: &SiteQueue, now: Timestamp) -> Option<Timestamp> {
+        if let Some(until) = self.down_until(now) {
+            return Some(until);
+        }
+        let closed = |slot: &Slot| {
+            let entry = self.lane(slot.source)?;
+            if entry.lane.window(now) > 0 { None } else { entry.lane.next_change(now).or(Some(Timestamp::MAX)) }
+        };
+        let ends: Option<Vec<Timestamp>> = queue.slots.iter().map(closed).collect();
+        ends?.into_iter().min()
+    }
+
+    /// The same for all its queues together.
+    pub(super) fn all_suspended_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let ends: Option<Vec<Timestamp>> =
+            self.queues.iter().map(|queue| self.suspended_until(queue, now)).collect();
+        ends?.into_iter().min().or_else(|| self.down_until(now))
     }
 
     /// Nothing is left that is worth remembering.
     pub(super) fn is_forgettable(&self, now: Timestamp) -> bool {
-        let unused = self.ready.is_empty() && self.backlog.from().is_none() && self.connections == 0 && !self.in_line;
-        unused && self.suspended_until(now).is_none()
-    }
-
-    /// The administrator changed how many connections a site may have.
-    pub(super) fn resize(&mut self, old_max: usize, new_max: usize) {
-        let was_full = self.window >= old_max;
-        self.window = if was_full { new_max } else { self.window.min(new_max) }.max(1);
-    }
-
-    /// The wall clock went back.
-    pub(super) fn clock_went_back(&mut self, by: Duration) {
-        self.suspended_until = self.suspended_until.map(|until| until.minus(by));
-    }
-
-    /// An operator wants it tried at once.
-    pub(super) fn unsuspend(&mut self) {
-        self.suspended_until = None;
-    }
-
-    /// Takes in what a connection learned. Returns the end of a suspension that just began.
-    pub(super) fn learn(
-        &mut self,
-        feedback: HostFeedback,
-        connections_max: usize,
-        now: Timestamp,
-    ) -> Option<Timestamp> {
-        self.window = self.window.min(connections_max.max(1));
-        match feedback {
-            HostFeedback::None => None,
-            HostFeedback::Good => {
-                self.succeeded(connections_max);
-                None
-            }
-            HostFeedback::Unreachable(reason) => {
-                self.reason = Some(reason);
-                self.proven = false;
-                self.ramping = true;
-                self.back_off(now)
-            }
-            HostFeedback::Busy(reason) => {
-                self.reason = Some(reason);
-                self.successes = 0;
-                self.ramping = false;
-                let had = self.connections.min(self.window);
-                if had <= 1 {
-                    // It wants not even one.
-                    return self.back_off(now);
-                }
-                self.window = had - 1;
-                None
-            }
-        }
-    }
-
-    /// One probe after an interval that grows with each failure. Connections that fail together are one failure.
-    fn back_off(&mut self, now: Timestamp) -> Option<Timestamp> {
-        if self.suspended_until(now).is_some() {
-            return None;
-        }
-        let last = PROBE_INTERVALS.len() - 1;
-        let step = usize::try_from(self.failures).unwrap_or(last).min(last);
-        let interval = PROBE_INTERVALS.get(step).copied().unwrap_or_default();
-        self.failures = self.failures.saturating_add(1);
-        self.window = 1;
-        self.suspended_until = Some(now.plus(interval));
-        self.suspended_until
-    }
-
-    fn succeeded(&mut self, connections_max: usize) {
-        self.proven = true;
-        self.failures = 0;
-        self.suspended_until = None;
-        if self.window >= connections_max {
-            self.reason = None;
-            self.ramping = false;
-            return;
-        }
-        self.successes += 1;
-        if self.ramping {
-            self.window = (self.window * 2).min(connections_max);
-        } else if self.successes >= SUCCESSES_PER_STEP {
-            self.window += 1;
-            self.successes = 0;
-        }
+        let unused = self.queues.iter().all(|queue| queue.fair.is_forgettable() && queue.is_idle());
+        let lanes = self.lanes.iter().all(|entry| entry.lane.is_forgettable(now));
+        unused && lanes && self.connections == 0 && !self.in_line && self.down_until(now).is_none()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
-
-    fn unreachable() -> HostFeedback {
-        HostFeedback::Unreachable("connection refused".to_owned())
-    }
-
-    #[test]
-    fn a_dead_site_is_probed_at_growing_intervals_and_ramps_up_when_it_comes_back() {
-        let mut site = Site::new(10);
-        let mut now = NOW;
-        for interval in PROBE_INTERVALS {
-            assert!(site.may_open(now));
-            let until = site.learn(unreachable(), 10, now).unwrap();
-            assert_eq!(until.since(now), interval);
-            assert!(!site.may_open(now));
-            now = until;
-        }
-        let windows: Vec<usize> = (0..5)
-            .map(|_| {
-                site.learn(HostFeedback::Good, 10, now);
-                site.window()
-            })
-            .collect();
-        assert_eq!(windows, [2, 4, 8, 10, 10]);
-        assert_eq!(site.reason(), None);
-        assert_eq!(site.learn(unreachable(), 10, now).unwrap().since(now), PROBE_INTERVALS[0]);
-    }
-
-    #[test]
-    fn connections_that_fail_together_count_once() {
-        let mut site = Site::new(10);
-        assert!(site.learn(unreachable(), 10, NOW).is_some());
-        assert!(site.learn(unreachable(), 10, NOW).is_none());
-        assert_eq!(site.suspended_until(NOW).unwrap().since(NOW), PROBE_INTERVALS[0]);
-    }
-
-    #[test]
-    fn a_busy_host_loses_a_connection_at_once_and_regains_it_slowly() {
-        let mut site = Site::new(10);
-        site.connections = 10;
-        site.learn(HostFeedback::Busy("421 too many".to_owned()), 10, NOW);
-        assert_eq!(site.window(), 9);
-        site.connections = 9;
-        for _ in 0..SUCCESSES_PER_STEP - 1 {
-            site.learn(HostFeedback::Good, 10, NOW);
-        }
-        assert_eq!(site.window(), 9);
-        site.learn(HostFeedback::Good, 10, NOW);
-        assert_eq!(site.window(), 10);
-    }
+/// What spreads the probes of different sites.
+fn seed_of(name: &SiteName) -> u64 {
+    u64::try_from(fnv1a(name.as_str().as_bytes()) & u128::from(u64::MAX)).unwrap_or_default()
 }

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::{ConnectionId, Scheduler};
-use crate::scheduler::{Action, HostFeedback, SiteName};
+use crate::scheduler::{Action, SiteName};
 use crate::types::Timestamp;
 
 /// With fewer connections than these all sites share them: a half would be too little for anybody.
@@ -27,6 +27,12 @@ pub(super) struct Line {
 impl Line {
     fn of(&mut self, proven: bool) -> &mut VecDeque<SiteName> {
         if proven { &mut self.proven } else { &mut self.unproven }
+    }
+
+    /// A site that stands in line turned out to work, or not to.
+    pub(super) fn change_lines(&mut self, name: &SiteName, was_proven: bool) {
+        self.of(was_proven).retain(|other| other != name);
+        self.of(!was_proven).push_back(name.clone());
     }
 }
 
@@ -93,33 +99,11 @@ impl Scheduler {
         let Some(connection) = self.connections.get_mut(&id).filter(|connection| !connection.closing) else { return };
         connection.closing = true;
         self.closing += 1;
-        let name = connection.site.clone();
-        self.take_idle(id, &name);
+        let lane = self.sites.get_mut(&connection.site).and_then(|site| site.lane_mut(connection.source));
+        if let Some(entry) = lane {
+            entry.closing += 1;
+        }
+        self.take_idle(id);
         actions.push(Action::Close(id));
-    }
-
-    /// A site takes in what a connection learned. Its connections and its place in line follow, where that tells whether it
-    /// works.
-    pub(super) fn learn(&mut self, name: &SiteName, feedback: HostFeedback, now: Timestamp) {
-        let connections_max = self.settings.connections_per_site_max;
-        let Some(site) = self.sites.get_mut(name) else { return };
-        let was_proven = site.is_proven();
-        let suspended_until = site.learn(feedback, connections_max, now);
-        let is_proven = site.is_proven();
-        let (connections, in_line) = (site.connections, site.in_line);
-        if was_proven != is_proven {
-            let unproven = &mut self.line.unproven_connections;
-            *unproven = if is_proven { unproven.saturating_sub(connections) } else { *unproven + connections };
-            if in_line {
-                self.line.of(was_proven).retain(|other| other != name);
-                self.line.of(is_proven).push_back(name.clone());
-            }
-        }
-        let Some(until) = suspended_until else { return };
-        self.alarms.insert((until, name.clone()));
-        for key in self.sites.get(name).into_iter().flat_map(|site| &site.ready) {
-            let payload = self.jobs.get_mut(key).and_then(|job| job.payload.take());
-            self.payload_bytes -= payload.map_or(0, |payload| payload.bytes());
-        }
     }
 }

@@ -10,8 +10,11 @@
 
 #[cfg(test)]
 mod fairness_tests;
+mod learn;
 mod line;
 mod paging;
+mod pick;
+mod report;
 mod serve;
 mod sweep;
 #[cfg(test)]
@@ -20,18 +23,22 @@ mod tests;
 mod world_tests;
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::line::Line;
+use crate::policy::lane::LaneState;
 use crate::queue::{DueJob, DueKey, Handoff, JobKey};
 use crate::scheduler::backlog::Backlog;
+use crate::scheduler::class::{Class, Classes};
+use crate::scheduler::fleet::{Destination, Families, Fleet, MeterKey, SourceId};
 use crate::scheduler::sites::Site;
 use crate::scheduler::window::Window;
 use crate::scheduler::{
-    Action, Command, ConnectionId, HostFeedback, Lease, Payload, RoutingFailure, Settings, Settled, SiteName,
-    SiteReport, Totals, Verdict, Whereabouts, job_from_due,
+    Action, Command, ConnectionId, LaneEvent, LaneName, Lease, Payload, Report, RoutingFailure, SavedLane, Settings,
+    Settled, SiteName, Verdict, job_from_due,
 };
-use crate::types::{Domain, Timestamp};
+use crate::types::{Domain, PoolName, SourceName, Timestamp};
 
 #[derive(Debug)]
 struct Job {
@@ -48,26 +55,36 @@ struct Job {
     settling: bool,
     /// The site in whose line its key stands.
     queued_at: Option<SiteName>,
+    /// Whose it is, by which pool it goes, how urgent it is.
+    class: Arc<Class>,
+    /// The source that it keeps.
+    source: Option<SourceName>,
+    /// Attempts in a row that a block of their source ended.
+    blocks: u8,
+    /// How often it was given back since its last attempt, as its host ended the connection.
+    spared: u8,
     payload: Option<Box<Payload>>,
 }
 
 impl Job {
     /// A job as the due index knows it, before its first attempt.
-    fn waiting(domain: Domain, due_at: Timestamp, expires_at: Timestamp) -> Self {
-        let (attempts, notices, ambiguous, unverified) = (0, 0, false, false);
-        let (state, settling, queued_at, payload) = (JobState::Waiting, false, None, None);
+    fn waiting(domain: Domain, class: Arc<Class>, due_at: Timestamp, expires_at: Timestamp) -> Self {
         Self {
             due_at,
             expires_at,
             domain,
-            attempts,
-            notices,
-            ambiguous,
-            unverified,
-            state,
-            settling,
-            queued_at,
-            payload,
+            attempts: 0,
+            notices: 0,
+            ambiguous: false,
+            unverified: false,
+            state: JobState::Waiting,
+            settling: false,
+            queued_at: None,
+            class,
+            source: None,
+            blocks: 0,
+            spared: 0,
+            payload: None,
         }
     }
 
@@ -87,7 +104,9 @@ enum JobState {
 
 #[derive(Debug, Default)]
 struct DomainState {
-    site: Option<(SiteName, Timestamp)>,
+    destination: Option<Destination>,
+    /// Its hosts have no address of these.
+    lacks: Families,
     /// Wait for the site. Not empty: a lookup is under way.
     parked: Vec<JobKey>,
     /// More of them, for whom there was no room.
@@ -97,8 +116,19 @@ struct DomainState {
 #[derive(Debug)]
 struct Connection {
     site: SiteName,
+    source: SourceId,
+    /// The queue's pool for which it works.
+    pool: PoolName,
+    hosts: SiteName,
+    /// Of these domain's route.
+    domain: Domain,
+    /// Transactions that its assignment may take.
+    taken: u32,
     closing: bool,
 }
+
+/// The jobs of a class at a site.
+type FlowName = (SiteName, Arc<Class>);
 
 /// See the module. All methods append what the driver has to do to `actions`.
 #[derive(Debug)]
@@ -109,6 +139,22 @@ pub struct Scheduler {
     waiting: BTreeSet<(Timestamp, JobKey)>,
     domains: HashMap<Domain, DomainState>,
     sites: HashMap<SiteName, Site>,
+    fleet: Fleet,
+    classes: Classes,
+    /// States of lanes from before the start, until they are used.
+    saved: HashMap<LaneName, LaneState>,
+    /// The daemon was not stopped in order: more may have been sent than was saved.
+    unclean: bool,
+    /// Lanes in memory.
+    lanes: usize,
+    /// Lanes that may have something to save.
+    dirty: BTreeSet<LaneName>,
+    /// Lanes whose states are being written.
+    saving: BTreeSet<LaneName>,
+    /// Lanes whose records are to go.
+    forgotten: Vec<LaneName>,
+    /// What changed since the last save.
+    lane_events: Vec<LaneEvent>,
     connections: HashMap<ConnectionId, Connection>,
     /// Those that do nothing. In order, so that which one is closed first depends on nothing but what happened.
     idle: BTreeSet<ConnectionId>,
@@ -118,8 +164,8 @@ pub struct Scheduler {
     /// Ends of suspensions.
     alarms: BTreeSet<(Timestamp, SiteName)>,
     window: Window,
-    /// Sites with a backlog.
-    behind: BTreeSet<SiteName>,
+    /// Flows with a backlog.
+    behind: BTreeSet<FlowName>,
     /// What was left on disk and belongs to no site: the table was full, or a lookup failed.
     strays: Backlog,
     /// Some site may have room again for what it left on disk.
@@ -144,11 +190,39 @@ pub struct Scheduler {
 
 impl Scheduler {
     /// A scheduler that knows no job yet: the first page brings them. Jobs that were due before `unclean_since` are
-    /// marked as ambiguous.
-    pub fn new(settings: Settings, unclean_since: Option<Timestamp>) -> Self {
+    /// marked as ambiguous. `saved` is what lanes kept over the restart; `unclean`: it was not in order.
+    pub fn new(
+        settings: Settings,
+        unclean_since: Option<Timestamp>,
+        saved: Vec<SavedLane>,
+        unclean: bool,
+        now: Timestamp,
+    ) -> Self {
+        let mut fleet = Fleet::default();
+        fleet.reload(&settings.pools, now);
+        let mut saved: HashMap<LaneName, LaneState> =
+            saved.into_iter().map(|saved| (saved.name, saved.state)).collect();
+        for (key, meter) in fleet.all_meters() {
+            let name = match &key {
+                MeterKey::Source(name) => LaneName::Source(name.clone()),
+                MeterKey::Pool(name) => LaneName::Pool(name.clone()),
+            };
+            if let Some(state) = saved.remove(&name) {
+                *meter = crate::policy::lane::Lane::restore(&state, meter.limits(), unclean, now);
+            }
+        }
         Self {
             settings,
             unclean_since,
+            fleet,
+            classes: Classes::default(),
+            saved,
+            unclean,
+            lanes: 0,
+            dirty: BTreeSet::new(),
+            saving: BTreeSet::new(),
+            forgotten: Vec::new(),
+            lane_events: Vec::new(),
             jobs: HashMap::new(),
             waiting: BTreeSet::new(),
             domains: HashMap::new(),
@@ -178,19 +252,22 @@ impl Scheduler {
 
     /// New limits, from now on.
     pub fn reload(&mut self, settings: Settings, now: Timestamp, actions: &mut Vec<Action>) {
-        let old_max = self.settings.connections_per_site_max;
         self.settings = settings;
-        for site in self.sites.values_mut() {
-            site.resize(old_max, self.settings.connections_per_site_max);
-        }
+        self.fleet.reload(&self.settings.pools, now);
         // Routes and DNS settings may have changed too: every domain is looked up again, for what waits as well.
         for domain in self.domains.values_mut() {
-            if let Some((_, expires_at)) = &mut domain.site {
-                *expires_at = now;
+            domain.lacks = Families::default();
+            if let Some(destination) = &mut domain.destination {
+                destination.expires_at = now;
             }
         }
         for name in self.site_names() {
-            self.reroute(&name, now, actions);
+            let keys = self.take_line(&name);
+            if let Some(site) = self.sites.get_mut(&name) {
+                let limits = self.settings.providers.limits(site.provider.as_deref(), self.settings.limits);
+                site.reload(&name, limits, &self.fleet, now);
+            }
+            self.reroute(&name, keys, now, actions);
         }
         self.serve_line(now, actions);
     }
@@ -211,7 +288,9 @@ impl Scheduler {
                 recipient_headers: handoff.recipient_headers.clone(),
             };
             let fits = self.payload_bytes + payload.bytes() <= self.settings.body_cache_bytes;
-            let mut job = Job::waiting(domain.clone(), handoff.due_at, message.expires_at);
+            let entry = message.due_entry(group, 0);
+            let class = self.classes.of(&entry.pool, &entry.tenant, entry.priority);
+            let mut job = Job::waiting(domain.clone(), class, handoff.due_at, message.expires_at);
             job.payload = fits.then(|| Box::new(payload));
             self.insert(key, job, true, now, actions);
         }
@@ -220,33 +299,36 @@ impl Scheduler {
         }
     }
 
-    /// The site of a domain is known, until `expires_at`.
+    /// Where mail for a domain goes is known.
     pub fn resolved(
         &mut self,
         domain: &Domain,
-        site: SiteName,
-        expires_at: Timestamp,
+        destination: Destination,
         now: Timestamp,
         actions: &mut Vec<Action>,
     ) {
+        let name = destination.site.clone();
+        self.make_site(&destination, now);
         let state = self.domains.entry(domain.clone()).or_default();
-        state.site = Some((site.clone(), expires_at));
+        state.lacks = Families::default();
+        state.destination = Some(destination);
         let parked = std::mem::take(&mut state.parked);
         let backlog = std::mem::take(&mut state.backlog);
         for key in parked {
-            self.enqueue(key, &site, now);
+            self.enqueue(key, &name, now);
         }
         if let Some(place) = backlog.from() {
-            self.leave_behind(&site, place);
+            // They may be of any class.
+            self.leave_stray(place);
         }
-        self.serve(&site, now, actions);
+        self.serve(&name, now, actions);
         self.page_in(now, actions);
     }
 
     /// A domain has no route: its jobs are settled accordingly.
     pub fn unroutable(&mut self, domain: &Domain, failure: &RoutingFailure, actions: &mut Vec<Action>) {
         let Some(state) = self.domains.get_mut(domain) else { return };
-        state.site = None;
+        state.destination = None;
         let parked = std::mem::take(&mut state.parked);
         if let Some(place) = std::mem::take(&mut state.backlog).from() {
             self.leave_stray(place);
@@ -257,23 +339,19 @@ impl Scheduler {
     }
 
     /// A connection did what it was given, and could do more. Its jobs are settled by their own messages.
-    pub fn connection_idle(
-        &mut self,
-        id: ConnectionId,
-        feedback: HostFeedback,
-        now: Timestamp,
-        actions: &mut Vec<Action>,
-    ) {
+    pub fn connection_idle(&mut self, id: ConnectionId, report: Report, now: Timestamp, actions: &mut Vec<Action>) {
         let Some(connection) = self.connections.get(&id) else { return };
-        let name = connection.site.clone();
-        self.learn(&name, feedback, now);
+        let (name, source, hosts) = (connection.site.clone(), connection.source, connection.hosts.clone());
+        self.ended(id, &report, now);
         let Some(site) = self.sites.get_mut(&name) else { return };
-        if self.draining || site.connections > site.window() {
-            self.close(id, actions);
-            return;
-        }
-        site.idle.push(id);
+        let Some(entry) = site.lane_mut(source) else { return };
+        entry.idle.push((id, hosts));
+        let surplus = entry.connections > entry.lane.window(now);
         self.idle.insert(id);
+        if self.draining || surplus {
+            return self.close(id, actions);
+        }
+        self.serve_same_hosts(id, now, actions);
         self.serve(&name, now, actions);
         self.serve_line(now, actions);
     }
@@ -289,24 +367,34 @@ impl Scheduler {
     pub fn connection_closed(
         &mut self,
         id: ConnectionId,
-        feedback: HostFeedback,
+        report: Report,
         unserved: Vec<Lease>,
         now: Timestamp,
         actions: &mut Vec<Action>,
     ) {
-        for lease in unserved {
-            self.give_back(lease, now, actions);
+        if report.no_address {
+            self.lacks_addresses(id);
         }
+        let sent_away = matches!(report.learned.health, crate::policy::lane::Health::Busy(_))
+            || report.learned.spent_after.is_some();
+        // What it learned comes first: the jobs that it gives back go by what is known now.
+        self.ended(id, &report, now);
         let Some(connection) = self.connections.remove(&id) else { return };
         let name = connection.site;
         self.closing -= usize::from(connection.closing);
         self.idle.remove(&id);
-        // What it learned is judged by the connections that there were.
-        self.learn(&name, feedback, now);
         if let Some(site) = self.sites.get_mut(&name) {
             site.connections -= 1;
             self.line.unproven_connections -= usize::from(!site.is_proven());
-            site.idle.retain(|idle| *idle != id);
+            if let Some(entry) = site.lane_mut(connection.source) {
+                entry.connections -= 1;
+                entry.closing -= u32::from(connection.closing);
+                entry.idle.retain(|(idle, _)| *idle != id);
+            }
+        }
+        for mut lease in unserved {
+            lease.spared = lease.spared.saturating_add(u8::from(sent_away));
+            self.give_back(lease, now, actions);
         }
         // Its own site comes after those that wait for a connection: otherwise a long line would keep its place forever.
         self.serve_line(now, actions);
@@ -323,7 +411,11 @@ impl Scheduler {
         match settled {
             Settled::Out => return self.page_in(now, actions),
             Settled::Unchanged => {}
-            Settled::Due { at, attempts } => (job.due_at, job.attempts, job.ambiguous) = (at, attempts, false),
+            Settled::Due { at, attempts, source, blocked } => {
+                (job.due_at, job.attempts, job.ambiguous) = (at, attempts, false);
+                (job.source, job.spared) = (source, 0);
+                job.blocks = if blocked { job.blocks.saturating_add(1) } else { 0 };
+            }
         }
         (job.state, job.unverified) = (JobState::Waiting, false);
         self.insert(key, job, false, now, actions);
@@ -352,7 +444,7 @@ impl Scheduler {
     /// The driver has no route for a domain any more: it is looked up again.
     pub fn forget_route(&mut self, domain: &Domain) {
         if let Some(state) = self.domains.get_mut(domain) {
-            state.site = None;
+            state.destination = None;
         }
     }
 
@@ -363,7 +455,14 @@ impl Scheduler {
         let postponed = std::mem::take(&mut self.postponed);
         self.postponed = postponed.into_iter().map(|(at, key)| (at.minus(by), key)).collect();
         for site in self.sites.values_mut() {
-            site.clock_went_back(by);
+            site.alarm = site.alarm.map(|at| at.minus(by));
+            site.reach.clock_went_back(by);
+            for entry in &mut site.lanes {
+                entry.lane.clock_went_back(by);
+            }
+        }
+        for (_, meter) in self.fleet.all_meters() {
+            meter.clock_went_back(by);
         }
         self.next_sweep = now;
         self.patrol_began = self.patrol_began.min(now);
@@ -386,7 +485,8 @@ impl Scheduler {
         if self.jobs.contains_key(&due.key) {
             return;
         }
-        let mut job = Job::waiting(domain, due.due_at, expires_at);
+        let class = self.classes.of(&due.entry.pool, &due.entry.tenant, due.entry.priority);
+        let mut job = Job::waiting(domain, class, due.due_at, expires_at);
         job.attempts = due.entry.attempts;
         self.insert(due.key, job, true, now, actions);
     }
@@ -414,6 +514,9 @@ impl Scheduler {
                 break;
             }
             self.alarms.pop_first();
+            if let Some(state) = self.sites.get_mut(&site) {
+                (state.alarm, state.stuck) = (None, false);
+            }
             self.reroute_if_stale(&site, now, actions);
             self.serve(&site, now, actions);
         }
@@ -435,11 +538,8 @@ impl Scheduler {
     /// Everything deferred is due now, suspended sites are tried at once (SIGUSR2).
     pub fn flush(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         self.window.flush();
-        self.alarms.clear();
         for name in self.site_names() {
-            if let Some(site) = self.sites.get_mut(&name) {
-                site.unsuspend();
-            }
+            self.unsuspend(&name, now);
             self.serve(&name, now, actions);
         }
         for (_, key) in std::mem::take(&mut self.waiting) {
@@ -460,10 +560,11 @@ impl Scheduler {
             // What the window covers and memory has not, and was not left on disk, is not as the caller saw it; what has
             // no room must wait.
             let full = self.jobs.len() >= self.settings.jobs_max;
-            if full || (self.window.covers(place) && !self.is_left_behind(&domain, place)) {
+            let class = self.classes.of(&due.entry.pool, &due.entry.tenant, due.entry.priority);
+            if full || (self.window.covers(place) && !self.is_left_behind(&domain, &class, place)) {
                 return false;
             }
-            let mut job = Job::waiting(domain, due.due_at, expires_at);
+            let mut job = Job::waiting(domain, class, due.due_at, expires_at);
             job.attempts = due.entry.attempts;
             job.ambiguous = self.unclean_since.is_some_and(|since| due.due_at <= since);
             job.unverified = true;
@@ -474,7 +575,7 @@ impl Scheduler {
             Command::Retry => {
                 self.unpark(due.key);
                 let domain = self.jobs.get(&due.key).map(|job| job.domain.clone());
-                self.unsuspend_domain(domain.as_ref());
+                self.unsuspend_domain(domain.as_ref(), now);
                 self.make_ready(due.key, now, actions);
                 return true;
             }
@@ -497,66 +598,5 @@ impl Scheduler {
     /// Whether nothing is in flight.
     pub fn is_quiet(&self) -> bool {
         self.in_flight == 0 && self.connections.is_empty()
-    }
-
-    /// Totals for status and metrics.
-    pub fn totals(&self) -> Totals {
-        Totals {
-            jobs: self.jobs.len(),
-            in_flight: self.in_flight,
-            ready: self.sites.values().map(|site| site.ready_jobs).sum(),
-            connections: self.connections.len(),
-            sites: self.sites.len(),
-            sites_behind: self.behind.len(),
-        }
-    }
-
-    /// The sites with the most ready jobs, at most `limit`.
-    pub fn report(&self, limit: usize, now: Timestamp) -> Vec<SiteReport> {
-        let mut reports: Vec<_> = self
-            .sites
-            .iter()
-            .map(|(name, site)| SiteReport {
-                site: name.clone(),
-                ready: site.ready_jobs,
-                more_on_disk: site.backlog.from().is_some(),
-                connections: site.connections,
-                window: site.window(),
-                suspended_until: site.suspended_until(now),
-                reason: site.reason().map(str::to_owned),
-            })
-            .collect();
-        reports.sort_by(|a, b| b.ready.cmp(&a.ready).then_with(|| a.site.cmp(&b.site)));
-        reports.truncate(limit);
-        reports
-    }
-
-    /// Where a job is, by its place in the due index and its domain; `None` where it waits on disk for its time.
-    pub fn whereabouts(&self, key: JobKey, due_at: Timestamp, domain: &Domain, now: Timestamp) -> Option<Whereabouts> {
-        let at_site = |name: &SiteName, site: &Site| match site.suspended_until(now) {
-            None => Whereabouts::Ready(name.clone()),
-            Some(until) => {
-                let reason = site.reason().unwrap_or("it was unreachable").to_owned();
-                Whereabouts::Suspended { site: name.clone(), until, reason }
-            }
-        };
-        let site = || {
-            let (name, _) = self.domains.get(domain)?.site.as_ref()?;
-            Some((name, self.sites.get(name)?))
-        };
-        let Some(job) = self.jobs.get(&key) else {
-            let (name, site) = site()?;
-            let is_behind = site.backlog.covers(DueKey::of(due_at, key)) && due_at <= now;
-            return is_behind.then(|| Whereabouts::Behind(Box::new(at_site(name, site))));
-        };
-        Some(match job.state {
-            JobState::Leased => Whereabouts::InFlight,
-            JobState::Resolving => Whereabouts::Resolving,
-            JobState::Waiting => Whereabouts::Waiting(job.due_at),
-            JobState::Ready => {
-                let (name, site) = site()?;
-                at_site(name, site)
-            }
-        })
     }
 }

@@ -1,20 +1,23 @@
 //! What of the due index is in memory: pages in, jobs for whom there is no room out.
 //!
-//! No site holds up another: a site may fill only a share of the table, smaller the fuller the table is, and whatever it
-//! has beyond that stays on disk, as a backlog that costs a few words. It is read again, in order, when half of the
-//! site's share is free.
+//! No site holds up another, and no tenant another at the same site: each flow (pool, priority and tenant at a site) may fill
+//! only a share of the table, smaller the fuller the table is, and whatever it has beyond that stays on disk, as a
+//! backlog that costs a few words. It is read again, in order, when half of the flow's share is free.
+
+use std::sync::Arc;
 
 use super::{Job, Scheduler};
 use crate::queue::{DueJob, DueKey, DuePage, JobKey};
 use crate::scheduler::window::{PAGE_JOBS, Page, Pass};
+use crate::scheduler::class::Class;
 use crate::scheduler::{Action, SiteName, job_from_due};
 use crate::types::{Domain, Timestamp};
 
-/// The part of the table that one site may fill at most.
+/// The part of the table that one flow may fill at most.
 const SITE_SHARE: usize = 8;
-/// The part of the table that is kept for sites that have next to nothing in it.
+/// The part of the table that is kept for flows that have next to nothing in it.
 const RESERVE: usize = 64;
-/// What a site may have in memory however full the table is.
+/// What a flow may have in memory however full the table is.
 const SITE_JOBS_MIN: usize = 4;
 /// Settlements without a connection that are out; above, no page is read and no sweep begun that could add to them.
 pub(super) const SETTLING_MAX: usize = 16_384;
@@ -34,7 +37,9 @@ impl Scheduler {
                 tracing::error!(message_id = %due.key.id, domain = due.entry.domain, "due entry names no domain; it is left alone");
                 continue;
             };
-            let mut job = Job::waiting(domain, due.due_at, expires_at);
+            let class = self.classes.of(&due.entry.pool, &due.entry.tenant, due.entry.priority);
+            let mut job = Job::waiting(domain, class, due.due_at, expires_at);
+            job.source = source_of(&due.entry);
             (job.attempts, job.ambiguous) = (due.entry.attempts, self.is_ambiguous(due));
             match asked.pass {
                 Pass::Ahead | Pass::Behind => self.insert(due.key, job, false, now, actions),
@@ -100,9 +105,9 @@ impl Scheduler {
     /// Where the reading of backlogs goes on: the first of those that have room.
     fn least_behind(&self) -> Option<DueKey> {
         let share = self.share();
-        let sites = self.behind.iter().filter_map(|name| self.sites.get(name));
-        let sites = sites.filter(|site| site.ready_jobs * 2 <= share).filter_map(|site| site.backlog.from());
-        sites.chain(self.strays.from()).min().filter(|from| *from < self.window.horizon())
+        let flows = self.behind.iter().filter_map(|(site, class)| self.flow(site, class));
+        let flows = flows.filter(|flow| flow.ready_jobs * 2 <= share).filter_map(|flow| flow.backlog.from());
+        flows.chain(self.strays.from()).min().filter(|from| *from < self.window.horizon())
     }
 
     /// Whether the table has room for more than what must have room.
@@ -110,7 +115,7 @@ impl Scheduler {
         self.settings.jobs_max.saturating_sub(self.jobs.len()) > self.settings.jobs_max / (2 * RESERVE)
     }
 
-    /// How many jobs one site, or one domain that is looked up, may have in memory now.
+    /// How many jobs one flow, or one domain that is looked up, may have in memory now.
     pub(super) fn share(&self) -> usize {
         let max = self.settings.jobs_max;
         let free = max.saturating_sub(self.jobs.len());
@@ -118,16 +123,15 @@ impl Scheduler {
     }
 
     /// A due job of a site is left on disk.
-    pub(super) fn leave_behind(&mut self, name: &SiteName, place: DueKey) {
+    pub(super) fn leave_behind(&mut self, name: &SiteName, class: &Arc<Class>, place: DueKey) {
         let page = self.window.page_number();
         let share = self.share();
-        let site = self.site_mut(name);
-        site.backlog.leave(place, page);
-        let has_room = site.ready_jobs * 2 <= share;
+        let Some(flow) = self.flow_mut(name, class) else { return self.leave_stray(place) };
+        flow.backlog.leave(place, page);
+        let has_room = flow.ready_jobs * 2 <= share;
         self.room |= has_room;
-        if !self.behind.contains(name) {
-            self.behind.insert(name.clone());
-        }
+        let flow = (name.clone(), Arc::clone(class));
+        self.behind.insert(flow);
     }
 
     /// A due job that belongs to no site is left on disk.
@@ -137,25 +141,27 @@ impl Scheduler {
     }
 
     /// Whether a job that is not in memory may be one of those that were left on disk.
-    pub(super) fn is_left_behind(&self, domain: &Domain, place: DueKey) -> bool {
+    pub(super) fn is_left_behind(&self, domain: &Domain, class: &Class, place: DueKey) -> bool {
         // Without a site, it may be a job of any.
         let state = self.domains.get(domain);
-        let Some(state) = state.filter(|state| state.site.is_some() || state.backlog.from().is_some()) else {
+        let Some(state) = state.filter(|state| state.destination.is_some() || state.backlog.from().is_some()) else {
             return self.strays.from().is_some() || !self.behind.is_empty();
         };
-        let site = state.site.as_ref().and_then(|(name, _)| self.sites.get(name));
-        self.strays.covers(place) || state.backlog.covers(place) || site.is_some_and(|site| site.backlog.covers(place))
+        let site = state.destination.as_ref().and_then(|destination| self.sites.get(&destination.site));
+        let flow = site.and_then(|site| site.queue(&class.pool, &self.fleet)?.fair.flow(class));
+        self.strays.covers(place) || state.backlog.covers(place) || flow.is_some_and(|flow| flow.backlog.covers(place))
     }
 
     /// Backlogs that begin in this page end with it; what has no room this time is left again.
     fn read_backlogs(&mut self, asked: Page, end: Option<DueKey>) {
         let number = self.window.page_number();
         self.strays.read(asked.from, end, number);
-        let (sites, behind) = (&mut self.sites, &mut self.behind);
-        behind.retain(|name| {
+        let (sites, fleet) = (&mut self.sites, &self.fleet);
+        self.behind.retain(|(name, class)| {
             let Some(site) = sites.get_mut(name) else { return false };
-            site.backlog.read(asked.from, end, number);
-            site.backlog.from().is_some()
+            let flow = site.queue_of(name, &class.pool, fleet).fair.flow_mut(class);
+            flow.backlog.read(asked.from, end, number);
+            flow.backlog.from().is_some()
         });
     }
 
@@ -168,16 +174,26 @@ impl Scheduler {
         let share = self.share();
         let state = self.domains.get(&job.domain);
         let parked = state.map_or(0, |state| state.parked.len());
-        let site = state.and_then(|state| state.site.as_ref()).and_then(|(name, _)| self.sites.get(name));
+        let name = state.and_then(|state| state.destination.as_ref()).map(|destination| &destination.site);
+        let site = name.and_then(|name| self.sites.get(name));
+        let queue = site.and_then(|site| site.queue(&job.class.pool, &self.fleet));
+        let flow = queue.and_then(|queue| queue.fair.flow(&job.class));
         let is_full = parked >= share
             || !self.has_room()
-            || site.is_some_and(|site| site.ready_jobs >= share || site.backlog.from().is_some());
+            || flow.is_some_and(|flow| flow.ready_jobs >= share || flow.backlog.from().is_some());
+        let down = site.zip(queue).is_some_and(|(site, queue)| site.suspended_until(queue, now).is_some());
         if !is_full {
             return self.insert(key, job, true, now, actions);
         }
         // What a site that is down has no room for keeps its due time.
-        if site.is_none_or(|site| site.suspended_until(now).is_none()) {
+        if !down {
             self.window.flush_later(place);
         }
     }
+}
+
+/// The source that a stored job keeps.
+pub(super) fn source_of(entry: &crate::queue::DueEntry) -> Option<crate::types::SourceName> {
+    let _ = entry;
+    None
 }

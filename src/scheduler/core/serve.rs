@@ -1,7 +1,12 @@
 //! The inside of the scheduler: jobs into memory, to their sites, out on leases.
 
+use std::sync::Arc;
+
 use super::{Connection, Job, JobState, Scheduler};
 use crate::queue::{DueKey, JobKey};
+use crate::scheduler::class::Class;
+use crate::scheduler::fair::Flow;
+use crate::scheduler::fleet::Destination;
 use crate::scheduler::sites::Site;
 use crate::scheduler::{Action, ConnectionId, Lease, Payload, SiteName, Verdict};
 use crate::types::{Domain, Timestamp};
@@ -36,7 +41,7 @@ impl Scheduler {
             JobState::Waiting => {
                 self.waiting.remove(&(job.due_at, key));
             }
-            JobState::Ready => self.leave_line(job.queued_at.as_ref()),
+            JobState::Ready => self.leave_line(job.queued_at.as_ref(), &job.class),
             JobState::Resolving => {}
         }
         if let Some(payload) = job.payload.take() {
@@ -51,14 +56,14 @@ impl Scheduler {
         let Some(job) = self.jobs.get_mut(&key) else { return };
         self.waiting.remove(&(job.due_at, key));
         if now >= job.expires_at {
-            let reason = self.trouble_of(key);
+            let reason = self.trouble_of(key, now);
             return self.settle(key, Verdict::Expired(reason), actions);
         }
         let (domain, place, early) = (job.domain.clone(), DueKey::of(job.due_at, key), job.is_early(now));
         let state = self.domains.entry(domain.clone()).or_default();
-        match &state.site {
-            Some((site, expires_at)) if *expires_at > now => {
-                let site = site.clone();
+        match &state.destination {
+            Some(destination) if destination.is_current(now) => {
+                let site = destination.site.clone();
                 self.enqueue(key, &site, now);
                 self.serve(&site, now, actions);
             }
@@ -79,53 +84,87 @@ impl Scheduler {
     /// Into the line of its site; a job whose key still stands there keeps its place. Where the line is longer than its
     /// share of memory, the job is left on disk.
     pub(super) fn enqueue(&mut self, key: JobKey, name: &SiteName, now: Timestamp) {
-        let (share, connections_max) = (self.share(), self.settings.connections_per_site_max);
-        let site = self.sites.entry(name.clone()).or_insert_with(|| Site::new(connections_max));
+        let share = self.share();
         let Some(job) = self.jobs.get_mut(&key) else { return };
+        let Some(site) = self.sites.get_mut(name) else { return };
         let place = DueKey::of(job.due_at, key);
-        if !job.is_early(now) && (site.ready_jobs >= share || site.backlog.covers(place)) {
+        let queue = site.queue_of(name, &job.class.pool, &self.fleet);
+        let flow = queue.fair.flow_mut(&job.class);
+        if !job.is_early(now) && (flow.ready_jobs >= share || flow.backlog.covers(place)) {
+            let class = Arc::clone(&job.class);
             self.remove(key);
-            return self.leave_behind(name, place);
+            return self.leave_behind(name, &class, place);
         }
         job.state = JobState::Ready;
         let in_line = job.queued_at.as_ref() == Some(name);
         job.queued_at = Some(name.clone());
-        // It will wait for long: memory is for what goes soon.
-        if let Some(payload) = job.payload.take_if(|_| site.suspended_until(now).is_some()) {
-            self.payload_bytes -= payload.bytes();
-        }
-        site.ready_jobs += 1;
+        flow.ready_jobs += 1;
         if !in_line {
-            site.ready.push_back(key);
+            let keeps = job.source.as_ref().and_then(|source| self.fleet.id(source));
+            match keeps.filter(|source| queue.slots.iter().any(|slot| slot.source == *source)) {
+                Some(source) => {
+                    site.stuck = false;
+                    queue.pinned.entry(source).or_default().push_back(key);
+                }
+                None => queue.fair.push(&job.class, key),
+            }
+        }
+        // It will wait for long: memory is for what goes soon.
+        if site.down_until(now).is_some()
+            && let Some(payload) = job.payload.take()
+        {
+            self.payload_bytes -= payload.bytes();
         }
     }
 
     /// One job less is ready at a site.
-    fn leave_line(&mut self, site: Option<&SiteName>) {
+    fn leave_line(&mut self, site: Option<&SiteName>, class: &Arc<Class>) {
         let share = self.share();
         let waits = self.window.is_flush_stalled();
-        if let Some(site) = site.and_then(|name| self.sites.get_mut(name)) {
-            site.ready_jobs = site.ready_jobs.saturating_sub(1);
-            self.room |= (waits || site.backlog.from().is_some()) && site.ready_jobs * 2 <= share;
-        }
+        let Some(flow) = site.and_then(|name| self.flow_mut(name, class)) else { return };
+        flow.ready_jobs = flow.ready_jobs.saturating_sub(1);
+        let has_room = (waits || flow.backlog.from().is_some()) && flow.ready_jobs * 2 <= share;
+        self.room |= has_room;
+    }
+
+    /// The jobs of a class at a site, if there are any.
+    pub(super) fn flow(&self, name: &SiteName, class: &Class) -> Option<&Flow> {
+        self.sites.get(name)?.queue(&class.pool, &self.fleet)?.fair.flow(class)
+    }
+
+    /// The jobs of a class at a site.
+    pub(super) fn flow_mut(&mut self, name: &SiteName, class: &Arc<Class>) -> Option<&mut Flow> {
+        let site = self.sites.get_mut(name)?;
+        Some(site.queue_of(name, &class.pool, &self.fleet).fair.flow_mut(class))
     }
 
     /// Where the route of a site's first job is out of date, all its jobs find their way anew: hosts that are dead may
     /// have been replaced.
     pub(super) fn reroute_if_stale(&mut self, name: &SiteName, now: Timestamp, actions: &mut Vec<Action>) {
-        let first = self.sites.get(name).and_then(|site| site.ready.iter().find_map(|key| self.jobs.get(key)));
-        let route = first.and_then(|job| self.domains.get(&job.domain)).and_then(|state| state.site.as_ref());
-        if route.is_some_and(|(_, expires_at)| *expires_at <= now) {
-            self.reroute(name, now, actions);
+        let jobs = &self.jobs;
+        let mut first = None;
+        for queue in self.sites.get_mut(name).into_iter().flat_map(|site| &mut site.queues) {
+            let front = queue.fair.front(|key| jobs.contains_key(&key)).map(|(_, key)| key);
+            let pinned = || queue.pinned.values().flatten().find(|key| jobs.contains_key(key)).copied();
+            first = first.or(front).or_else(pinned);
+        }
+        let domain = first.and_then(|key| self.jobs.get(&key)).map(|job| &job.domain);
+        let destination = domain.and_then(|domain| self.domains.get(domain)?.destination.as_ref());
+        if destination.is_some_and(|destination| !destination.is_current(now)) {
+            let keys = self.take_line(name);
+            self.reroute(name, keys, now, actions);
         }
     }
 
-    /// Sends all ready jobs of a site through the look-up of their domains again.
-    pub(super) fn reroute(&mut self, name: &SiteName, now: Timestamp, actions: &mut Vec<Action>) {
-        let Some(site) = self.sites.get_mut(name) else { return };
-        site.ready_jobs = 0;
-        self.room |= site.backlog.from().is_some();
-        let keys = std::mem::take(&mut site.ready);
+    /// Takes all keys out of the lines of a site.
+    pub(super) fn take_line(&mut self, name: &SiteName) -> Vec<JobKey> {
+        let Some(site) = self.sites.get_mut(name) else { return Vec::new() };
+        self.room |= site.queues.iter().any(|queue| queue.fair.is_behind());
+        site.queues.iter_mut().flat_map(|queue| queue.drain()).collect()
+    }
+
+    /// Sends jobs that were taken out of the line of a site through the look-up of their domains again.
+    pub(super) fn reroute(&mut self, name: &SiteName, keys: Vec<JobKey>, now: Timestamp, actions: &mut Vec<Action>) {
         for key in keys {
             let Some(job) = self.jobs.get_mut(&key).filter(|job| job.queued_at.as_ref() == Some(name)) else {
                 continue;
@@ -145,78 +184,19 @@ impl Scheduler {
         names
     }
 
-    pub(super) fn site_mut(&mut self, name: &SiteName) -> &mut Site {
-        let connections_max = self.settings.connections_per_site_max;
-        self.sites.entry(name.clone()).or_insert_with(|| Site::new(connections_max))
-    }
-
-    /// Gives ready jobs of a site to its idle connections, and opens more where that is allowed.
-    pub(super) fn serve(&mut self, name: &SiteName, now: Timestamp, actions: &mut Vec<Action>) {
-        while !self.draining {
-            let Some(site) = self.sites.get_mut(name) else { return };
-            let idle = site.idle.last().copied().filter(|_| site.suspended_until(now).is_none());
-            let may_open = site.may_open(now);
-            if site.ready.is_empty() || (idle.is_none() && !may_open) {
-                return;
+    /// The site of a destination, made where it is not known; under the provider that is known now.
+    pub(super) fn make_site(&mut self, destination: &Destination, now: Timestamp) {
+        let limits = self.settings.providers.limits(destination.provider.as_deref(), self.settings.limits);
+        let name = &destination.site;
+        if let Some(site) = self.sites.get_mut(name) {
+            if site.provider != destination.provider {
+                site.provider.clone_from(&destination.provider);
+                site.limits = limits;
+                site.lanes.iter_mut().for_each(|entry| entry.lane.set_limits(limits, now));
             }
-            let is_proven = site.is_proven();
-            if idle.is_none() && !self.may_connect(is_proven) {
-                self.stand_in_line(name);
-                return self.close_one_idle(actions);
-            }
-            let Some((domain, jobs)) = self.next_jobs(name, now, actions) else { continue };
-            match idle {
-                Some(connection) => {
-                    self.take_idle(connection, name);
-                    actions.push(Action::Assign { connection, jobs });
-                }
-                None => {
-                    let connection = self.open(name);
-                    actions.push(Action::Open { connection, site: name.clone(), domain, jobs });
-                }
-            }
+            return;
         }
-    }
-
-    /// The next jobs of a site that can share a transaction: one message, several of its domains.
-    pub(super) fn next_jobs(
-        &mut self,
-        name: &SiteName,
-        now: Timestamp,
-        actions: &mut Vec<Action>,
-    ) -> Option<(Domain, Vec<Lease>)> {
-        let mut leases: Vec<Lease> = Vec::new();
-        let mut first_domain = None;
-        while let Some(key) = self.sites.get(name)?.ready.front().copied() {
-            if leases.first().is_some_and(|first| {
-                first.key.id != key.id || leases.len() >= self.settings.recipients_per_transaction_max
-            }) {
-                break;
-            }
-            self.sites.get_mut(name)?.ready.pop_front();
-            let Some(job) = self.jobs.get_mut(&key).filter(|job| job.queued_at.as_ref() == Some(name)) else {
-                continue;
-            };
-            if job.state != JobState::Ready {
-                job.queued_at = None;
-                continue;
-            }
-            let expired = now >= job.expires_at;
-            let domain = job.domain.clone();
-            let Some(lease) = self.lease(key) else { continue };
-            if let Some(job) = self.jobs.get_mut(&key) {
-                job.queued_at = None;
-            }
-            if expired {
-                let reason = self.sites.get(name).and_then(Site::reason).map(str::to_owned);
-                self.at_clerk(key);
-                actions.push(Action::Settle { lease, verdict: Verdict::Expired(reason) });
-                continue;
-            }
-            first_domain.get_or_insert(domain);
-            leases.push(lease);
-        }
-        Some((first_domain?, leases))
+        self.sites.insert(name.clone(), Site::new(name, destination.provider.clone(), limits));
     }
 
     /// Gives a job out, unless it is out already.
@@ -228,10 +208,20 @@ impl Scheduler {
         let payload = job.payload.take().map(|payload| *payload);
         self.payload_bytes -= payload.as_ref().map_or(0, Payload::bytes);
         let (due_at, attempts) = (Some(job.due_at), job.attempts);
-        let lease = Lease { key, due_at, attempts, ambiguous: job.ambiguous, unverified: job.unverified, payload };
-        let queued_at = job.queued_at.clone();
+        let lease = Lease {
+            key,
+            due_at,
+            attempts,
+            ambiguous: job.ambiguous,
+            unverified: job.unverified,
+            blocks: job.blocks,
+            spared: job.spared,
+            source: job.source.clone(),
+            payload,
+        };
+        let (queued_at, class) = (job.queued_at.clone(), Arc::clone(&job.class));
         if was_ready {
-            self.leave_line(queued_at.as_ref());
+            self.leave_line(queued_at.as_ref(), &class);
         }
         Some(lease)
     }
@@ -251,15 +241,16 @@ impl Scheduler {
     }
 
     /// What is wrong with the site of a job, as far as that is known.
-    fn trouble_of(&self, key: JobKey) -> Option<String> {
-        let (name, _) = self.domains.get(&self.jobs.get(&key)?.domain)?.site.as_ref()?;
-        self.sites.get(name).and_then(Site::reason).map(str::to_owned)
+    fn trouble_of(&self, key: JobKey, now: Timestamp) -> Option<String> {
+        let destination = self.domains.get(&self.jobs.get(&key)?.domain)?.destination.as_ref()?;
+        self.sites.get(&destination.site)?.reason(now)
     }
 
     pub(super) fn give_back(&mut self, lease: Lease, now: Timestamp, actions: &mut Vec<Action>) {
         let Some(job) = self.jobs.get_mut(&lease.key).filter(|job| job.state == JobState::Leased) else { return };
         self.in_flight -= 1;
         job.state = JobState::Waiting;
+        job.spared = lease.spared;
         if let Some(payload) = lease.payload {
             self.payload_bytes += payload.bytes();
             job.payload = Some(Box::new(payload));
@@ -267,20 +258,27 @@ impl Scheduler {
         self.make_ready(lease.key, now, actions);
     }
 
-    pub(super) fn open(&mut self, name: &SiteName) -> ConnectionId {
+    pub(super) fn open(&mut self, connection: Connection) -> ConnectionId {
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
-        self.connections.insert(id, Connection { site: name.clone(), closing: false });
-        let site = self.site_mut(name);
-        site.connections += 1;
-        let is_proven = site.is_proven();
-        self.line.unproven_connections += usize::from(!is_proven);
+        if let Some(site) = self.sites.get_mut(&connection.site) {
+            site.connections += 1;
+            self.line.unproven_connections += usize::from(!site.is_proven());
+            if let Some(entry) = site.lane_mut(connection.source) {
+                entry.connections += 1;
+            }
+        }
+        self.connections.insert(id, connection);
         id
     }
 
-    pub(super) fn take_idle(&mut self, id: ConnectionId, name: &SiteName) {
-        self.site_mut(name).idle.retain(|idle| *idle != id);
+    pub(super) fn take_idle(&mut self, id: ConnectionId) {
         self.idle.remove(&id);
+        let Some(connection) = self.connections.get(&id) else { return };
+        let lane = self.sites.get_mut(&connection.site).and_then(|site| site.lane_mut(connection.source));
+        if let Some(entry) = lane {
+            entry.idle.retain(|(idle, _)| *idle != id);
+        }
     }
 
     pub(super) fn unpark(&mut self, key: JobKey) {
@@ -290,11 +288,20 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn unsuspend_domain(&mut self, domain: Option<&Domain>) {
+    pub(super) fn unsuspend_domain(&mut self, domain: Option<&Domain>, now: Timestamp) {
         let state = domain.and_then(|domain| self.domains.get(domain));
-        let Some((name, _)) = state.and_then(|state| state.site.as_ref()) else { return };
-        if let Some(site) = self.sites.get_mut(name) {
-            site.unsuspend();
+        let Some(destination) = state.and_then(|state| state.destination.as_ref()) else { return };
+        let name = destination.site.clone();
+        self.unsuspend(&name, now);
+    }
+
+    /// An operator wants a site tried at once, blocks excepted.
+    pub(super) fn unsuspend(&mut self, name: &SiteName, now: Timestamp) {
+        let Some(site) = self.sites.get_mut(name) else { return };
+        site.stuck = false;
+        site.reach.unsuspend();
+        for entry in &mut site.lanes {
+            entry.lane.unsuspend(now);
         }
     }
 }

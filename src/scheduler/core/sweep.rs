@@ -9,7 +9,7 @@ use crate::policy::retry;
 use crate::queue::{DueKey, JobKey};
 use crate::scheduler::sites::Site;
 use crate::scheduler::{Action, Verdict};
-use crate::types::{Domain, Timestamp};
+use crate::types::Timestamp;
 
 /// How often jobs in memory that wait in the lines of their sites are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
@@ -34,23 +34,26 @@ impl Scheduler {
 
     /// Jobs in the lines of all sites that expired, and of suspended ones those whose senders should hear of the delay.
     fn sweep_lines(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        // In order: what follows from it must not depend on a hash.
-        let mut sites: Vec<_> = self.sites.iter().filter(|(_, site)| !site.ready.is_empty()).collect();
-        sites.sort_unstable_by_key(|(name, _)| *name);
         let mut overdue = Vec::new();
-        'sites: for (_, site) in sites {
-            let is_suspended = site.suspended_until(now).is_some();
-            for key in &site.ready {
-                let Some(job) = self.jobs.get_mut(key).filter(|job| job.state == JobState::Ready) else { continue };
-                let notices = notices_due(*key, now, &self.settings.delay_notices);
-                if now >= job.expires_at {
-                    overdue.push((*key, Verdict::Expired(site.reason().map(str::to_owned))));
-                } else if is_suspended && notices > job.notices {
-                    job.notices = notices;
-                    overdue.push((*key, Verdict::Notice(reason_of(site))));
-                }
-                if overdue.len() >= SETTLING_MAX {
-                    break 'sites;
+        // In order: what follows from it must not depend on a hash.
+        'sites: for name in self.site_names() {
+            let Some(site) = self.sites.get(&name) else { continue };
+            for queue in site.queues.iter().filter(|queue| !queue.is_idle()) {
+                let is_suspended = site.suspended_until(queue, now).is_some();
+                let flows = queue.fair.flows();
+                let pinned = queue.pinned.values().flatten();
+                for key in flows.iter().flat_map(|(_, flow)| &flow.ready).chain(pinned) {
+                    let Some(job) = self.jobs.get_mut(key).filter(|job| job.state == JobState::Ready) else { continue };
+                    let notices = notices_due(*key, now, &self.settings.delay_notices);
+                    if now >= job.expires_at {
+                        overdue.push((*key, Verdict::Expired(site.reason(now))));
+                    } else if is_suspended && notices > job.notices {
+                        job.notices = notices;
+                        overdue.push((*key, Verdict::Notice(reason_of(site, now))));
+                    }
+                    if overdue.len() >= SETTLING_MAX {
+                        break 'sites;
+                    }
                 }
             }
         }
@@ -68,15 +71,15 @@ impl Scheduler {
         self.patrol_pages = 0;
         self.patrolled = self.patrol_began;
         self.patrol_began = now;
-        let sites = self.behind.iter().filter_map(|name| self.sites.get(name)?.backlog.from());
-        self.patrol = sites.min();
+        let flows = self.behind.iter().filter_map(|(site, class)| self.flow(site, class)?.backlog.from());
+        self.patrol = flows.min();
     }
 
     /// A job that the patrol met. Where there is room it goes into memory, as always; where there is not, it may have
     /// expired, or its sender may have to hear of the delay.
     pub(super) fn patrolled(&mut self, key: JobKey, mut job: Job, now: Timestamp, actions: &mut Vec<Action>) {
         let place = DueKey::of(job.due_at, key);
-        let Some(reason) = self.suspension_of(&job.domain, place, now) else {
+        let Some(reason) = self.suspension_of(&job, place, now) else {
             return self.insert(key, job, false, now, actions);
         };
         let notices = notices_due(key, now, &self.settings.delay_notices);
@@ -93,12 +96,13 @@ impl Scheduler {
         self.settle(key, verdict, actions);
     }
 
-    /// Why the site of a domain is suspended, where it is and a job at this place would wait in its backlog.
-    fn suspension_of(&self, domain: &Domain, place: DueKey, now: Timestamp) -> Option<String> {
-        let (name, _) = self.domains.get(domain)?.site.as_ref()?;
-        let site = self.sites.get(name)?;
-        let waits = site.ready_jobs >= self.share() || site.backlog.covers(place);
-        (waits && site.suspended_until(now).is_some()).then(|| reason_of(site))
+    /// Why the site of a job is suspended, where it is and the job would wait in its backlog at this place.
+    fn suspension_of(&self, job: &Job, place: DueKey, now: Timestamp) -> Option<String> {
+        let site = self.sites.get(&self.domains.get(&job.domain)?.destination.as_ref()?.site)?;
+        let queue = site.queue(&job.class.pool, &self.fleet)?;
+        let flow = queue.fair.flow(&job.class)?;
+        let waits = flow.ready_jobs >= self.share() || flow.backlog.covers(place);
+        (waits && site.suspended_until(queue, now).is_some()).then(|| reason_of(site, now))
     }
 
     fn forget_names(&mut self, now: Timestamp) {
@@ -107,13 +111,19 @@ impl Scheduler {
             self.domains.retain(|domain, state| !state.parked.is_empty() || used.contains(domain));
         }
         if self.sites.len() > IDLE_NAMES_MAX {
-            self.sites.retain(|_, site| !site.is_forgettable(now));
+            let lanes = &mut self.lanes;
+            self.sites.retain(|_, site| {
+                let goes = site.is_forgettable(now);
+                *lanes -= if goes { site.lanes.len() } else { 0 };
+                !goes
+            });
         }
+        self.classes.forget();
     }
 }
 
-fn reason_of(site: &Site) -> String {
-    site.reason().unwrap_or("it was unreachable").to_owned()
+fn reason_of(site: &Site, now: Timestamp) -> String {
+    site.reason(now).unwrap_or_else(|| "it was unreachable".to_owned())
 }
 
 /// How many delay notices the message of a job should have had at `now`.

@@ -1,0 +1,40 @@
+//! Whose mail a job is, by which pool it goes and how urgent it is: what site queues are keyed by and fair about.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::types::{PoolName, Priority};
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Class {
+    /// The pool that it was accepted for.
+    pub(super) pool: PoolName,
+    /// Lower goes first.
+    pub(super) priority: Priority,
+    /// Whose it is; empty: ours.
+    pub(super) tenant: Box<str>,
+}
+
+/// Each class once: a job holds a pointer.
+#[derive(Debug, Default)]
+pub(super) struct Classes(HashSet<Arc<Class>>);
+
+impl Classes {
+    /// The class of a due entry.
+    pub(super) fn of(&mut self, pool: &str, tenant: &str, priority: u8) -> Arc<Class> {
+        let pool = PoolName::parse(pool).unwrap_or_default();
+        let class = Class { pool, priority: Priority::from_code(priority), tenant: tenant.into() };
+        if let Some(known) = self.0.get(&class) {
+            return Arc::clone(known);
+        }
+        let class = Arc::new(class);
+        self.0.insert(Arc::clone(&class));
+        class
+    }
+
+    /// Drops those that nobody has.
+    pub(super) fn forget(&mut self) {
+        self.0.retain(|class| Arc::strong_count(class) > 1);
+    }
+}

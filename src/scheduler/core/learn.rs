@@ -1,0 +1,240 @@
+//! What connections learned: of lanes, of sites, of the line for connections; and what of it is written to disk.
+
+use super::{Connection, JobState, Scheduler};
+use crate::policy::lane::{Change, Health};
+use crate::scheduler::fleet::SourceId;
+use crate::scheduler::{
+    Action, ConnectionId, LaneEvent, LaneEventKind, LaneName, LaneSave, Report, SavedLane, SiteName,
+};
+use crate::types::Timestamp;
+
+/// The part of all lanes that is forgotten at once where there is no room for one more.
+const FORGET_SHARE: usize = 64;
+/// Lanes whose states are written at once.
+const SAVE_LANES_MAX: usize = 1_024;
+
+impl Scheduler {
+    /// An assignment came to its end: what it took is counted, what it learned is taken in.
+    pub(super) fn ended(&mut self, id: ConnectionId, report: &Report, now: Timestamp) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let taken = std::mem::take(&mut connection.taken);
+        let (name, source, pool) = (connection.site.clone(), connection.source, connection.pool.clone());
+        let sent = report.transactions.min(taken);
+        for (key, meter) in self.fleet.meters(source, &pool) {
+            meter.done(taken, sent, now);
+            if meter.wants_save(now) {
+                self.dirty.insert(key.lane_name());
+            }
+        }
+        let alone = !self.has_alternative(&name, &pool, source, now);
+        let Some(site) = self.sites.get_mut(&name) else { return };
+        site.stuck = false;
+        let was_proven = site.is_proven();
+        site.learn(&report.learned.health, source, alone, now);
+        let changes = site.lane_mut(source).map_or_else(Vec::new, |entry| {
+            entry.lane.done(taken, sent, now);
+            entry.lane.learn(&report.learned, entry.connections, now)
+        });
+        let until = site.all_suspended_until(now);
+        self.move_line(&name, was_proven);
+        self.tell(&name, source, changes, now);
+        self.note_dirty(&name, source, now);
+        if let Some(until) = until.filter(|_| !matches!(report.learned.health, Health::Good)) {
+            self.set_alarm(&name, until);
+            self.drop_payloads(&name);
+        }
+    }
+
+    /// What waits for long at a site keeps no body in memory.
+    fn drop_payloads(&mut self, name: &SiteName) {
+        let Some(site) = self.sites.get(name) else { return };
+        for queue in &site.queues {
+            let flows = queue.fair.flows();
+            for key in flows.iter().flat_map(|(_, flow)| &flow.ready).chain(queue.pinned.values().flatten()) {
+                let job = self.jobs.get_mut(key).filter(|job| job.state == JobState::Ready);
+                let payload = job.and_then(|job| job.payload.take());
+                self.payload_bytes -= payload.map_or(0, |payload| payload.bytes());
+            }
+        }
+    }
+
+    /// A site's connections and its place in line follow, where what was learned tells whether it works.
+    fn move_line(&mut self, name: &SiteName, was_proven: bool) {
+        let Some(site) = self.sites.get(name) else { return };
+        let (is_proven, connections, in_line) = (site.is_proven(), site.connections, site.in_line);
+        if was_proven == is_proven {
+            return;
+        }
+        let unproven = &mut self.line.unproven_connections;
+        *unproven = if is_proven { unproven.saturating_sub(connections) } else { *unproven + connections };
+        if in_line {
+            self.line.change_lines(name, was_proven);
+        }
+    }
+
+    /// The hosts of a connection's domain have no address of its source's family: other sources take its jobs.
+    pub(super) fn lacks_addresses(&mut self, id: ConnectionId) {
+        let Some(Connection { domain, source, .. }) = self.connections.get(&id) else { return };
+        let Some(family) = self.fleet.source(*source).map(|source| source.family) else { return };
+        if let Some(state) = self.domains.get_mut(domain) {
+            state.lacks.add(family);
+        }
+    }
+
+    /// Changes of a lane become events; so does that all sources of a pool are blocked, once, and that one is back.
+    fn tell(&mut self, name: &SiteName, source: SourceId, changes: Vec<Change>, now: Timestamp) {
+        let source_name = self.fleet.name(source);
+        let Some(site) = self.sites.get_mut(name) else { return };
+        let provider = site.provider.clone();
+        let event = |kind| LaneEvent { at: now, site: name.clone(), provider: provider.clone(), kind };
+        for change in changes {
+            if let Some(entry) = site.lane_mut(source) {
+                match &change {
+                    Change::Blocked { .. } => entry.blocked = true,
+                    Change::Unblocked => entry.blocked = false,
+                    Change::BackedOff { .. } => {}
+                }
+            }
+            self.lane_events.push(event(LaneEventKind::Lane(source_name.clone(), change)));
+        }
+        let blocked = |source| site.lane(source).filter(|entry| entry.blocked);
+        let mut told = Vec::new();
+        for queue in &site.queues {
+            let ends: Option<Vec<Timestamp>> =
+                queue.slots.iter().map(|slot| Some(blocked(slot.source)?.lane.next_change(now).unwrap_or(now))).collect();
+            let first_end = ends.and_then(|ends| ends.into_iter().min());
+            match first_end {
+                Some(until) if !queue.blocked => told.push((LaneEventKind::PoolBlocked(queue.pool.clone(), until), true)),
+                None if queue.blocked => told.push((LaneEventKind::PoolUnblocked(queue.pool.clone()), false)),
+                _ => {}
+            }
+        }
+        for (kind, is_blocked) in told {
+            let (LaneEventKind::PoolBlocked(pool, _) | LaneEventKind::PoolUnblocked(pool)) = &kind else { continue };
+            if let Some(queue) = site.queues.iter_mut().find(|queue| queue.pool == *pool) {
+                queue.blocked = is_blocked;
+            }
+            self.lane_events.push(event(kind));
+        }
+    }
+
+    /// Remembers to save a lane, where it has something to save.
+    pub(super) fn note_dirty(&mut self, name: &SiteName, source: SourceId, now: Timestamp) {
+        let entry = self.sites.get_mut(name).and_then(|site| site.lane_mut(source));
+        if entry.is_some_and(|entry| entry.lane.wants_save(now)) {
+            self.dirty.insert(LaneName::Lane(name.clone(), self.fleet.name(source)));
+        }
+    }
+
+    /// The lane, or the meter, that a state belongs to.
+    fn lane_of(&mut self, name: &LaneName) -> Option<&mut crate::policy::lane::Lane> {
+        let LaneName::Lane(site, source) = name else { return self.fleet.meter(name) };
+        let source = self.fleet.id(source)?;
+        Some(&mut self.sites.get_mut(site)?.lane_mut(source)?.lane)
+    }
+
+    /// Asks for what changed of lanes to be written. Call after each round of inputs. Lanes whose last state is still being
+    /// written wait.
+    pub fn flush_lanes(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        if self.dirty.is_empty() && self.lane_events.is_empty() && self.forgotten.is_empty() {
+            return;
+        }
+        let mut save = LaneSave {
+            remove: std::mem::take(&mut self.forgotten),
+            events: std::mem::take(&mut self.lane_events),
+            ..LaneSave::default()
+        };
+        save.urgent = !save.events.is_empty();
+        let mut left = std::collections::BTreeSet::new();
+        for name in std::mem::take(&mut self.dirty) {
+            if self.saving.contains(&name) || save.put.len() >= SAVE_LANES_MAX {
+                left.insert(name);
+                continue;
+            }
+            let Some(lane) = self.lane_of(&name).filter(|lane| lane.wants_save(now)) else { continue };
+            save.urgent |= !lane.rates().is_unlimited();
+            let state = lane.save(now);
+            self.saving.insert(name.clone());
+            save.put.push(SavedLane { name, state });
+        }
+        self.dirty = left;
+        if !save.put.is_empty() || !save.remove.is_empty() || !save.events.is_empty() {
+            actions.push(Action::SaveLanes(save));
+        }
+    }
+
+    /// The states of these lanes are on disk, or (not `durable`) could not be written; their sites go on.
+    pub fn lanes_saved(&mut self, names: &[LaneName], durable: bool, now: Timestamp, actions: &mut Vec<Action>) {
+        for name in names {
+            self.saving.remove(name);
+            if let Some(lane) = self.lane_of(name) {
+                lane.saved(durable, now);
+            }
+            if !durable {
+                self.dirty.insert(name.clone());
+            }
+            if let LaneName::Lane(site, _) = name {
+                if let Some(state) = self.sites.get_mut(site) {
+                    state.stuck = false;
+                }
+                self.serve(site, now, actions);
+            }
+        }
+    }
+
+    /// What all lanes would keep over a restart, for the last write before the end.
+    pub fn all_lanes(&mut self, now: Timestamp) -> LaneSave {
+        let mut save = LaneSave { events: std::mem::take(&mut self.lane_events), ..LaneSave::default() };
+        for site_name in self.site_names() {
+            let Some(site) = self.sites.get_mut(&site_name) else { continue };
+            for entry in &mut site.lanes {
+                if !entry.lane.is_forgettable(now) {
+                    let name = LaneName::Lane(site_name.clone(), self.fleet.name(entry.source));
+                    save.put.push(SavedLane { name, state: entry.lane.last_state(now) });
+                }
+            }
+        }
+        for (key, meter) in self.fleet.all_meters() {
+            save.put.push(SavedLane { name: key.lane_name(), state: meter.last_state(now) });
+        }
+        save
+    }
+
+    /// Lanes that have something to save by the time that passed.
+    pub(super) fn sweep_lanes(&mut self, now: Timestamp) {
+        for (name, site) in &mut self.sites {
+            for entry in &mut site.lanes {
+                if entry.lane.wants_save(now) {
+                    self.dirty.insert(LaneName::Lane(name.clone(), self.fleet.name(entry.source)));
+                }
+            }
+        }
+    }
+
+    /// Makes room for lanes: those go that learned nothing, or else those that were used least lately. `false`: all are in use.
+    pub(super) fn forget_lanes(&mut self, now: Timestamp) -> bool {
+        let mut idle = Vec::new();
+        for (name, site) in &self.sites {
+            for entry in site.lanes.iter().filter(|entry| entry.connections == 0) {
+                idle.push((!entry.lane.is_forgettable(now), entry.used_at, name.clone(), entry.source));
+            }
+        }
+        idle.sort_unstable();
+        let least = (self.settings.lanes_max / FORGET_SHARE).max(1);
+        let learned_nothing = idle.iter().filter(|(learned, ..)| !learned).count();
+        idle.truncate(least.max(learned_nothing));
+        for (_, _, name, source) in &idle {
+            let lane_name = LaneName::Lane(name.clone(), self.fleet.name(*source));
+            if self.saving.contains(&lane_name) {
+                continue;
+            }
+            if let Some(site) = self.sites.get_mut(name) {
+                site.lanes.retain(|entry| entry.source != *source);
+                self.lanes -= 1;
+                self.dirty.remove(&lane_name);
+                self.forgotten.push(lane_name);
+            }
+        }
+        self.lanes < self.settings.lanes_max
+    }
+}

@@ -1,0 +1,246 @@
+//! The sources and pools of this moment, as a reload left them, and what pools and sources as a whole have sent.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::LaneName;
+use crate::policy::lane::Lane;
+use crate::policy::limits::{LaneLimits, Rates};
+use crate::policy::pools::{Family, Pools};
+use crate::types::{PoolName, SourceName, Timestamp};
+
+/// A source by number: never given to another one while the daemon runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct SourceId(u32);
+
+#[derive(Debug)]
+pub(super) struct SourceEntry {
+    pub(super) name: SourceName,
+    pub(super) family: Family,
+    /// What it sent to all sites, where that is limited.
+    pub(super) meter: Option<Box<Lane>>,
+}
+
+/// A source of a pool.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PoolMember {
+    pub(super) source: SourceId,
+    pub(super) weight: u32,
+    /// 0: of the pool itself; 1: of its overflow pool, and so on.
+    pub(super) tier: u8,
+}
+
+#[derive(Debug)]
+pub(super) struct PoolEntry {
+    pub(super) members: Vec<PoolMember>,
+    /// What it sent to all sites, where that is limited.
+    pub(super) meter: Option<Box<Lane>>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Fleet {
+    ids: HashMap<SourceName, SourceId>,
+    sources: Vec<SourceEntry>,
+    pools: HashMap<PoolName, PoolEntry>,
+}
+
+impl Fleet {
+    /// Takes over what the config says now. Meters of what stays go on.
+    pub(super) fn reload(&mut self, settings: &Pools, now: Timestamp) {
+        for source in settings.sources() {
+            let id = self.intern(&source.name);
+            if let Some(entry) = self.source_mut(id) {
+                entry.family = source.family;
+                set_meter(&mut entry.meter, source.rates, now);
+            }
+        }
+        let mut old = std::mem::take(&mut self.pools);
+        for pool in settings.pools() {
+            let mut meter = old.remove(&pool.name).and_then(|entry| entry.meter);
+            set_meter(&mut meter, pool.rates, now);
+            let members = self.members(settings, &pool.name);
+            self.pools.insert(pool.name.clone(), PoolEntry { members, meter });
+        }
+    }
+
+    /// The sources of a pool, then those of its overflow pool, and so on; each once.
+    fn members(&mut self, settings: &Pools, first: &PoolName) -> Vec<PoolMember> {
+        let mut members: Vec<PoolMember> = Vec::new();
+        let mut next = Some(first);
+        for tier in 0..=u8::MAX {
+            let Some(pool) = next.and_then(|name| settings.pool(name.as_str())) else { break };
+            for member in &pool.members {
+                let source = self.intern(&member.source);
+                if members.iter().all(|known| known.source != source) {
+                    members.push(PoolMember { source, weight: member.weight.max(1), tier });
+                }
+            }
+            next = pool.overflow.as_ref();
+        }
+        members
+    }
+
+    fn intern(&mut self, name: &SourceName) -> SourceId {
+        if let Some(id) = self.ids.get(name) {
+            return *id;
+        }
+        let id = SourceId(u32::try_from(self.sources.len()).expect("configs name far fewer sources"));
+        self.sources.push(SourceEntry { name: name.clone(), family: Family::Any, meter: None });
+        self.ids.insert(name.clone(), id);
+        id
+    }
+
+    /// The number of a source that the config names, or named.
+    pub(super) fn id(&self, name: &SourceName) -> Option<SourceId> {
+        self.ids.get(name).copied()
+    }
+
+    /// The pool of this name, or the default one in its place.
+    pub(super) fn effective(&self, name: &PoolName) -> PoolName {
+        if self.pools.contains_key(name) { name.clone() } else { PoolName::default() }
+    }
+
+    /// The sources of a pool.
+    pub(super) fn pool(&self, name: &PoolName) -> &[PoolMember] {
+        self.pools.get(name).map_or(&[], |pool| &pool.members)
+    }
+
+    pub(super) fn source(&self, id: SourceId) -> Option<&SourceEntry> {
+        usize::try_from(id.0).ok().and_then(|at| self.sources.get(at))
+    }
+
+    pub(super) fn source_mut(&mut self, id: SourceId) -> Option<&mut SourceEntry> {
+        usize::try_from(id.0).ok().and_then(|at| self.sources.get_mut(at))
+    }
+
+    /// The name of a source.
+    pub(super) fn name(&self, id: SourceId) -> SourceName {
+        self.source(id).map(|source| source.name.clone()).unwrap_or_default()
+    }
+
+    /// The meters of a source and of a pool, where they are limited.
+    pub(super) fn meters(
+        &mut self,
+        source: SourceId,
+        pool: &PoolName,
+    ) -> impl Iterator<Item = (MeterKey, &mut Lane)> + use<'_> {
+        let at = usize::try_from(source.0).unwrap_or(usize::MAX);
+        let of_source = self.sources.get_mut(at).and_then(|source| {
+            let meter = source.meter.as_deref_mut()?;
+            Some((MeterKey::Source(source.name.clone()), meter))
+        });
+        let of_pool = self.pools.get_mut(pool).and_then(|entry| entry.meter.as_deref_mut());
+        let of_pool = of_pool.map(|meter| (MeterKey::Pool(pool.clone()), meter));
+        of_source.into_iter().chain(of_pool)
+    }
+
+    /// All meters with what they are of, in order.
+    pub(super) fn all_meters(&mut self) -> Vec<(MeterKey, &mut Lane)> {
+        let sources = self.sources.iter_mut().filter_map(|source| {
+            let meter = source.meter.as_deref_mut()?;
+            Some((MeterKey::Source(source.name.clone()), meter))
+        });
+        let pools = self.pools.iter_mut().filter_map(|(name, pool)| {
+            let meter = pool.meter.as_deref_mut()?;
+            Some((MeterKey::Pool(name.clone()), meter))
+        });
+        let mut meters: Vec<_> = sources.chain(pools).collect();
+        meters.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        meters
+    }
+
+    /// The meter whose state is kept under this name.
+    pub(super) fn meter(&mut self, name: &LaneName) -> Option<&mut Lane> {
+        match name {
+            LaneName::Lane(..) => None,
+            LaneName::Source(name) => {
+                let id = self.id(name)?;
+                self.source_mut(id)?.meter.as_deref_mut()
+            }
+            LaneName::Pool(name) => self.pools.get_mut(name)?.meter.as_deref_mut(),
+        }
+    }
+}
+
+/// What a meter is of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum MeterKey {
+    Source(SourceName),
+    Pool(PoolName),
+}
+
+impl MeterKey {
+    /// Under which its state is kept.
+    pub(super) fn lane_name(&self) -> LaneName {
+        match self {
+            MeterKey::Source(name) => LaneName::Source(name.clone()),
+            MeterKey::Pool(name) => LaneName::Pool(name.clone()),
+        }
+    }
+}
+
+/// A lane that has no site: only its rates matter.
+pub(super) fn meter_limits(rates: Rates) -> LaneLimits {
+    LaneLimits { connections: u32::MAX, connections_total: None, messages_per_connection: u32::MAX, rates }
+}
+
+fn set_meter(meter: &mut Option<Box<Lane>>, rates: Rates, now: Timestamp) {
+    if rates.is_unlimited() {
+        *meter = None;
+        return;
+    }
+    match meter {
+        Some(meter) => meter.set_limits(meter_limits(rates), now),
+        None => *meter = Some(Box::new(Lane::new(meter_limits(rates), now))),
+    }
+}
+
+/// Address families, as a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Families {
+    pub(super) v4: bool,
+    pub(super) v6: bool,
+}
+
+impl Families {
+    /// Adds that of a source.
+    pub(super) fn add(&mut self, family: Family) {
+        self.v4 |= family == Family::V4;
+        self.v6 |= family == Family::V6;
+    }
+
+    /// Whether a source is of one of them.
+    pub(super) fn has(self, family: Family) -> bool {
+        match family {
+            Family::Any => false,
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+}
+
+/// Where mail for a domain goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// What limits are keyed by.
+    pub site: super::SiteName,
+    /// The set of hosts: connections are shared within one.
+    pub hosts: super::SiteName,
+    /// The provider whose rule matched.
+    pub provider: Option<Arc<str>>,
+    /// When it is to be asked for again.
+    pub expires_at: Timestamp,
+}
+
+impl Destination {
+    /// A site of its own hosts, by no provider's rule.
+    pub fn of_hosts(hosts: super::SiteName, expires_at: Timestamp) -> Self {
+        Self { site: hosts.clone(), hosts, provider: None, expires_at }
+    }
+
+    /// Whether it is one for this domain still: kept for later.
+    pub fn is_current(&self, now: Timestamp) -> bool {
+        self.expires_at > now
+    }
+}
