@@ -6,16 +6,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use zeroize::Zeroizing;
 
 use super::config::{Config, EventFileSettings};
 use crate::delivery::route::Router;
-use crate::delivery::session::{Credentials, EhloName, Secret};
+use crate::delivery::session::{Credentials, Secret};
 use crate::delivery::settings::Login;
 use crate::delivery::shared::Reloadable;
+use crate::delivery::sources::Outlets;
 use crate::events;
 use crate::events::audit::AuditSettings;
 use crate::message::dkim::Signer;
 use crate::net::Resolver;
+use crate::net::egress::{PROXY_LOGIN_BYTES_MAX, ProxyLogin};
 use crate::net::tls_client::TlsClient;
 use crate::policy::retry;
 use crate::queue;
@@ -97,7 +100,7 @@ pub(super) fn reloadable(
     seed: u64,
 ) -> Result<Reloadable, String> {
     let hostname = config.hostname.to_string();
-    let ehlo_name = EhloName::parse(&hostname).map_err(|error| format!("hostname {hostname:?}: {error}"))?;
+    let outlets = Outlets::new(&config.delivery, proxy_login)?;
     let mut logins = HashMap::new();
     for login in config.delivery.routes.iter().filter_map(|route| route.login.as_ref()) {
         logins.insert(login.clone(), credentials(login)?);
@@ -114,7 +117,7 @@ pub(super) fn reloadable(
             signers: own_signers,
         },
         tls,
-        ehlo_name,
+        outlets,
         logins,
     })
 }
@@ -135,6 +138,17 @@ fn credentials(login: &Login) -> Result<Credentials, String> {
     let text = read_password(&login.password_file).map_err(|error| format!("password_file {path}: {error}"))?;
     Credentials::new(&login.user, text)
         .map_err(|error| format!("user {:?} with password_file {path}: {error}", login.user))
+}
+
+/// The same at a proxy.
+fn proxy_login(login: &Login) -> Result<ProxyLogin, String> {
+    let path = login.password_file.display();
+    let text = std::fs::read_to_string(&login.password_file).map(Zeroizing::new);
+    let text = text.map_err(|error| format!("socks5_password_file {path}: {error}"))?;
+    let password = Zeroizing::new(text.lines().next().unwrap_or_default().to_owned());
+    let limit = PROXY_LOGIN_BYTES_MAX;
+    ProxyLogin::new(&login.user, password)
+        .ok_or_else(|| format!("socks5_password_file {path}: the password is empty or longer than {limit} octets"))
 }
 
 fn read_password(path: &Path) -> std::io::Result<Secret> {

@@ -244,7 +244,7 @@ fn event_problem(health: &Health) -> Option<String> {
 fn due_job(message: &StoredMessage, key: JobKey) -> DueJob {
     let states = message.pending(key.group).filter_map(|index| message.states.get(index)?.as_ref());
     let attempts = states.map(|state| state.attempts).max().unwrap_or(0);
-    DueJob { due_at: message.due_at(key.group), key, entry: message.due_entry(key.group, attempts) }
+    DueJob { due_at: message.due_at(key.group), key, entry: message.due_entry(key.group, attempts, None) }
 }
 
 fn site_status(report: SiteReport, now: Timestamp) -> SiteStatus {

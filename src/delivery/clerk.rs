@@ -64,14 +64,7 @@ pub(super) async fn load(
     };
     tracing::error!(message_id = %id, group = lease.key.group, %problem, "message is set aside as held");
     metrics::counter!(metric::DAMAGED_RECORDS, "record" => "message").increment(1);
-    let entry = DueEntry {
-        domain: String::new(),
-        expires_at_ms: 0,
-        attempts: lease.attempts,
-        pool: String::new(),
-        tenant: String::new(),
-        priority: 0,
-    };
+    let entry = DueEntry { attempts: lease.attempts, ..DueEntry::default() };
     let due_at = lease.due_at.unwrap_or(Timestamp::EPOCH);
     move_to(shared, &lease, Next::Held { due_at, entry, reason: problem }, Settled::Out, inputs).await;
     None
@@ -124,7 +117,7 @@ async fn release(shared: &Shared, lease: &Lease, message: &StoredMessage, inputs
         key: lease.key,
         due_at: lease.due_at,
         states: states.collect(),
-        next: Next::Due { at, entry: message.due_entry(lease.key.group, lease.attempts) },
+        next: Next::Due { at, entry: message.due_entry(lease.key.group, lease.attempts, None) },
         events: Vec::new(),
         notifications: Vec::new(),
     };
@@ -133,7 +126,7 @@ async fn release(shared: &Shared, lease: &Lease, message: &StoredMessage, inputs
 }
 
 async fn hold(shared: &Shared, lease: &Lease, message: &StoredMessage, reason: String, inputs: &mpsc::Sender<Input>) {
-    let entry = message.due_entry(lease.key.group, lease.attempts);
+    let entry = message.due_entry(lease.key.group, lease.attempts, None);
     let due_at = lease.due_at.unwrap_or_else(|| shared.clock.now());
     move_to(shared, lease, Next::Held { due_at, entry, reason }, Settled::Out, inputs).await;
 }

@@ -10,4 +10,5 @@ pub mod route;
 pub mod session;
 pub mod settings;
 pub mod shared;
+pub mod sources;
 mod worker;

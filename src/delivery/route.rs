@@ -28,6 +28,7 @@ pub use site::{site_of_hosts, site_of_rule};
 
 use super::settings::{DomainPattern, Login, NextHop, RouteRule, Settings, TlsMode};
 use crate::net::{Answer, DnsError, Mx, Resolver};
+use crate::policy::pools::Family;
 use crate::policy::routing::{self, MailHost, MailHosts, NoHosts, RefusedAddress};
 use crate::types::{Clock, Domain, EnhancedStatus, Timestamp};
 
@@ -266,6 +267,16 @@ pub struct Router {
     turn: AtomicU64,
 }
 
+/// By which an MX host is known to be us.
+fn own_names(settings: &Settings) -> Vec<Domain> {
+    let hostname = Domain::parse(&settings.hostname).ok();
+    let mut names: Vec<Domain> =
+        hostname.into_iter().chain(settings.sources.iter().filter_map(|source| source.ehlo_name.clone())).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 impl Router {
     /// A router for `settings`. `own_addresses` are those that our listeners have beside `settings.sources`, for the
     /// loop guard; `seed` starts the order of a host's addresses.
@@ -281,10 +292,14 @@ impl Router {
             resolver,
             clock,
             rules: settings.routes.iter().map(Rule::from).collect(),
-            own_names: Domain::parse(&settings.hostname).into_iter().collect(),
-            own_addresses: sources.iter().chain(own_addresses).copied().collect(),
-            has_v4: sources.is_empty() || sources.iter().any(IpAddr::is_ipv4),
-            has_v6: sources.is_empty() || sources.iter().any(IpAddr::is_ipv6),
+            own_names: own_names(settings),
+            own_addresses: sources
+                .iter()
+                .filter_map(|source| source.address)
+                .chain(own_addresses.iter().copied())
+                .collect(),
+            has_v4: sources.iter().any(|source| source.family() != Family::V6),
+            has_v6: sources.iter().any(|source| source.family() != Family::V4),
             port: settings.port,
             tls: settings.tls,
             allow_private_addresses: settings.allow_private_addresses,

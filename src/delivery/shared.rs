@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 
 use super::route::{ClearHosts, DeadHosts, Router};
-use super::session::{Credentials, EhloName, TlsHint};
-use super::settings::{Login, Settings};
+use super::session::{Credentials, TlsHint};
+use super::settings::{Login, Settings, Source};
+use super::sources::Outlets;
 use crate::events::metric;
 use crate::net::Dialer;
 use crate::net::tls_client::TlsClient;
@@ -29,8 +30,8 @@ pub struct Reloadable {
     pub router: Router,
     /// TLS.
     pub tls: TlsClient,
-    /// What we say in EHLO.
-    pub ehlo_name: EhloName,
+    /// What a connection from each source needs.
+    pub outlets: Outlets,
     /// Credentials for smart hosts, read from their files.
     pub logins: HashMap<Login, Credentials>,
 }
@@ -90,7 +91,9 @@ impl Shared {
     ) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
         let now = self.clock.now();
         let hosts = self.hosts();
-        addresses.into_iter().partition(|address| !hosts.dead.is_dead(*address, source_for(settings, address), now))
+        addresses.into_iter().partition(|address| {
+            !hosts.dead.is_dead(*address, source_for(settings, address).and_then(|source| source.address), now)
+        })
     }
 
     /// What is known of a host's TLS.
@@ -126,9 +129,9 @@ impl Shared {
     }
 }
 
-/// The source of the remote's family, if one is configured.
-pub(super) fn source_for(settings: &Settings, remote: &SocketAddr) -> Option<IpAddr> {
-    settings.sources.iter().find(|source| source.is_ipv4() == remote.is_ipv4()).copied()
+/// The first source that reaches the remote.
+pub(super) fn source_for<'a>(settings: &'a Settings, remote: &SocketAddr) -> Option<&'a Source> {
+    settings.sources.iter().find(|source| source.family().reaches(remote.ip()))
 }
 
 /// Outcomes since the start.

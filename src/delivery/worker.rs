@@ -267,7 +267,9 @@ impl Worker {
         needs_tls: bool,
     ) -> Result<(), Unreached> {
         let settings = &reloadable.settings;
-        let source = source_for(settings, &address);
+        let outlet = source_for(settings, &address).and_then(|source| reloadable.outlets.named(source.name.as_str()));
+        let Some(outlet) = outlet else { return Err(Unreached::StaleRoute) };
+        let source = outlet.via.address;
         let login = self.route.login.as_ref().and_then(|login| reloadable.logins.get(login)).cloned();
         if self.route.login.is_some() && login.is_none() {
             // A reload took this route away: never without the login that it asks for.
@@ -279,8 +281,8 @@ impl Worker {
                 HopHost::Address(address) => NextHop::Address(*address),
             },
             address,
-            source,
-            ehlo_name: reloadable.ehlo_name.clone(),
+            via: outlet.via.clone(),
+            ehlo_name: outlet.ehlo_name.clone(),
             tls: if needs_tls { self.route.tls.encrypted() } else { self.route.tls },
             tls_hint: self.shared.tls_hint(address),
             login,

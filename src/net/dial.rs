@@ -6,21 +6,16 @@ use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::{BoxFuture, BoxStream, Dialer};
+use super::{BoxFuture, BoxStream, Dialer, Via};
 
 /// Opens TCP connections, with Nagle's algorithm off: the client writes whole batches.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TcpDialer;
 
 impl Dialer for TcpDialer {
-    fn dial(
-        &self,
-        local: Option<IpAddr>,
-        remote: SocketAddr,
-        timeout: Duration,
-    ) -> BoxFuture<'_, io::Result<BoxStream>> {
+    fn dial<'a>(&'a self, via: &'a Via, remote: SocketAddr, timeout: Duration) -> BoxFuture<'a, io::Result<BoxStream>> {
         Box::pin(async move {
-            let stream = match tokio::time::timeout(timeout, connect(local, remote)).await {
+            let stream = match tokio::time::timeout(timeout, connect(via.address, remote)).await {
                 Ok(connected) => connected?,
                 Err(_) => return Err(io::ErrorKind::TimedOut.into()),
             };
@@ -63,7 +58,8 @@ mod tests {
     async fn a_connection_comes_from_the_source_it_was_given() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let remote = listener.local_addr().unwrap();
-        let dial = TcpDialer.dial(Some("127.0.0.2".parse().unwrap()), remote, PATIENCE);
+        let via = Via::direct(Some("127.0.0.2".parse().unwrap()));
+        let dial = TcpDialer.dial(&via, remote, PATIENCE);
         let (stream, accepted) = tokio::join!(dial, listener.accept());
         let (mut server, peer) = accepted.unwrap();
         assert_eq!(peer.ip().to_string(), "127.0.0.2");
@@ -78,7 +74,7 @@ mod tests {
     async fn a_source_that_is_not_ours_or_not_fit_is_named_in_the_error() {
         let remote = "127.0.0.1:9".parse().unwrap();
         for (source, kind) in [("192.0.2.77", io::ErrorKind::AddrNotAvailable), ("::1", io::ErrorKind::InvalidInput)] {
-            let Err(error) = TcpDialer.dial(Some(source.parse().unwrap()), remote, PATIENCE).await else {
+            let Err(error) = TcpDialer.dial(&Via::direct(Some(source.parse().unwrap())), remote, PATIENCE).await else {
                 panic!("{source} was accepted");
             };
             assert_eq!(error.kind(), kind);
@@ -91,7 +87,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let remote = listener.local_addr().unwrap();
         drop(listener);
-        let Err(error) = TcpDialer.dial(None, remote, PATIENCE).await else { panic!("connected to nobody") };
+        let Err(error) = TcpDialer.dial(&Via::default(), remote, PATIENCE).await else { panic!("connected to nobody") };
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

@@ -431,7 +431,7 @@ impl<'b> Draft<'_, 'b> {
         let attempt = self.attempt;
         let mut settled = Settled::Out;
         if let Some(at) = self.next_at {
-            let entry = attempt.message.due_entry(attempt.key.group, self.attempts);
+            let entry = attempt.message.due_entry(attempt.key.group, self.attempts, None);
             let unchanged = attempt.kind == AttemptKind::Notice;
             for (_, state) in &mut self.settlement.states {
                 state.next_attempt_ms = at.millis();
@@ -461,7 +461,7 @@ impl<'b> Draft<'_, 'b> {
             site: fate.way.site.as_deref(),
             domain: domain.map(|domain| domain.as_str()),
             source: fate.way.source,
-            pool: None,
+            pool: Some(attempt.message.origin.pool.as_str()),
             // An address that was held back at acceptance had none.
             attempt: (state.attempts > 0 || fate.as_suppressed().is_none()).then_some(state.attempts),
             rule: (!delivered).then_some(&*verdict.rule),

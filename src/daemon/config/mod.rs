@@ -19,6 +19,9 @@ mod return_path;
 mod section;
 pub mod settings;
 mod signing;
+mod sources;
+#[cfg(test)]
+mod sources_test;
 mod submission;
 pub mod units;
 
@@ -181,12 +184,14 @@ fn read_root(mut root: Section<'_>) -> Config {
     let listeners = intake::listeners(&mut root);
     let reception = intake::reception(root.child("reception"), &hostname);
     let queue = keeping::queue(&mut root);
-    let mut admission = submission::directory(&mut root, queue.lifetime);
+    let mut delivery = root.child("delivery");
+    let sending = sources::read(&mut root, &mut delivery);
+    let mut admission = submission::directory(&mut root, queue.lifetime, &sending.names);
     let (return_path_domain, return_path) = return_path::read(root.child("return_path"), queue.lifetime);
     admission.return_path_domain = return_path_domain;
     let signing = signing::signing(&mut root);
     let retry = keeping::retry(root.child("retry"), queue.lifetime);
-    let delivery = outbound::delivery(&mut root, &hostname);
+    let delivery = outbound::delivery(&mut root, delivery, &hostname, sending);
     let dns = outbound::dns(root.child("dns"));
     let events = keeping::events(root.child("events"), &admission);
     let audit = keeping::audit(root.child("audit"), &events);
