@@ -6,6 +6,7 @@ pub mod certificate;
 pub mod dial;
 pub mod dns;
 pub mod egress;
+mod proxy;
 pub mod settings;
 pub mod sntp;
 pub mod spf;
