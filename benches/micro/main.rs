@@ -153,7 +153,7 @@ fn records(criterion: &mut Criterion) {
         mail_json: mail_json(MessageId::new(NOW, 7)).to_vec(),
         ..MessageRecord::default()
     };
-    let due = DueEntry { domain: "example.org".to_owned(), ..stored(0).due_entry(0, 3) };
+    let due = DueEntry { domain: "example.org".to_owned(), ..stored(0).due_entry(0, 3, None) };
     let mut out = Vec::with_capacity(4_096);
     let mut group = criterion.benchmark_group("record");
     group.bench_function("encode_message", |bencher| {
@@ -453,14 +453,8 @@ fn due_scans(criterion: &mut Criterion) {
 
 /// Writes and deletes as acceptances and outcomes do, some seconds apart; returns the place of one of the last jobs.
 fn fill_due_index(store: &RocksStore) -> DueKey {
-    let entry = DueEntry {
-        domain: "example.org".to_owned(),
-        expires_at_ms: NOW.millis() + 86_400_000,
-        attempts: 0,
-        pool: String::new(),
-        tenant: String::new(),
-        priority: 0,
-    };
+    let entry =
+        DueEntry { domain: "example.org".to_owned(), expires_at_ms: NOW.millis() + 86_400_000, ..DueEntry::default() };
     let mut value = Vec::new();
     entry.encode(&mut value);
     let value = Bytes::from(value);

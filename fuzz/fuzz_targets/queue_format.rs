@@ -13,7 +13,7 @@ fuzz_target!(|data: &[u8]| {
     decode_all(data);
     // The same bytes as type and payload of a record with a right frame; without this no input passes the checksum.
     if let Some((kind, payload)) = data.split_first() {
-        for version in [1, 2] {
+        for version in [1, 2, 3] {
             decode_all(&sealed([*kind, version], payload));
         }
     }
@@ -25,10 +25,13 @@ fn sealed(head: [u8; 2], payload: &[u8]) -> Vec<u8> {
     [&head[..], &checksum, payload].concat()
 }
 
-/// A message of version 1, had its value been written today: it lacks an octet of flags.
+/// A record of an older version, had its value been written today: messages of version 1 lack an octet of flags, due and hold
+/// entries of version 1 an empty text at their end.
 fn as_of_today(bytes: &[u8]) -> Vec<u8> {
-    match bytes.split_at_checked(7) {
-        Some(([1, 1, _, _, _, _, flags], rest)) => sealed([1, 2], &[&[*flags, 0], rest].concat()),
+    match bytes.split_at_checked(6) {
+        Some(([1, 1, ..], [flags, rest @ ..])) => sealed([1, 3], &[&[*flags, 0], rest].concat()),
+        Some(([1, 2, ..], rest)) => sealed([1, 3], rest),
+        Some(([kind @ (3 | 4), 1, ..], rest)) => sealed([*kind, 2], &[rest, &[0]].concat()),
         _ => bytes.to_vec(),
     }
 }

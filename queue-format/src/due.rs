@@ -6,6 +6,9 @@ use crate::error::{FormatError, RecordKind};
 use crate::frame::{self, FRAME_BYTES};
 use crate::wire::{Fields, VARINT_BYTES_MAX, put_text, put_u64, put_varint};
 
+/// The first version of both with `source`.
+const VERSION_SOURCE: u8 = 2;
+
 /// One message waits for one destination; its time, id and group are in [`due_key`](crate::due_key).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DueEntry {
@@ -19,8 +22,10 @@ pub struct DueEntry {
     pub pool: String,
     /// Whose message it is.
     pub tenant: String,
-    /// Lower goes first.
+    /// Its priority as a number; 0: not said.
     pub priority: u8,
+    /// The source that it keeps, as a greylisted message does; empty: any of the pool.
+    pub source: String,
 }
 
 /// A [`DueEntry`] whose texts stay where they are: paging in the index allocates nothing for them.
@@ -36,8 +41,10 @@ pub struct DueEntryRef<'a> {
     pub pool: &'a str,
     /// Whose message it is.
     pub tenant: &'a str,
-    /// Lower goes first.
+    /// Its priority as a number; 0: not said.
     pub priority: u8,
+    /// The source that it keeps, as a greylisted message does; empty: any of the pool.
+    pub source: &'a str,
 }
 
 /// A due entry that an administrator took out of the schedule; its id and group are in [`hold_key`](crate::hold_key).
@@ -67,8 +74,9 @@ impl<'a> DueEntryRef<'a> {
 
     /// Reads the record that `bytes` hold, all of them.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, FormatError> {
-        let mut fields = Fields::new(RecordKind::Due, frame::open(RecordKind::Due, bytes)?);
-        let entry = Self::take(&mut fields)?;
+        let (version, payload) = frame::open_any(RecordKind::Due, bytes)?;
+        let mut fields = Fields::new(RecordKind::Due, payload);
+        let entry = Self::take(&mut fields, version)?;
         fields.end()?;
         Ok(entry)
     }
@@ -82,11 +90,13 @@ impl<'a> DueEntryRef<'a> {
             pool: self.pool.to_owned(),
             tenant: self.tenant.to_owned(),
             priority: self.priority,
+            source: self.source.to_owned(),
         }
     }
 
     fn payload_len_hint(&self) -> usize {
-        1 + 8 + 4 * VARINT_BYTES_MAX + self.domain.len() + self.pool.len() + self.tenant.len()
+        let texts = self.domain.len() + self.pool.len() + self.tenant.len() + self.source.len();
+        1 + 8 + 5 * VARINT_BYTES_MAX + texts
     }
 
     fn put(&self, out: &mut Vec<u8>) {
@@ -96,9 +106,10 @@ impl<'a> DueEntryRef<'a> {
         put_text(out, self.domain);
         put_text(out, self.pool);
         put_text(out, self.tenant);
+        put_text(out, self.source);
     }
 
-    fn take(fields: &mut Fields<'a>) -> Result<Self, FormatError> {
+    fn take(fields: &mut Fields<'a>, version: u8) -> Result<Self, FormatError> {
         Ok(Self {
             priority: fields.byte("priority")?,
             expires_at_ms: fields.u64("expires_at_ms")?,
@@ -106,6 +117,7 @@ impl<'a> DueEntryRef<'a> {
             domain: fields.text("domain")?,
             pool: fields.text("pool")?,
             tenant: fields.text("tenant")?,
+            source: if version < VERSION_SOURCE { "" } else { fields.text("source")? },
         })
     }
 }
@@ -120,6 +132,7 @@ impl DueEntry {
             pool: &self.pool,
             tenant: &self.tenant,
             priority: self.priority,
+            source: &self.source,
         }
     }
 
@@ -158,12 +171,13 @@ impl HoldEntry {
 
     /// Reads the record that `bytes` hold, all of them.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let mut fields = Fields::new(RecordKind::Hold, frame::open(RecordKind::Hold, bytes)?);
+        let (version, payload) = frame::open_any(RecordKind::Hold, bytes)?;
+        let mut fields = Fields::new(RecordKind::Hold, payload);
         let entry = Self {
             due_at_ms: fields.u64("due_at_ms")?,
             held_at_ms: fields.u64("held_at_ms")?,
             reason: fields.string("reason")?,
-            due: DueEntryRef::take(&mut fields)?.into_owned(),
+            due: DueEntryRef::take(&mut fields, version)?.into_owned(),
         };
         fields.end()?;
         Ok(entry)

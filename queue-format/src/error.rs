@@ -54,7 +54,8 @@ impl RecordKind {
     /// The layout version that this release writes. It reads this one and all before it.
     pub const fn version(self) -> u8 {
         match self {
-            RecordKind::Message => 2,
+            RecordKind::Message => 3,
+            RecordKind::Due | RecordKind::Hold => 2,
             _ => 1,
         }
     }

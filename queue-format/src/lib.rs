@@ -49,4 +49,4 @@ pub use wire::ALLOCATED_PER_INPUT_BYTE_MAX;
 
 /// The version of the store as a whole: it rises with any change of a record or a key. The queue keeps it as a meta
 /// number and asks [`check_format_version`] before it touches anything else.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;

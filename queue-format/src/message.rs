@@ -20,9 +20,15 @@ const FLAG_IDENTITY: u8 = 1 << 0;
 const FLAG_RETURN_PATH_DOMAIN: u8 = 1 << 1;
 const FLAG_RETURN_PATH_PER_MESSAGE: u8 = 1 << 2;
 const FLAG_RECIPIENT_HEADERS: u8 = 1 << 3;
-const MORE_FLAGS_KNOWN: u8 = (1 << 4) - 1;
+/// Since version 3.
+const FLAG_POOL: u8 = 1 << 4;
+const FLAG_PRIORITY: u8 = 1 << 5;
+const MORE_FLAGS_KNOWN_V2: u8 = (1 << 4) - 1;
+const MORE_FLAGS_KNOWN: u8 = (1 << 6) - 1;
 /// The first version with a second octet of flags.
 const VERSION_MORE_FLAGS: u8 = 2;
+/// The first version with pool and priority.
+const VERSION_POOL: u8 = 3;
 
 const RECIPIENT_NOTIFY_BITS: u8 = 0b111;
 const RECIPIENT_NOTIFY: u8 = 1 << 3;
@@ -80,6 +86,10 @@ pub struct MessageRecord {
     pub return_path_per_message: bool,
     /// Each recipient has a header block of its own, under [`recipient_header_key`](crate::recipient_header_key).
     pub recipient_headers: bool,
+    /// The pool of sources that it goes out by; empty: not said.
+    pub pool: String,
+    /// Its priority as a number; 0: not said.
+    pub priority: u8,
     /// The `mail` object of the message's events. Any bytes: the format does not look inside.
     pub mail_json: Vec<u8>,
 }
@@ -113,9 +123,9 @@ impl MessageRecord {
         let recipients: usize = self.recipients.iter().map(RecipientEntry::encoded_len_hint).sum();
         let texts = self.reverse_path.len() + self.envid.as_ref().map_or(0, String::len) + self.caller.len();
         let texts = texts + self.tenant.len() + self.configuration_set.len();
-        let texts = texts + self.identity.len() + self.return_path_domain.len();
-        // Two bytes of flags, two times, thirteen varints (three numbers, ten lengths).
-        FRAME_BYTES + 2 + 2 * 8 + 13 * VARINT_BYTES_MAX + texts + domains + recipients + self.mail_json.len()
+        let texts = texts + self.identity.len() + self.return_path_domain.len() + self.pool.len();
+        // Two bytes of flags, one of priority, two times, fourteen varints (three numbers, eleven lengths).
+        FRAME_BYTES + 3 + 2 * 8 + 14 * VARINT_BYTES_MAX + texts + domains + recipients + self.mail_json.len()
     }
 
     /// Appends the record.
@@ -136,10 +146,13 @@ impl MessageRecord {
                 put_text(out, envid);
             }
             put_text(out, &self.caller);
-            for text in [&self.tenant, &self.configuration_set, &self.identity, &self.return_path_domain] {
+            for text in [&self.tenant, &self.configuration_set, &self.identity, &self.return_path_domain, &self.pool] {
                 if !text.is_empty() {
                     put_text(out, text);
                 }
+            }
+            if self.priority != 0 {
+                out.push(self.priority);
             }
             put_varint(out, self.domains.len() as u64);
             for domain in &self.domains {
@@ -165,7 +178,8 @@ impl MessageRecord {
         let mut fields = Fields::new(KIND, payload);
         let flags = fields.byte("flags")?;
         let more = if version < VERSION_MORE_FLAGS { 0 } else { fields.byte("more_flags")? };
-        if more & !MORE_FLAGS_KNOWN != 0 {
+        let known = if version < VERSION_POOL { MORE_FLAGS_KNOWN_V2 } else { MORE_FLAGS_KNOWN };
+        if more & !known != 0 {
             return Err(fields.out_of_range("more_flags"));
         }
         let mut record = Self {
@@ -197,6 +211,7 @@ impl MessageRecord {
             (flags & FLAG_CONFIGURATION_SET != 0, "configuration_set", &mut record.configuration_set),
             (more & FLAG_IDENTITY != 0, "identity", &mut record.identity),
             (more & FLAG_RETURN_PATH_DOMAIN != 0, "return_path_domain", &mut record.return_path_domain),
+            (more & FLAG_POOL != 0, "pool", &mut record.pool),
         ] {
             if is_there {
                 *text = fields.string(name)?;
@@ -204,6 +219,12 @@ impl MessageRecord {
                 if text.is_empty() {
                     return Err(fields.out_of_range(name));
                 }
+            }
+        }
+        if more & FLAG_PRIORITY != 0 {
+            record.priority = fields.byte("priority")?;
+            if record.priority == 0 {
+                return Err(fields.out_of_range("priority"));
             }
         }
         record.take_destinations(&mut fields)?;
@@ -247,6 +268,8 @@ impl MessageRecord {
             | flag(!self.return_path_domain.is_empty(), FLAG_RETURN_PATH_DOMAIN)
             | flag(self.return_path_per_message, FLAG_RETURN_PATH_PER_MESSAGE)
             | flag(self.recipient_headers, FLAG_RECIPIENT_HEADERS)
+            | flag(!self.pool.is_empty(), FLAG_POOL)
+            | flag(self.priority != 0, FLAG_PRIORITY)
     }
 }
 

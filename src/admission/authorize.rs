@@ -8,7 +8,7 @@ use super::identity::{Identity, IdentityName};
 use super::{Denial, Grant};
 use crate::message::{Claim, Claims, Control};
 use crate::queue::ReturnPath;
-use crate::types::{EmailAddress, Envelope};
+use crate::types::{EmailAddress, Envelope, PoolName, Priority};
 
 /// A message as far as admission judges it.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +36,10 @@ pub struct Authority {
     pub lifetime: Duration,
     /// What hosts see as its reverse-path, where that is not the submitted one.
     pub return_path: Option<ReturnPath>,
+    /// The pool that it goes out by.
+    pub pool: PoolName,
+    /// Its place in the lines of its sites.
+    pub priority: Priority,
 }
 
 impl Authority {
@@ -43,7 +47,8 @@ impl Authority {
     pub fn plain(directory: &Directory, grant: &Grant) -> Self {
         let tenant = Arc::clone(&grant.tenant);
         let (lifetime, return_path) = (directory.lifetime, directory.return_path(None, None));
-        Self { tenant, identity: None, set: None, set_name: None, lifetime, return_path }
+        let (pool, priority) = way(&tenant, None, None);
+        Self { tenant, identity: None, set: None, set_name: None, lifetime, return_path, pool, priority }
     }
 }
 
@@ -61,7 +66,18 @@ pub fn authorize(directory: &Directory, grant: &Grant, submission: Submission<'_
     let (set, set_name) = configuration_set(directory, grant, identity.as_deref(), submission.control)?;
     let lifetime = set.as_ref().and_then(|set| set.lifetime).unwrap_or(directory.lifetime).min(directory.lifetime);
     let return_path = directory.return_path(identity.as_deref(), set.as_deref());
-    Ok(Authority { tenant: Arc::clone(&grant.tenant), identity, set, set_name, lifetime, return_path })
+    let asked = submission.control.priority.clone().transpose().map_err(|text| Denial::NoSuchPriority(text.into()))?;
+    let (pool, priority) = way(&grant.tenant, set.as_deref(), asked);
+    let tenant = Arc::clone(&grant.tenant);
+    Ok(Authority { tenant, identity, set, set_name, lifetime, return_path, pool, priority })
+}
+
+/// By message, configuration set, tenant, default: the first that says something.
+fn way(tenant: &Tenant, set: Option<&ConfigurationSet>, asked: Option<Priority>) -> (PoolName, Priority) {
+    let of_set = |set: &ConfigurationSet| set.way.priority.or(set.is_bulk.then_some(Priority::Bulk));
+    let priority = asked.or(set.and_then(of_set)).or(tenant.way.priority);
+    let pool = set.and_then(|set| set.way.pool.clone()).or_else(|| tenant.way.pool.clone());
+    (pool.unwrap_or_default(), priority.unwrap_or_default())
 }
 
 fn author(claims: &Claims) -> Option<&EmailAddress> {

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use super::identity::{Identities, Identity, IdentityName};
 use crate::queue::{Granularity, ReturnPath};
-use crate::types::{Domain, EmailAddress};
+use crate::types::{Domain, EmailAddress, PoolName, Priority};
 
 /// Octets of the name of a tenant or a configuration set, as SES limits the latter.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -69,6 +69,15 @@ impl Default for SuppressionReasons {
     }
 }
 
+/// By which pool and with which priority messages go out. `None`: what the next one says (set, then tenant, then default).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Way {
+    /// The pool.
+    pub pool: Option<PoolName>,
+    /// The priority.
+    pub priority: Option<Priority>,
+}
+
 /// Which addresses a tenant may send as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Senders {
@@ -93,6 +102,8 @@ pub struct Tenant {
     pub sandbox: Option<Vec<IdentityName>>,
     /// What of the suppression lists holds for it, where a configuration set does not say otherwise.
     pub suppression: SuppressionReasons,
+    /// How its messages go out, where a configuration set does not say otherwise.
+    pub way: Way,
 }
 
 /// A user name that may submit mail.
@@ -139,6 +150,8 @@ pub struct ConfigurationSet {
     pub is_bulk: bool,
     /// Where one-click unsubscription is posted to, without the token; added to messages that offer none.
     pub unsubscribe_url: Option<Arc<str>>,
+    /// How its messages go out. Bulk mail without a priority here goes as bulk.
+    pub way: Way,
 }
 
 /// Clients that need no credential.
@@ -199,6 +212,7 @@ impl Directory {
             quota: Quota::default(),
             sandbox: None,
             suppression: SuppressionReasons::default(),
+            way: Way::default(),
         };
         Self::new(Relay { networks, tenant: Arc::new(tenant) }, lifetime)
     }

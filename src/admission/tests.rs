@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::directory::{ConfigurationSet, Name, Quota, Relay, Senders, SuppressionReasons};
+use super::directory::{ConfigurationSet, Name, Quota, Relay, Senders, SuppressionReasons, Way};
 use super::identity::{Identity, IdentityName};
 use super::*;
 use crate::message::{Claims, Control};
@@ -29,6 +29,7 @@ fn tenant(text: &str, senders: Senders) -> Tenant {
         quota: Quota::default(),
         sandbox: None,
         suppression: SuppressionReasons::default(),
+        way: Way::default(),
     }
 }
 
@@ -59,6 +60,7 @@ fn set(text: &str) -> ConfigurationSet {
         return_path: Granularity::PerRecipient,
         is_bulk: false,
         unsubscribe_url: None,
+        way: Way::default(),
         name: name(text),
         tenants: Vec::new(),
         sending: true,

@@ -8,8 +8,10 @@ use super::format;
 use crate::daemon::config::units::{format_duration, format_size};
 use crate::daemon::config::{Config, DEFAULT_PATH, Finding};
 use crate::daemon::signing::Signatures;
+use crate::delivery::settings::{Egress, Settings, Source};
 use crate::events::EventKind;
 use crate::reception::settings::{ListenerSettings, ListenerTls};
+use crate::types::SourceName;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -80,13 +82,9 @@ fn print_summary(config: &Config, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "  queue      {data_dir}, lifetime {}", format_duration(queue.lifetime))?;
     let steps: Vec<String> = retry.steps.iter().map(|step| format_duration(*step)).collect();
     writeln!(out, "  retry      after {}", steps.join(", "))?;
-    writeln!(
-        out,
-        "  delivery   port {}, from {}, {}",
-        delivery.port,
-        format::join(&delivery.sources, "any address"),
-        format::count(delivery.routes.len(), "route"),
-    )?;
+    let routes = format::count(delivery.routes.len(), "route");
+    writeln!(out, "  delivery   port {}, from {}, {routes}", delivery.port, shown_sources(delivery))?;
+    print_pools(delivery, out)?;
     writeln!(out, "  dns        {}", format::join(&config.dns.servers, "servers of /etc/resolv.conf"))?;
     for file in &config.events.files {
         let names: Vec<&str> = file.types.iter().map(|kind| kind.name()).collect();
@@ -103,6 +101,43 @@ fn print_summary(config: &Config, out: &mut dyn Write) -> io::Result<()> {
     let metrics = config.metrics.address.map_or("off".to_owned(), |address| format!("http://{address}/metrics"));
     writeln!(out, "  metrics    {metrics}")?;
     writeln!(out, "  admin      {}", config.admin.socket.display())
+}
+
+/// `any address`, `192.0.2.1`, `far (192.0.2.7 by socks5 10.0.0.1:1080)`.
+fn shown_sources(delivery: &Settings) -> String {
+    let shown = |source: &Source| {
+        let name = source.name.as_str();
+        let way = match &source.egress {
+            Egress::Direct => String::new(),
+            Egress::Socks5 { proxy, .. } => format!(" by socks5 {proxy}"),
+            Egress::HaProxy { proxy } => format!(" by haproxy {proxy}"),
+        };
+        match source.address {
+            None if way.is_empty() && name == SourceName::SYSTEM => "any address".to_owned(),
+            None if way.is_empty() => format!("{name} (any address)"),
+            None => format!("{name} (any address{way})"),
+            Some(address) if way.is_empty() && address.to_string() == name => name.to_owned(),
+            Some(address) => format!("{name} ({address}{way})"),
+        }
+    };
+    delivery.sources.iter().map(shown).collect::<Vec<_>>().join(", ")
+}
+
+/// One line a pool, where there is more than the default one.
+fn print_pools(delivery: &Settings, out: &mut dyn Write) -> io::Result<()> {
+    if delivery.pools.pools().len() < 2 {
+        return Ok(());
+    }
+    for pool in delivery.pools.pools() {
+        let members = pool.members.iter().map(|member| match member.weight {
+            1 => member.source.to_string(),
+            weight => format!("{} x{weight}", member.source),
+        });
+        let members = members.collect::<Vec<_>>().join(", ");
+        let overflow = pool.overflow.as_ref().map(|name| format!("; overflow to {name}")).unwrap_or_default();
+        writeln!(out, "  pool       {}: {members}{overflow}", pool.name)?;
+    }
+    Ok(())
 }
 
 fn shown_listener(listener: &ListenerSettings) -> String {

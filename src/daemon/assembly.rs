@@ -6,17 +6,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use zeroize::Zeroizing;
 
 use super::config::{Config, EventFileSettings};
 use crate::delivery::route::Router;
-use crate::delivery::session::{Credentials, EhloName, Secret};
+use crate::delivery::session::{Credentials, Secret};
 use crate::delivery::settings::Login;
 use crate::delivery::shared::Reloadable;
+use crate::delivery::sources::Outlets;
 use crate::events;
 use crate::events::audit::AuditSettings;
 use crate::message::dkim::Signer;
 use crate::net::Resolver;
+use crate::net::egress::{PROXY_LOGIN_BYTES_MAX, ProxyLogin};
 use crate::net::tls_client::TlsClient;
+use crate::policy::limits::{LaneLimits, Rates};
 use crate::policy::retry;
 use crate::queue;
 use crate::queue::rocks::RocksSettings;
@@ -51,7 +55,15 @@ pub(super) fn scheduler_settings(config: &Config) -> scheduler::Settings {
         jobs_max: config.queue.ready_max,
         body_cache_bytes: config.queue.body_cache_bytes,
         connections_max: config.delivery.connections_max,
-        connections_per_site_max: config.delivery.connections_per_site_max,
+        limits: LaneLimits {
+            connections: u32::try_from(config.delivery.connections_per_site_max).unwrap_or(u32::MAX),
+            connections_total: None,
+            messages_per_connection: config.delivery.messages_per_connection_max,
+            rates: Rates::default(),
+        },
+        providers: Arc::clone(&config.rules.providers),
+        pools: Arc::clone(&config.delivery.pools),
+        lanes_max: config.delivery.lanes_max,
         recipients_per_transaction_max: config.delivery.recipients_per_transaction_max,
         delay_notices: config.retry.delay_notices.clone(),
     }
@@ -97,7 +109,7 @@ pub(super) fn reloadable(
     seed: u64,
 ) -> Result<Reloadable, String> {
     let hostname = config.hostname.to_string();
-    let ehlo_name = EhloName::parse(&hostname).map_err(|error| format!("hostname {hostname:?}: {error}"))?;
+    let outlets = Outlets::new(&config.delivery, proxy_login)?;
     let mut logins = HashMap::new();
     for login in config.delivery.routes.iter().filter_map(|route| route.login.as_ref()) {
         logins.insert(login.clone(), credentials(login)?);
@@ -116,7 +128,7 @@ pub(super) fn reloadable(
             signers: own_signers,
         },
         tls,
-        ehlo_name,
+        outlets,
         logins,
     })
 }
@@ -137,6 +149,17 @@ fn credentials(login: &Login) -> Result<Credentials, String> {
     let text = read_password(&login.password_file).map_err(|error| format!("password_file {path}: {error}"))?;
     Credentials::new(&login.user, text)
         .map_err(|error| format!("user {:?} with password_file {path}: {error}", login.user))
+}
+
+/// The same at a proxy.
+fn proxy_login(login: &Login) -> Result<ProxyLogin, String> {
+    let path = login.password_file.display();
+    let text = std::fs::read_to_string(&login.password_file).map(Zeroizing::new);
+    let text = text.map_err(|error| format!("socks5_password_file {path}: {error}"))?;
+    let password = Zeroizing::new(text.lines().next().unwrap_or_default().to_owned());
+    let limit = PROXY_LOGIN_BYTES_MAX;
+    ProxyLogin::new(&login.user, password)
+        .ok_or_else(|| format!("socks5_password_file {path}: the password is empty or longer than {limit} octets"))
 }
 
 fn read_password(path: &Path) -> std::io::Result<Secret> {

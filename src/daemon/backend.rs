@@ -223,7 +223,7 @@ impl Control {
 
     async fn locate(&self, messages: &[StoredMessage]) -> Result<Places, AdminError> {
         let jobs: Vec<_> = messages.iter().flat_map(places::open_jobs).collect();
-        let keys: Vec<JobKey> = jobs.iter().map(|(key, ..)| *key).collect();
+        let keys: Vec<JobKey> = jobs.iter().map(|job: &DueJob| job.key).collect();
         let whereabouts = self.dispatcher.locate(jobs).await.map_err(ended)?;
         let queue = self.queue.clone();
         blocking(move || Places::new(&queue, keys, whereabouts)).await
@@ -244,7 +244,7 @@ fn event_problem(health: &Health) -> Option<String> {
 fn due_job(message: &StoredMessage, key: JobKey) -> DueJob {
     let states = message.pending(key.group).filter_map(|index| message.states.get(index)?.as_ref());
     let attempts = states.map(|state| state.attempts).max().unwrap_or(0);
-    DueJob { due_at: message.due_at(key.group), key, entry: message.due_entry(key.group, attempts) }
+    DueJob { due_at: message.due_at(key.group), key, entry: message.due_entry(key.group, attempts, None) }
 }
 
 fn site_status(report: SiteReport, now: Timestamp) -> SiteStatus {

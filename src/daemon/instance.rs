@@ -128,8 +128,11 @@ impl Instance {
         let reception = Reception::start(&config.listeners, ports).map_err(|error| error.to_string())?;
         // From here on, what is due may be in flight.
         queue.mark_running().map_err(|error| error.to_string())?;
+        let scheduler_settings = assembly::scheduler_settings(&config);
+        let lanes = queue.lanes(scheduler_settings.lanes_max).map_err(|error| error.to_string())?;
+        let saved = lanes.into_iter().filter_map(delivery::lanes::saved).collect();
         let (dispatcher, dispatcher_task) =
-            Dispatcher::start(shared, assembly::scheduler_settings(&config), opened.handoffs, opened.unclean_since);
+            Dispatcher::start(shared, scheduler_settings, opened.handoffs, opened.unclean_since, saved, !opened.was_clean);
         let instance = Instance {
             config: Mutex::new(config),
             queue,

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use super::admin::model::{MessageState, RecipientState};
-use crate::queue::{HeldJob, JobKey, LoadError, Queue, StoredMessage};
+use crate::queue::{DueJob, HeldJob, JobKey, LoadError, Queue, StoredMessage};
 use crate::scheduler::Whereabouts;
-use crate::types::{Domain, Timestamp};
+use crate::types::Timestamp;
 
 /// A job's place.
 #[derive(Clone, Debug)]
@@ -34,11 +34,12 @@ pub(super) fn open_groups(message: &StoredMessage) -> impl Iterator<Item = u16> 
     groups.filter(|group| message.pending(*group).next().is_some())
 }
 
-/// Its jobs, each with its due time and destination.
-pub(super) fn open_jobs(message: &StoredMessage) -> impl Iterator<Item = (JobKey, Timestamp, Domain)> + '_ {
-    open_groups(message).filter_map(|group| {
-        let domain = message.domains.get(usize::from(group))?.clone();
-        Some((JobKey { id: message.id, group }, message.due_at(group), domain))
+/// Its jobs, as the due index has them.
+pub(super) fn open_jobs(message: &StoredMessage) -> impl Iterator<Item = DueJob> + '_ {
+    open_groups(message).map(|group| DueJob {
+        due_at: message.due_at(group),
+        key: JobKey { id: message.id, group },
+        entry: message.due_entry(group, message.attempts(group), None),
     })
 }
 

@@ -78,6 +78,8 @@ impl SuppressingIntake {
                 now: message.accepted_at,
                 ambiguous: false,
                 kind: AttemptKind::Decision,
+                blocks: 0,
+                source: None,
                 original,
             };
             let decided = settlement::settle(&attempt, &fates, &reloadable.settlement, &mut || self.queue.new_id());

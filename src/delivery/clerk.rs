@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::dispatch::Input;
 use super::shared::Shared;
 use crate::events::metric;
-use crate::policy::{BounceClass, BounceType, Disposition, Fault, classify};
+use crate::policy::{BounceClass, BounceType, Disposition, Fault, Rules};
 use crate::queue::store::StoreError;
 use crate::queue::{
     self, DueEntry, DueJob, Intake, JobKey, LoadError, Next, Queue, RecipientHeaders, RecipientState, Settlement,
@@ -64,14 +64,7 @@ pub(super) async fn load(
     };
     tracing::error!(message_id = %id, group = lease.key.group, %problem, "message is set aside as held");
     metrics::counter!(metric::DAMAGED_RECORDS, "record" => "message").increment(1);
-    let entry = DueEntry {
-        domain: String::new(),
-        expires_at_ms: 0,
-        attempts: lease.attempts,
-        pool: String::new(),
-        tenant: String::new(),
-        priority: 0,
-    };
+    let entry = DueEntry { attempts: lease.attempts, ..DueEntry::default() };
     let due_at = lease.due_at.unwrap_or(Timestamp::EPOCH);
     move_to(shared, &lease, Next::Held { due_at, entry, reason: problem }, Settled::Out, inputs).await;
     None
@@ -124,16 +117,16 @@ async fn release(shared: &Shared, lease: &Lease, message: &StoredMessage, inputs
         key: lease.key,
         due_at: lease.due_at,
         states: states.collect(),
-        next: Next::Due { at, entry: message.due_entry(lease.key.group, lease.attempts) },
+        next: Next::Due { at, entry: message.due_entry(lease.key.group, lease.attempts, None) },
         events: Vec::new(),
         notifications: Vec::new(),
     };
-    let settled = Settled::Due { at, attempts: lease.attempts };
+    let settled = Settled::Due { at, attempts: lease.attempts, source: None, blocked: false };
     commit(shared, settlement, settled, lease.key, inputs).await;
 }
 
 async fn hold(shared: &Shared, lease: &Lease, message: &StoredMessage, reason: String, inputs: &mpsc::Sender<Input>) {
-    let entry = message.due_entry(lease.key.group, lease.attempts);
+    let entry = message.due_entry(lease.key.group, lease.attempts, None);
     let due_at = lease.due_at.unwrap_or_else(|| shared.clock.now());
     move_to(shared, lease, Next::Held { due_at, entry, reason }, Settled::Out, inputs).await;
 }
@@ -176,7 +169,8 @@ pub(super) async fn commit(
 async fn decide(shared: &Shared, lease: &Lease, payload: &Payload, verdict: &Verdict, inputs: &mpsc::Sender<Input>) {
     let message = &*payload.message;
     let now = shared.clock.now();
-    let fates: Vec<Fate> = message.pending(lease.key.group).map(|index| fate(verdict, message, index, now)).collect();
+    let rules = Arc::clone(&shared.reloadable().rules);
+    let fates: Vec<Fate> = message.pending(lease.key.group).map(|index| fate(verdict, message, index, now, &rules)).collect();
     let first_part;
     let original: &[u8] = match &payload.body {
         StoredBody::Inline(bytes) => bytes,
@@ -193,7 +187,8 @@ async fn decide(shared: &Shared, lease: &Lease, payload: &Payload, verdict: &Ver
         _ => AttemptKind::Decision,
     };
     let (key, due_at) = (lease.key, lease.due_at);
-    let attempt = Attempt { message, key, due_at, now, ambiguous: lease.ambiguous, kind, original };
+    let (ambiguous, blocks, source) = (lease.ambiguous, lease.blocks, lease.source.clone());
+    let attempt = Attempt { message, key, due_at, now, ambiguous, kind, blocks, source, original };
     let reloadable = shared.reloadable();
     let mut new_id = || shared.queue.new_id();
     let Decided { settlement, settled, tally } =
@@ -214,7 +209,7 @@ fn parse_reply(text: &str) -> Option<Reply> {
     }
 }
 
-fn fate(verdict: &Verdict, message: &StoredMessage, index: usize, now: Timestamp) -> Fate {
+fn fate(verdict: &Verdict, message: &StoredMessage, index: usize, now: Timestamp, rules: &Rules) -> Fate {
     let last_reply = message.states.get(index).and_then(Option::as_ref).map(|state| state.last_reply.clone());
     let local = |rule: &str, class, disposition, (a, b, c), text: String| {
         let mut verdict = Fault::ConnectionLost.verdict();
@@ -237,7 +232,7 @@ fn fate(verdict: &Verdict, message: &StoredMessage, index: usize, now: Timestamp
         Verdict::Expired(reason) => match last_reply.as_deref().and_then(parse_reply) {
             // The stage is not kept; a reply that deferred a recipient came to RCPT or later.
             Some(reply) => {
-                let verdict = classify(&reply, Stage::Rcpt).expired();
+                let verdict = rules.classify(&reply, Stage::Rcpt, None).expired();
                 let status = EnhancedStatus::new(4, 4, 7).expect("class 4");
                 Fate { index, verdict, status, words: Words::Reply(reply), way: Arc::default() }
             }

@@ -12,18 +12,20 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::clerk;
-use super::route::{NO_SUCH_DOMAIN_RULE, Route, RouteOutcome, no_such_domain_status};
+use super::lanes;
+use super::route::{NO_SUCH_DOMAIN_RULE, Route, RouteKind, RouteOutcome, no_such_domain_status};
 use super::shared::Shared;
-use super::worker::{Order, Worker};
+use super::worker::{Order, Start, Worker};
 use crate::events::metric;
 use crate::queue::store::{StoreError, StoreErrorKind};
 use crate::queue::{DamagedDue, DueJob, DuePage, Handoff, HeldJob, JobKey};
 use crate::scheduler::core::Scheduler;
 use crate::scheduler::{
-    Action, Command, ConnectionId, HostFeedback, Lease, RoutingFailure, RoutingFailureKind, Settings, Settled,
-    SiteReport, Totals, Verdict, Whereabouts,
+    Action, Command, ConnectionId, Destination, LaneName, Lease, Report, RoutingFailure, RoutingFailureKind, SavedLane,
+    Settings, Settled, SiteName, SiteReport, Terms, Totals, Verdict, Whereabouts,
 };
-use crate::types::{Domain, Timestamp};
+use crate::policy::lane::Learned;
+use crate::types::{Domain, SourceName, Timestamp};
 
 /// Reports waiting for the dispatcher. Full: workers and the committer wait, so nothing new is started or accepted.
 pub(super) const INPUTS_MAX: usize = 8_192;
@@ -49,11 +51,16 @@ pub(super) enum Input {
     },
     Idle {
         connection: ConnectionId,
-        feedback: HostFeedback,
+        report: Report,
+    },
+    /// What was learned amid an assignment.
+    Learned {
+        connection: ConnectionId,
+        learned: Learned,
     },
     Closed {
         connection: ConnectionId,
-        feedback: HostFeedback,
+        report: Report,
         unserved: Vec<Lease>,
     },
     /// An assignment that met no worker: its connection has ended, and says so itself when it is gone.
@@ -72,6 +79,8 @@ pub(super) enum Input {
     /// An operator's command came late: the job is not where it was seen.
     Gone(JobKey),
     ClerkDone,
+    /// The states of these lanes are on disk.
+    LanesSaved(Vec<LaneName>),
     Paged(Result<DuePage, StoreError>),
     Request(Request),
 }
@@ -109,8 +118,8 @@ pub enum Request {
     },
     /// Where jobs are.
     Locate {
-        /// Which: each with its due time and its domain.
-        jobs: Vec<(JobKey, Timestamp, Domain)>,
+        /// Which, as the due index has them.
+        jobs: Vec<DueJob>,
         /// In the same order; `None`: on disk.
         reply: oneshot::Sender<Vec<Option<Whereabouts>>>,
     },
@@ -131,11 +140,14 @@ impl Dispatcher {
         settings: Settings,
         handoffs: mpsc::Receiver<Handoff>,
         unclean_since: Option<Timestamp>,
+        saved: Vec<SavedLane>,
+        unclean: bool,
     ) -> (Dispatcher, JoinHandle<()>) {
         let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
+        let now = shared.clock.now();
         let run = Run {
             shared: Arc::new(shared),
-            scheduler: Scheduler::new(settings, unclean_since),
+            scheduler: Scheduler::new(settings, unclean_since, saved, unclean, now),
             inputs: inputs.clone(),
             workers: HashMap::new(),
             routes: HashMap::new(),
@@ -190,7 +202,7 @@ impl Dispatcher {
     }
 
     /// Asks where jobs are.
-    pub async fn locate(&self, jobs: Vec<(JobKey, Timestamp, Domain)>) -> Result<Vec<Option<Whereabouts>>, Ended> {
+    pub async fn locate(&self, jobs: Vec<DueJob>) -> Result<Vec<Option<Whereabouts>>, Ended> {
         let (reply, answer) = oneshot::channel();
         self.request(Request::Locate { jobs, reply }).await?;
         answer.await.map_err(|_| Ended)
@@ -207,7 +219,7 @@ struct Run {
     scheduler: Scheduler,
     inputs: mpsc::Sender<Input>,
     workers: HashMap<ConnectionId, mpsc::Sender<Order>>,
-    routes: HashMap<Domain, Arc<Route>>,
+    routes: HashMap<Domain, (Arc<Route>, Destination)>,
     clerks: usize,
     clerk_line: VecDeque<(Lease, Verdict)>,
     /// Held jobs that a clerk has, or will have: they are not in the scheduler.
@@ -254,12 +266,15 @@ impl Run {
             if wakeup <= now {
                 self.scheduler.tick(now, &mut actions);
             }
+            self.scheduler.flush_lanes(now, &mut actions);
             for action in actions.drain(..) {
                 self.perform(action);
             }
             let pause = self.scheduler.next_wakeup().since(now).clamp(Duration::from_millis(1), SLEEP_MAX);
             sleep.as_mut().reset(Instant::now() + pause);
         }
+        let save = self.scheduler.all_lanes(self.shared.clock.now());
+        lanes::save_and_wait(&self.shared.queue, save).await;
     }
 
     fn is_quiet(&self) -> bool {
@@ -273,11 +288,15 @@ impl Run {
                 actions.push(Action::Resolve(domain));
             }
             Input::Resolved { domain, outcome, .. } => self.resolved(&domain, outcome, actions),
-            Input::Idle { connection, feedback } => self.scheduler.connection_idle(connection, feedback, now, actions),
-            Input::Closed { connection, feedback, unserved } => {
+            Input::Idle { connection, report } => self.scheduler.connection_idle(connection, report, now, actions),
+            Input::Learned { connection, learned } => {
+                self.scheduler.connection_learned(connection, &learned, now, actions);
+            }
+            Input::LanesSaved(names) => self.scheduler.lanes_saved(&names, now, actions),
+            Input::Closed { connection, report, unserved } => {
                 self.workers.remove(&connection);
                 metrics::gauge!(metric::OUTBOUND_CONNECTIONS).set(self.workers.len() as f64);
-                self.scheduler.connection_closed(connection, feedback, unserved, now, actions);
+                self.scheduler.connection_closed(connection, report, unserved, now, actions);
             }
             Input::Returned(leases) => self.scheduler.returned(leases, now, actions),
             Input::Settled { key, settled } => {
@@ -343,7 +362,7 @@ impl Run {
                 let _ = reply.send((self.scheduler.totals(), self.scheduler.report(sites_max, now)));
             }
             Request::Locate { jobs, reply } => {
-                let place = |(key, due_at, domain): &_| self.scheduler.whereabouts(*key, *due_at, domain, now);
+                let place = |job: &DueJob| self.scheduler.whereabouts(job, now);
                 let _ = reply.send(jobs.iter().map(place).collect());
             }
             Request::Drain => {
@@ -362,7 +381,7 @@ impl Run {
             }
             taken += 1;
             let (key, attempts) = (job.key, job.entry.attempts);
-            let lease = Lease { key, due_at: None, attempts, ambiguous: false, unverified: true, payload: None };
+            let lease = Lease { attempts, unverified: true, ..Lease::of(key, None) };
             actions.push(Action::Settle { lease, verdict: verdict.clone() });
         }
         taken
@@ -375,7 +394,7 @@ impl Run {
                 continue;
             }
             let (key, due_at) = (*key, Some(*due_at));
-            let lease = Lease { key, due_at, attempts: 0, ambiguous: false, unverified: false, payload: None };
+            let lease = Lease::of(key, due_at);
             actions.push(Action::Settle { lease, verdict: Verdict::Hold(format!("cannot be read: {reason}")) });
         }
     }
@@ -385,13 +404,13 @@ impl Run {
         let failure = |kind, status, text, rule| RoutingFailure { kind, status, text, rule };
         let failure = match outcome {
             RouteOutcome::Route(route) => {
-                let (site, expires_at) = (route.site.clone(), route.expires_at);
+                let destination = self.destination(domain, &route);
                 if self.routes.len() >= ROUTES_MAX {
                     let scheduler = &self.scheduler;
                     self.routes.retain(|domain, _| scheduler.knows_domain(domain));
                 }
-                self.routes.insert(domain.clone(), route);
-                return self.scheduler.resolved(domain, site, expires_at, now, actions);
+                self.routes.insert(domain.clone(), (route, destination.clone()));
+                return self.scheduler.resolved(domain, destination, now, actions);
             }
             RouteOutcome::Permanent { status, text, rule } => {
                 failure(RoutingFailureKind::Permanent, status, text, rule)
@@ -406,6 +425,23 @@ impl Run {
         self.scheduler.unroutable(domain, &failure, actions);
     }
 
+    /// What limits hold for a route: those of its provider, or of its hosts.
+    fn destination(&self, domain: &Domain, route: &Route) -> Destination {
+        let reloadable = self.shared.reloadable();
+        let found = if route.kind == RouteKind::SmartHost {
+            None
+        } else {
+            reloadable.providers.find(domain, route.best_hosts())
+        };
+        let provider = found.map(|provider| Arc::clone(&provider.name));
+        Destination {
+            site: provider.as_deref().map_or_else(|| route.site.clone(), SiteName::new),
+            hosts: route.site.clone(),
+            provider,
+            expires_at: route.expires_at,
+        }
+    }
+
     fn perform(&mut self, action: Action) {
         match action {
             Action::Resolve(domain) => {
@@ -416,8 +452,14 @@ impl Run {
                     let _ = inputs.send(Input::Resolved { domain, outcome, generation }).await;
                 });
             }
-            Action::Open { connection, domain, jobs, .. } => self.open(connection, &domain, jobs),
-            Action::Assign { connection, jobs } => self.order(connection, Order::Deliver(jobs)),
+            Action::Open { connection, source, domain, jobs, terms, .. } => {
+                self.open(connection, source, &domain, jobs, terms);
+            }
+            Action::Assign { connection, jobs, terms } => self.order(connection, Order::Deliver(jobs, terms)),
+            Action::SaveLanes(save) => {
+                let (shared, inputs) = (Arc::clone(&self.shared), self.inputs.clone());
+                tokio::spawn(async move { lanes::save(&shared.queue, save, inputs).await });
+            }
             Action::Close(connection) => self.order(connection, Order::Close),
             Action::Settle { lease, verdict } => {
                 self.clerk_line.push_back((lease, verdict));
@@ -436,14 +478,23 @@ impl Run {
         }
     }
 
-    fn open(&mut self, connection: ConnectionId, domain: &Domain, jobs: Vec<Lease>) {
-        let Some(route) = self.routes.get(domain) else {
+    fn open(
+        &mut self,
+        connection: ConnectionId,
+        source: SourceName,
+        domain: &Domain,
+        jobs: Vec<Lease>,
+        terms: Terms,
+    ) {
+        let Some((route, destination)) = self.routes.get(domain) else {
             // Pruned with a domain that had been forgotten: the jobs find their way anew.
             self.scheduler.forget_route(domain);
-            let feedback = HostFeedback::None;
-            return self.tell_self(Input::Closed { connection, feedback, unserved: jobs });
+            let report = Report::default();
+            return self.tell_self(Input::Closed { connection, report, unserved: jobs });
         };
-        let orders = Worker::start(Arc::clone(&self.shared), Arc::clone(route), connection, jobs, self.inputs.clone());
+        let (route, destination) = (Arc::clone(route), destination.clone());
+        let way = Start { route, destination, source, terms };
+        let orders = Worker::start(Arc::clone(&self.shared), way, connection, jobs, self.inputs.clone());
         self.workers.insert(connection, orders);
         metrics::gauge!(metric::OUTBOUND_CONNECTIONS).set(self.workers.len() as f64);
     }
@@ -455,7 +506,7 @@ impl Run {
             Some(worker) => worker.try_send(order).err().map(mpsc::error::TrySendError::into_inner),
             None => Some(order),
         };
-        if let Some(Order::Deliver(unserved)) = refused {
+        if let Some(Order::Deliver(unserved, _)) = refused {
             self.tell_self(Input::Returned(unserved));
         }
     }

@@ -11,17 +11,37 @@ use super::session::{ConnectCause, Loss, RecipientResult, SendResult, Stage};
 use super::shared::Shared;
 use super::worker::Unreached;
 use crate::events::metric;
-use crate::policy::{BounceClass, Disposition, Fault, Scope, classify};
+use crate::policy::lane::{Health, Hit, Learned};
+use crate::policy::reaction::ReactionKind;
+use crate::policy::{BounceClass, Disposition, Fault, Rules, Scope, Verdict};
 use crate::queue::store::StoreError;
 use crate::queue::{Intake, StoredBody, StoredMessage};
-use crate::scheduler::settlement::{self, AMBIGUOUS_RULE, Attempt, AttemptKind, Fate, Way, Words};
-use crate::scheduler::{HostFeedback, Lease, Payload, RoutingFailure, RoutingFailureKind};
+use crate::scheduler::settlement::{self, AMBIGUOUS_RULE, Attempt, AttemptKind, BLOCKS_IN_A_ROW_MAX, Fate, Way, Words};
+use crate::scheduler::{Lease, Payload, RoutingFailure, RoutingFailureKind};
 use crate::smtp::client::LossReason;
 use crate::types::{EnhancedStatus, MessageId, Recipient, Reply, Severity, Timestamp};
 
 /// Connections that may be lost one after the other, with nothing sent between, before the rest of an assignment is given up
 /// for this attempt.
 const STALE_MAX: u32 = 2;
+
+/// How often a message is given back without an attempt, as its host ended the connection on it, before that counts as one: a
+/// host may do so at the sight of this message, for ever.
+const SPARED_MAX: u8 = 3;
+
+/// What replies are judged by, at one site.
+#[derive(Clone)]
+pub(super) struct Judge {
+    pub(super) rules: Arc<Rules>,
+    pub(super) provider: Option<Arc<str>>,
+}
+
+impl Judge {
+    /// The verdict on a reply.
+    pub(super) fn verdict(&self, reply: &Reply, stage: Stage) -> Verdict {
+        self.rules.classify(reply, stage, self.provider.as_deref())
+    }
+}
 
 /// The fates of all recipients of an assignment, as they become known.
 pub(super) struct Results {
@@ -30,14 +50,18 @@ pub(super) struct Results {
     fates: Vec<Fate>,
     /// Those of recipients that a suppression list holds back: kept apart, since they say nothing of the host.
     suppressed: Vec<Fate>,
-    feedback: HostFeedback,
+    learned: Learned,
+    judge: Judge,
+    /// Blocks in a row, and times that it was given back, before this assignment.
+    blocks: u8,
+    spared: u8,
     give_back: bool,
     stale: u32,
     message: Arc<StoredMessage>,
 }
 
 impl Results {
-    pub(super) fn new(message: &Arc<StoredMessage>, leases: &[Lease]) -> Self {
+    pub(super) fn new(message: &Arc<StoredMessage>, leases: &[Lease], judge: Judge) -> Self {
         let pending = leases.iter().flat_map(|lease| message.pending(lease.key.group)).collect();
         let message = Arc::clone(message);
         let suppressed = Vec::new();
@@ -45,7 +69,10 @@ impl Results {
             pending,
             fates: Vec::new(),
             suppressed,
-            feedback: HostFeedback::None,
+            learned: Learned::default(),
+            judge,
+            blocks: leases.iter().map(|lease| lease.blocks).max().unwrap_or(0),
+            spared: leases.iter().map(|lease| lease.spared).max().unwrap_or(0),
             give_back: false,
             stale: 0,
             message,
@@ -85,9 +112,23 @@ impl Results {
         self.give_back
     }
 
-    /// What was learned of the host.
-    pub(super) fn feedback(&self) -> HostFeedback {
-        self.feedback.clone()
+    /// What was learned of the lane.
+    pub(super) fn learned(&self) -> Learned {
+        self.learned.clone()
+    }
+
+    /// What replies said of the source was said to one address family: the other is tried before the source is given up.
+    /// `true` where there was such a reply.
+    pub(super) fn forget_blocks(&mut self) -> bool {
+        let before = self.learned.reactions.len();
+        self.learned.reactions.retain(|hit| hit.reaction.kind != ReactionKind::Block);
+        before > self.learned.reactions.len()
+    }
+
+    /// The rest is not tried: a limit of messages is reached.
+    pub(super) fn leave_untried(&mut self, way: &Arc<Way>) {
+        let rest = std::mem::take(&mut self.pending);
+        self.fates.extend(rest.into_iter().map(|index| Fate::untried(index, Arc::clone(way))));
     }
 
     /// The recipients of the next transaction.
@@ -98,41 +139,35 @@ impl Results {
         (indices, recipients)
     }
 
-    /// Takes in a transaction and the way it went. `first` says that it was the first of its connection.
-    pub(super) fn take(&mut self, indices: &[usize], result: SendResult, way: &Arc<Way>, first: bool) {
+    /// Takes in a transaction and the way it went. `before`: the transactions that its connection had before it. `true` where a
+    /// reply spoke of this one host: others may do better.
+    pub(super) fn take(&mut self, indices: &[usize], result: SendResult, way: &Arc<Way>, before: u32) -> bool {
         if result.stale && self.stale < STALE_MAX {
             // The host had closed an idle connection: again on a new one.
             self.stale += 1;
-            return;
+            return false;
         }
         let untouched = result.recipients.iter().all(|result| matches!(result, RecipientResult::NotSent { .. }));
-        let sent_away = result.recipients.first().and_then(|result| match result {
-            RecipientResult::NotSent { loss } => loss.reply().cloned(),
+        let sent_away = result.recipients.first().filter(|_| untouched).and_then(|result| match result {
+            RecipientResult::NotSent { loss } => loss.reply().cloned().map(|reply| (reply, loss.stage)),
             _ => None,
         });
-        if let (true, true, Some(reply), false) = (untouched, self.fates.is_empty(), &sent_away, first) {
-            // 421 behind earlier messages: the host has had enough on this connection, which is no attempt. A new one tells
-            // whether it has had enough of us.
-            tracing::debug!(%reply, "the host ended the connection; its next message goes on another");
-            self.give_back = true;
-            return;
-        }
-        if let (true, Some(reply), false) = (untouched, &sent_away, first) {
-            // The same amid an assignment: what was sent on this connection has its fate, the rest goes on another.
-            tracing::debug!(%reply, "the host ended the connection; the message's next transaction goes on another");
-            return;
+        if let Some((reply, stage)) = sent_away
+            && self.is_sent_away(&reply, stage, before)
+        {
+            return false;
         }
         self.stale = 0;
-        let fates: Vec<Fate> = indices
-            .iter()
-            .zip(result.recipients)
-            .map(|(index, result)| Fate { way: Arc::clone(way), ..fate(*index, result, &mut self.feedback) })
-            .collect();
+        let mut fates = Vec::with_capacity(indices.len());
+        for (index, result) in indices.iter().zip(result.recipients) {
+            fates.push(Fate { way: Arc::clone(way), ..self.fate(*index, result) });
+        }
         // A host that takes only so many recipients at once gets the others in the next transaction: no attempt is lost.
         let progress = fates.iter().any(|fate| fate.verdict.class != BounceClass::TooManyRecipients);
         let (again, fates): (Vec<_>, Vec<_>) =
             fates.into_iter().partition(|fate| progress && fate.verdict.class == BounceClass::TooManyRecipients);
         self.pending.retain(|index| !indices.contains(index) || again.iter().any(|fate| fate.index == *index));
+        let one_host = fates.iter().any(|fate| fate.verdict.scope == Scope::OneHost);
         self.fates.extend(fates);
         if untouched {
             // The rest would fare the same on this host now.
@@ -140,6 +175,96 @@ impl Results {
             if let Some(last) = self.fates.last().cloned() {
                 self.fates.extend(rest.into_iter().map(|index| Fate { index, ..last.clone() }));
             }
+        }
+        one_host
+    }
+
+    /// The host ended the connection before it took anything of this transaction (421): no attempt of the message, unless it
+    /// happens again and again. `true` where nothing more is to be made of it here.
+    fn is_sent_away(&mut self, reply: &Reply, stage: Stage, before: u32) -> bool {
+        let verdict = self.judge.verdict(reply, stage);
+        if !matches!(verdict.scope, Scope::Lane | Scope::OneHost) {
+            return false;
+        }
+        let is_first = before == 0;
+        if !self.fates.is_empty() {
+            // Amid an assignment: what was sent on this connection has its fate, the rest goes on another.
+            if !is_first {
+                tracing::debug!(%reply, "the host ended the connection; the message's next transaction goes on another");
+                self.learned.spent_after = Some(before);
+            }
+            return !is_first;
+        }
+        if is_first && self.spared >= SPARED_MAX {
+            return false;
+        }
+        tracing::debug!(%reply, "the host ended the connection; the message goes on another");
+        if is_first || verdict.reaction.is_some() {
+            self.learn_of_lane(&verdict, reply, stage);
+        } else {
+            // It has had enough on this connection. A new one tells whether it has had enough of us.
+            self.learned.spent_after = Some(before);
+        }
+        self.give_back = true;
+        true
+    }
+
+    /// A reply that speaks of our source at this site.
+    fn learn_of_lane(&mut self, verdict: &Verdict, reply: &Reply, stage: Stage) {
+        // Where several sources were refused for one message, it is the message.
+        let by_message = !stage.is_session() && self.blocks >= BLOCKS_IN_A_ROW_MAX;
+        learn_of_lane(&mut self.learned, verdict, reply, by_message);
+    }
+
+    fn fate(&mut self, index: usize, result: RecipientResult) -> Fate {
+        match result {
+            RecipientResult::Accepted { reply } => {
+                self.went_well();
+                replied(index, reply, Stage::Dot, &self.judge)
+            }
+            RecipientResult::Refused { reply, stage } => {
+                let fate = replied(index, reply.clone(), stage, &self.judge);
+                match fate.verdict.scope {
+                    Scope::Lane => self.learn_of_lane(&fate.verdict, &reply, stage),
+                    // One address, whatever is sent from wherever: the worker leaves it for last.
+                    Scope::OneHost => {}
+                    // What a reply makes of a lane does not hang on what it says of the message.
+                    Scope::Recipient | Scope::Message if fate.verdict.reaction.is_some() => {
+                        self.learn_of_lane(&fate.verdict, &reply, stage);
+                    }
+                    Scope::Recipient | Scope::Message => self.went_well(),
+                }
+                fate
+            }
+            RecipientResult::NotSent { loss } => {
+                match &loss.reason {
+                    LossReason::Body(_) => {}
+                    LossReason::ShuttingDown(reply) => {
+                        let verdict = self.judge.verdict(reply, loss.stage);
+                        self.learn_of_lane(&verdict, reply, loss.stage);
+                    }
+                    _ => self.learned.health = Health::Unreachable(loss.to_string().into()),
+                }
+                lost(index, &loss, &self.judge)
+            }
+            RecipientResult::Ambiguous { loss } => {
+                let mut fate = lost(index, &loss, &self.judge);
+                fate.verdict.rule = AMBIGUOUS_RULE.into();
+                fate.words =
+                    Words::Local(format!("{loss}, after all of the message was sent; it may have been delivered"));
+                fate
+            }
+            RecipientResult::Unsendable { status, text } => {
+                let too_large = status.subject() == 3;
+                let fault = if too_large { Fault::TooLarge } else { Fault::NeedsSmtpUtf8 };
+                Fate { index, verdict: fault.verdict(), status, words: Words::Local(text.into()), way: Arc::default() }
+            }
+        }
+    }
+
+    fn went_well(&mut self) {
+        if self.learned.health == Health::Unknown && self.learned.reactions.is_empty() {
+            self.learned.health = Health::Good;
         }
     }
 
@@ -185,6 +310,8 @@ impl Results {
                 now,
                 ambiguous: lease.ambiguous,
                 kind: AttemptKind::Counts,
+                blocks: lease.blocks,
+                source: lease.source.clone(),
                 original: &original,
             };
             let mut new_id = || shared.queue.new_id();
@@ -219,43 +346,34 @@ async fn original(shared: &Arc<Shared>, payload: &Payload) -> bytes::Bytes {
     }
 }
 
-fn fate(index: usize, result: RecipientResult, feedback: &mut HostFeedback) -> Fate {
-    match result {
-        RecipientResult::Accepted { reply } => {
-            if *feedback == HostFeedback::None {
-                *feedback = HostFeedback::Good;
+/// Takes in a reply that speaks of a source at a site. `by_message`: of this message rather.
+fn learn_of_lane(learned: &mut Learned, verdict: &Verdict, reply: &Reply, by_message: bool) {
+    match verdict.reaction {
+        Some(reaction) if by_message && reaction.kind == ReactionKind::Block => {}
+        Some(reaction) => {
+            let (rule, words) = (Arc::clone(&verdict.rule), reply.to_string().into());
+            let is_known = learned.reactions.iter().any(|hit| hit.rule == rule);
+            if !is_known {
+                learned.reactions.push(Hit { rule, reaction, words });
             }
-            replied(index, reply, Stage::Dot)
-        }
-        RecipientResult::Refused { reply, stage } => {
-            let fate = replied(index, reply, stage);
-            if fate.verdict.scope == Scope::Lane {
-                *feedback = HostFeedback::Busy(words(&fate));
-            } else if *feedback == HostFeedback::None {
-                *feedback = HostFeedback::Good;
+            if learned.health == Health::Good {
+                learned.health = Health::Unknown;
             }
-            fate
         }
-        RecipientResult::NotSent { loss } => {
-            *feedback = match &loss.reason {
-                LossReason::Body(_) => HostFeedback::None,
-                LossReason::ShuttingDown(reply) => HostFeedback::Busy(reply.to_string()),
-                _ => HostFeedback::Unreachable(loss.to_string()),
-            };
-            lost(index, &loss)
-        }
-        RecipientResult::Ambiguous { loss } => {
-            let mut fate = lost(index, &loss);
-            fate.verdict.rule = AMBIGUOUS_RULE.into();
-            fate.words = Words::Local(format!("{loss}, after all of the message was sent; it may have been delivered"));
-            fate
-        }
-        RecipientResult::Unsendable { status, text } => {
-            let too_large = status.subject() == 3;
-            let fault = if too_large { Fault::TooLarge } else { Fault::NeedsSmtpUtf8 };
-            Fate { index, verdict: fault.verdict(), status, words: Words::Local(text.into()), way: Arc::default() }
-        }
+        None => learned.health = Health::Busy(reply.to_string().into()),
     }
+}
+
+/// What a refused connection says of its lane.
+pub(super) fn refused(reply: &Reply, stage: Stage, judge: &Judge, words: String) -> Learned {
+    let verdict = judge.verdict(reply, stage);
+    let mut learned = Learned::default();
+    match (verdict.reaction, reply.severity()) {
+        (Some(_), _) => learn_of_lane(&mut learned, &verdict, reply, false),
+        (None, Severity::Transient) => learned.health = Health::Busy(words.into()),
+        (None, _) => learned.health = Health::Unreachable(words.into()),
+    }
+    learned
 }
 
 fn words(fate: &Fate) -> String {
@@ -266,8 +384,8 @@ fn words(fate: &Fate) -> String {
     }
 }
 
-fn replied(index: usize, reply: Reply, stage: Stage) -> Fate {
-    let verdict = classify(&reply, stage);
+fn replied(index: usize, reply: Reply, stage: Stage, judge: &Judge) -> Fate {
+    let verdict = judge.verdict(&reply, stage);
     let status = reply.enhanced().unwrap_or_else(|| default_status(&reply, verdict.disposition));
     Fate { index, verdict, status, words: Words::Reply(reply), way: Arc::default() }
 }
@@ -282,9 +400,9 @@ fn default_status(reply: &Reply, disposition: Disposition) -> EnhancedStatus {
     EnhancedStatus::new(class, 0, 0).expect("2, 4 and 5 are the classes")
 }
 
-fn lost(index: usize, loss: &Loss) -> Fate {
+fn lost(index: usize, loss: &Loss, judge: &Judge) -> Fate {
     if let Some(reply) = loss.reply() {
-        return replied(index, reply.clone(), loss.stage);
+        return replied(index, reply.clone(), loss.stage, judge);
     }
     let fault = match &loss.reason {
         LossReason::Body(_) => Fault::Internal,
@@ -305,9 +423,10 @@ pub(super) fn connect_fates(unreached: &Unreached, way: &Arc<Way>, results: &mut
     match unreached {
         Unreached::Failed { host, address, failure, .. } => {
             let place = format!("{host}[{}]", address.ip());
+            let judge = results.judge.clone();
             results.fail_all(way, |index, _| match &failure.cause {
                 ConnectCause::Refused(reply) => {
-                    let mut fate = replied(index, reply.clone(), failure.stage);
+                    let mut fate = replied(index, reply.clone(), failure.stage, &judge);
                     // What a greeting says is about us and the host: the recipient is not at fault.
                     fate.verdict.scope = Scope::Lane;
                     fate

@@ -28,6 +28,7 @@ pub use site::{site_of_hosts, site_of_rule};
 
 use super::settings::{DomainPattern, Login, NextHop, RouteRule, Settings, TlsMode};
 use crate::net::{Answer, DnsError, Mx, Resolver};
+use crate::policy::pools::Family;
 use crate::policy::routing::{self, MailHost, MailHosts, NoHosts, RefusedAddress};
 use crate::types::{Clock, Domain, EnhancedStatus, Timestamp};
 
@@ -65,6 +66,13 @@ pub struct Route {
 }
 
 impl Route {
+    /// The names of the hosts of the best preference: whose they are says which provider it is. None for smart hosts.
+    pub fn best_hosts(&self) -> impl Iterator<Item = &Domain> {
+        let best = self.hops.iter().map(|hop| hop.preference).min();
+        let hops = self.hops.iter().filter(move |hop| self.kind != RouteKind::SmartHost && Some(hop.preference) == best);
+        hops.filter_map(|hop| if let HopHost::Name(name) = &hop.host { Some(name) } else { None })
+    }
+
     /// The hops in the order of attempts: by preference, equal ones shuffled as `seed` decides (RFC 5321 §5.1). Take
     /// another seed for each attempt.
     pub fn order(&self, seed: u64) -> Vec<&Hop> {
@@ -131,6 +139,9 @@ pub enum RouteOutcome {
         rule: &'static str,
     },
 }
+
+/// The rule name where a host has no address that the source could reach.
+pub const NO_SOURCE_RULE: &str = "no-source";
 
 /// The rule name that goes with [`RouteOutcome::NoSuchDomain`].
 pub const NO_SUCH_DOMAIN_RULE: &str = "no-such-domain";
@@ -255,15 +266,22 @@ pub struct Router {
     /// Names by which MX records may mean us.
     own_names: Vec<Domain>,
     own_addresses: Vec<IpAddr>,
-    /// Families that connections can be made from.
-    has_v4: bool,
-    has_v6: bool,
     port: u16,
     tls: TlsMode,
     allow_private_addresses: bool,
     addresses_max: usize,
     /// Rises with each order of addresses, so that equal ones take turns.
     turn: AtomicU64,
+}
+
+/// By which an MX host is known to be us.
+fn own_names(settings: &Settings) -> Vec<Domain> {
+    let hostname = Domain::parse(&settings.hostname).ok();
+    let mut names: Vec<Domain> =
+        hostname.into_iter().chain(settings.sources.iter().filter_map(|source| source.ehlo_name.clone())).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 impl Router {
@@ -281,10 +299,12 @@ impl Router {
             resolver,
             clock,
             rules: settings.routes.iter().map(Rule::from).collect(),
-            own_names: Domain::parse(&settings.hostname).into_iter().collect(),
-            own_addresses: sources.iter().chain(own_addresses).copied().collect(),
-            has_v4: sources.is_empty() || sources.iter().any(IpAddr::is_ipv4),
-            has_v6: sources.is_empty() || sources.iter().any(IpAddr::is_ipv6),
+            own_names: own_names(settings),
+            own_addresses: sources
+                .iter()
+                .filter_map(|source| source.address)
+                .chain(own_addresses.iter().copied())
+                .collect(),
             port: settings.port,
             tls: settings.tls,
             allow_private_addresses: settings.allow_private_addresses,
@@ -344,7 +364,7 @@ impl Router {
 
     /// The addresses of `hop` in the order of attempts, at least one, at most `addresses_per_attempt_max`: shuffled, IPv6
     /// and IPv4 in turn. Cancel-safe.
-    pub async fn addresses(&self, route: &Route, hop: &Hop) -> Result<Vec<SocketAddr>, RouteFailure> {
+    pub async fn addresses(&self, route: &Route, hop: &Hop, family: Family) -> Result<Vec<SocketAddr>, RouteFailure> {
         let known = match &hop.host {
             HopHost::Address(address) => vec![*address],
             HopHost::Name(name) => self.lookup(name).await?,
@@ -353,11 +373,11 @@ impl Router {
             RouteKind::SmartHost => known,
             RouteKind::Mx | RouteKind::ImplicitMx => self.guard(&hop.host, known)?,
         };
-        let usable: Vec<IpAddr> = allowed.into_iter().filter(|address| self.has_source_for(*address)).collect();
+        let usable: Vec<IpAddr> = allowed.into_iter().filter(|address| family.reaches(*address)).collect();
         if usable.is_empty() {
-            let family = if self.has_v4 { "IPv6" } else { "IPv4" };
-            let text = format!("host {} has only {family} addresses, and none of the sources is {family}", hop.host);
-            return Err(RouteFailure::Temporary { status: routing::status(4, 3, 5), text, rule: "no-source" });
+            let other = if family == Family::V4 { "IPv6" } else { "IPv4" };
+            let text = format!("host {} has only {other} addresses, and no source of its pool is {other}", hop.host);
+            return Err(RouteFailure::Temporary { status: routing::status(4, 3, 5), text, rule: NO_SOURCE_RULE });
         }
         let seed = self.turn.fetch_add(1, Ordering::Relaxed);
         let ordered = routing::interleave(&usable, seed, self.addresses_max);
@@ -392,10 +412,6 @@ impl Router {
             Some((address, reason)) if allowed.is_empty() => Err(guarded(host, address, reason)),
             _ => Ok(allowed),
         }
-    }
-
-    fn has_source_for(&self, address: IpAddr) -> bool {
-        if address.is_ipv4() { self.has_v4 } else { self.has_v6 }
     }
 }
 

@@ -1,10 +1,12 @@
 //! What an administrator can set about delivery. Validated by `daemon`; defaults are those of config.toml.example.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::types::Domain;
+use crate::policy::pools::{Family, Pools};
+use crate::types::{Domain, SourceName};
 
 /// How much TLS a connection to a next hop needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +79,51 @@ pub struct Login {
     pub password_file: PathBuf,
 }
 
+/// What mail is sent from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// Its name, in pools, lanes and events.
+    pub name: SourceName,
+    /// The address that hosts see; `None`: the system or the proxy chooses.
+    pub address: Option<IpAddr>,
+    /// What it says in EHLO; `None`: [`Settings::hostname`].
+    pub ehlo_name: Option<Domain>,
+    /// The way out.
+    pub egress: Egress,
+}
+
+/// How a connection leaves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Egress {
+    /// From this machine.
+    #[default]
+    Direct,
+    /// By CONNECT of a SOCKS5 proxy (RFC 1928), which sends from an address that it was told.
+    Socks5 {
+        /// Where it listens.
+        proxy: SocketAddr,
+        /// User name and password (RFC 1929).
+        login: Option<Login>,
+    },
+    /// By a proxy that takes source and destination from a PROXY protocol header, version 2.
+    HaProxy {
+        /// Where it listens.
+        proxy: SocketAddr,
+    },
+}
+
+impl Source {
+    /// An address of this machine, named by itself.
+    pub fn of_address(address: IpAddr) -> Self {
+        Self { name: SourceName::of_address(address), address: Some(address), ..Self::default() }
+    }
+
+    /// Which hosts it reaches.
+    pub const fn family(&self) -> Family {
+        Family::of(self.address)
+    }
+}
+
 /// Delivery as a whole.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -84,8 +131,10 @@ pub struct Settings {
     pub hostname: String,
     /// Port of MX hosts: 25, except in labs.
     pub port: u16,
-    /// Local addresses to send from, at most one of each family; empty: the system chooses.
-    pub sources: Vec<IpAddr>,
+    /// What mail is sent from: at least one, names and ways differ.
+    pub sources: Vec<Source>,
+    /// Pools of them.
+    pub pools: Arc<Pools>,
     /// Routes, first match wins.
     pub routes: Vec<RouteRule>,
     /// TLS with MX hosts.
@@ -96,6 +145,8 @@ pub struct Settings {
     pub connections_max: usize,
     /// Open connections to one site.
     pub connections_per_site_max: usize,
+    /// Lanes (sources at sites) in memory.
+    pub lanes_max: usize,
     /// Messages on one connection before it is closed.
     pub messages_per_connection_max: u32,
     /// Recipients in one transaction.
@@ -148,12 +199,14 @@ impl Default for Settings {
         Self {
             hostname: "localhost".to_owned(),
             port: 25,
-            sources: Vec::new(),
+            sources: vec![Source::default()],
+            pools: Arc::default(),
             routes: Vec::new(),
             tls: TlsMode::Opportunistic,
             allow_private_addresses: false,
             connections_max: 1_000,
             connections_per_site_max: 10,
+            lanes_max: 100_000,
             messages_per_connection_max: 100,
             recipients_per_transaction_max: 50,
             addresses_per_attempt_max: 5,

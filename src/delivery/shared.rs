@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 
 use super::route::{ClearHosts, DeadHosts, Router};
-use super::session::{Credentials, EhloName, TlsHint};
+use super::session::{Credentials, TlsHint};
 use super::settings::{Login, Settings};
+use super::sources::Outlets;
 use crate::events::metric;
 use crate::net::Dialer;
 use crate::net::tls_client::TlsClient;
@@ -34,8 +35,8 @@ pub struct Reloadable {
     pub router: Router,
     /// TLS.
     pub tls: TlsClient,
-    /// What we say in EHLO.
-    pub ehlo_name: EhloName,
+    /// What a connection from each source needs.
+    pub outlets: Outlets,
     /// Credentials for smart hosts, read from their files.
     pub logins: HashMap<Login, Credentials>,
 }
@@ -91,11 +92,11 @@ impl Shared {
     pub(super) fn sort_addresses(
         &self,
         addresses: Vec<SocketAddr>,
-        settings: &Settings,
+        source: Option<IpAddr>,
     ) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
         let now = self.clock.now();
         let hosts = self.hosts();
-        addresses.into_iter().partition(|address| !hosts.dead.is_dead(*address, source_for(settings, address), now))
+        addresses.into_iter().partition(|address| !hosts.dead.is_dead(*address, source, now))
     }
 
     /// What is known of a host's TLS.
@@ -129,11 +130,6 @@ impl Shared {
     fn hosts(&self) -> MutexGuard<'_, Hosts> {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The source of the remote's family, if one is configured.
-pub(super) fn source_for(settings: &Settings, remote: &SocketAddr) -> Option<IpAddr> {
-    settings.sources.iter().find(|source| source.is_ipv4() == remote.is_ipv4()).copied()
 }
 
 /// Outcomes since the start.

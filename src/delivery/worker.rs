@@ -14,18 +14,21 @@ use tokio::time::timeout;
 use super::carriage;
 use super::clerk;
 use super::dispatch::Input;
-use super::outcome::{Results, connect_fates};
-use super::route::{Hop, HopHost, Route, RouteFailure};
+use super::outcome::{Judge, Results, connect_fates, refused};
+use super::route::{Hop, HopHost, NO_SOURCE_RULE, Route, RouteFailure};
 use super::session::{BodyReader, BodySource, ConnectCause, ConnectFailure, Session, Target, Transaction, connect};
 use super::settings::{NextHop, Settings, TlsMode};
-use super::shared::{Reloadable, Shared, source_for};
+use super::shared::{Reloadable, Shared};
+use super::sources::Outlet;
 use crate::events::metric;
 use crate::net::BoxFuture;
 use crate::queue::{Queue, StoredBody};
 use crate::scheduler::settlement::Way;
-use crate::scheduler::{ConnectionId, HostFeedback, Lease, Payload};
+use crate::policy::lane::{Health, Learned};
+use crate::policy::pools::Family;
+use crate::scheduler::{ConnectionId, Destination, Lease, Payload, Report, Terms};
 use crate::smtp::client::{LossReason, Stage};
-use crate::types::{MessageId, Reply, Severity};
+use crate::types::{MessageId, Reply, Severity, SourceName};
 
 /// An assignment and a close may wait at once.
 const ORDERS_MAX: usize = 2;
@@ -33,16 +36,27 @@ const ORDERS_MAX: usize = 2;
 /// What a worker is told.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// Jobs of one message.
-    Deliver(Vec<Lease>),
+    /// Jobs of one message, within these limits.
+    Deliver(Vec<Lease>, Terms),
     /// QUIT.
     Close,
+}
+
+/// Where a worker goes, and from where.
+pub(super) struct Start {
+    pub(super) route: Arc<Route>,
+    pub(super) destination: Destination,
+    pub(super) source: SourceName,
+    pub(super) terms: Terms,
 }
 
 /// See the module.
 pub(super) struct Worker {
     shared: Arc<Shared>,
     route: Arc<Route>,
+    provider: Option<Arc<str>>,
+    source: SourceName,
+    terms: Terms,
     id: ConnectionId,
     orders: mpsc::Receiver<Order>,
     inputs: mpsc::Sender<Input>,
@@ -53,49 +67,56 @@ pub(super) struct Worker {
 /// What a delivery came to, for the connection.
 pub(super) enum Progress {
     /// It can take more.
-    Reusable(HostFeedback),
+    Reusable(Report),
     /// It cannot; these jobs were not tried.
-    Over(HostFeedback, Vec<Lease>),
+    Over(Report, Vec<Lease>),
 }
 
 impl Worker {
     /// Starts a worker with its first jobs.
     pub(super) fn start(
         shared: Arc<Shared>,
-        route: Arc<Route>,
+        way: Start,
         id: ConnectionId,
         jobs: Vec<Lease>,
         inputs: mpsc::Sender<Input>,
     ) -> mpsc::Sender<Order> {
         let (sender, orders) = mpsc::channel(ORDERS_MAX);
-        let way = Way { site: Some(route.site.as_str().to_owned()), ..Way::default() };
-        let worker = Worker { shared, route, id, orders, inputs, session: None, way };
+        let Start { route, destination, source, terms } = way;
+        let way = Way {
+            site: Some(destination.site.as_str().to_owned()),
+            source_name: Some(source.clone()),
+            ..Way::default()
+        };
+        let provider = destination.provider;
+        let worker = Worker { shared, route, provider, source, terms, id, orders, inputs, session: None, way };
         let lost = worker.inputs.clone();
         tokio::spawn(async move {
             if let Err(error) = tokio::spawn(worker.run(jobs)).await {
                 // Its jobs stay leased until the next start: whether they were sent is not known.
                 tracing::error!(%error, "a delivery worker ended by a bug; please report this");
-                let (feedback, unserved) = (HostFeedback::None, Vec::new());
-                let _ = lost.send(Input::Closed { connection: id, feedback, unserved }).await;
+                let report = Report { transactions: u32::MAX, ..Report::default() };
+                let _ = lost.send(Input::Closed { connection: id, report, unserved: Vec::new() }).await;
             }
         });
         sender
     }
 
     async fn run(mut self, jobs: Vec<Lease>) {
-        let mut order = Some(Order::Deliver(jobs));
-        let mut feedback = HostFeedback::None;
+        let mut order = Some(Order::Deliver(jobs, self.terms));
+        let mut report = Report::default();
         let mut unserved = Vec::new();
-        while let Some(Order::Deliver(jobs)) = order.take() {
+        while let Some(Order::Deliver(jobs, terms)) = order.take() {
+            self.terms = terms;
             match self.deliver(jobs).await {
                 Progress::Reusable(learned) => {
                     let connection = self.id;
-                    if self.inputs.send(Input::Idle { connection, feedback: learned }).await.is_err() {
+                    if self.inputs.send(Input::Idle { connection, report: learned }).await.is_err() {
                         break;
                     }
                 }
                 Progress::Over(learned, jobs) => {
-                    (feedback, unserved) = (learned, jobs);
+                    (report, unserved) = (learned, jobs);
                     break;
                 }
             }
@@ -105,14 +126,14 @@ impl Worker {
         // What was sent to us meanwhile goes back.
         self.orders.close();
         while let Some(order) = self.orders.recv().await {
-            if let Order::Deliver(jobs) = order {
+            if let Order::Deliver(jobs, _) = order {
                 unserved.extend(jobs);
             }
         }
         if let Some(session) = self.session.take() {
             session.quit().await;
         }
-        let _ = self.inputs.send(Input::Closed { connection: self.id, feedback, unserved }).await;
+        let _ = self.inputs.send(Input::Closed { connection: self.id, report, unserved }).await;
     }
 
     async fn deliver(&mut self, jobs: Vec<Lease>) -> Progress {
@@ -128,13 +149,15 @@ impl Worker {
                 leases.push(lease);
             }
         }
-        let Some(payload) = payload else { return self.progress(HostFeedback::None, Vec::new()) };
+        let mut report = Report::default();
+        let Some(payload) = payload else { return self.progress(report, Vec::new()) };
         let reloadable = self.shared.reloadable();
-        let mut results = Results::new(&payload.message, &leases);
+        let judge = Judge { rules: Arc::clone(&reloadable.rules), provider: self.provider.clone() };
+        let mut results = Results::new(&payload.message, &leases, judge.clone());
         if let Err(error) = results.hold_back(&self.shared).await {
             let keys = leases.into_iter().map(|lease| lease.key).collect();
             clerk::postpone(&self.shared, keys, &error, &self.inputs).await;
-            return self.progress(HostFeedback::None, Vec::new());
+            return self.progress(report, Vec::new());
         }
         // A connection that the host has closed meanwhile, or that spoke out of turn, is of no more use.
         if self.session.as_mut().is_some_and(|session| !session.is_quiet()) {
@@ -146,43 +169,77 @@ impl Worker {
             session.quit().await;
         }
         while !results.is_complete() {
+            if report.transactions >= self.terms.transactions_max {
+                results.leave_untried(&Arc::new(self.way.clone()));
+                break;
+            }
             // A message may take several transactions: the limits of a connection hold between them, too.
-            let is_used_up =
-                |session: &mut Session| !results.is_untouched() && !is_to_go_on(session, &reloadable.settings);
+            let terms = self.terms;
+            let is_used_up = |session: &mut Session| {
+                !results.is_untouched() && !is_to_go_on(session, &reloadable.settings, terms)
+            };
             if let Some(session) = self.session.take_if(is_used_up) {
                 session.quit().await;
             }
             if self.session.is_none()
                 && let Err(failure) = self.connect(&reloadable, payload.message.id, needs_tls).await
             {
-                let feedback = failure.feedback();
-                if failure.is_no_attempt() && results.is_untouched() {
-                    return Progress::Over(feedback, with_payload(leases, &payload));
+                report.learned = failure.learned(&judge);
+                report.no_address = failure.is_for_family();
+                let is_no_attempt = failure.is_no_attempt(&report.learned, self.terms.alternative);
+                if is_no_attempt && results.is_untouched() {
+                    return Progress::Over(report, with_payload(leases, &payload));
                 }
                 let way = Arc::new(self.way.clone());
                 connect_fates(&failure, &way, &mut results, self.shared.clock.now());
+                self.tell_early(&mut report).await;
                 results.settle(&self.shared, leases, &payload, &self.inputs).await;
-                return Progress::Over(feedback, Vec::new());
+                return Progress::Over(report, Vec::new());
             }
-            self.send(&reloadable, &payload, &mut results).await;
+            report.transactions += self.send(&reloadable, &payload, &mut results).await;
             if results.should_give_back() {
-                return Progress::Over(results.feedback(), with_payload(leases, &payload));
+                report.learned = results.learned();
+                return Progress::Over(report, with_payload(leases, &payload));
             }
         }
-        let feedback = results.feedback();
+        self.spare_other_family(&reloadable, &mut results);
+        report.learned = results.learned();
+        self.tell_early(&mut report).await;
         results.settle(&self.shared, leases, &payload, &self.inputs).await;
-        self.progress(feedback, Vec::new())
+        self.progress(report, Vec::new())
     }
 
-    fn progress(&mut self, feedback: HostFeedback, unserved: Vec<Lease>) -> Progress {
+    /// What keeps others from this lane is told before the jobs come back, so that these are not sent there again.
+    async fn tell_early(&mut self, report: &mut Report) {
+        if report.learned.health == Health::Good && report.learned.reactions.is_empty() {
+            return;
+        }
+        let learned = std::mem::take(&mut report.learned);
+        // An error means that the dispatcher has ended.
+        let _ = self.inputs.send(Input::Learned { connection: self.id, learned }).await;
+    }
+
+    /// A source of both families that is blocked on IPv6 (where many lack a PTR record) is tried on IPv4 before it is given up.
+    fn spare_other_family(&self, reloadable: &Reloadable, results: &mut Results) {
+        let family = reloadable.outlets.named(self.source.as_str()).map(|outlet| outlet.family);
+        let Some(remote) = self.way.remote.filter(|remote| remote.is_ipv6() && family == Some(Family::Any)) else {
+            return;
+        };
+        if results.forget_blocks() {
+            let address = SocketAddr::new(remote, self.route.port);
+            self.shared.unreachable(address, None, self.shared.clock.now());
+        }
+    }
+
+    fn progress(&mut self, report: Report, unserved: Vec<Lease>) -> Progress {
         let settings = &self.shared.reloadable().settings;
-        let reusable = self.session.as_ref().is_some_and(|session| is_to_go_on(session, settings));
-        if reusable { Progress::Reusable(feedback) } else { Progress::Over(feedback, unserved) }
+        let reusable = self.session.as_ref().is_some_and(|session| is_to_go_on(session, settings, self.terms));
+        if reusable { Progress::Reusable(report) } else { Progress::Over(report, unserved) }
     }
 
-    /// One transaction: the next recipients without a result.
-    async fn send(&mut self, reloadable: &Reloadable, payload: &Payload, results: &mut Results) {
-        let Some(session) = &mut self.session else { return };
+    /// One transaction: the next recipients without a result. 1 where it was begun, else 0.
+    async fn send(&mut self, reloadable: &Reloadable, payload: &Payload, results: &mut Results) -> u32 {
+        let Some(session) = &mut self.session else { return 0 };
         let message = &*payload.message;
         let ours = reloadable.settings.recipients_per_transaction_max;
         let theirs = session.peer().limits().rcpt_max.and_then(|limit| usize::try_from(limit).ok());
@@ -190,7 +247,10 @@ impl Worker {
         let (indices, recipients) = results.next_recipients(message, limit);
         let header = match carriage::header(&self.shared, payload, &indices).await {
             Ok(header) => header,
-            Err(problem) => return results.unreadable(&indices, &Arc::new(self.way.clone()), &problem),
+            Err(problem) => {
+                results.unreadable(&indices, &Arc::new(self.way.clone()), &problem);
+                return 0;
+            }
         };
         let reverse_path = carriage::reverse_path(&self.shared.tokens(), message, &indices);
         let transaction = Transaction {
@@ -202,6 +262,7 @@ impl Worker {
             envid: message.envelope.envid.as_deref(),
             body_bytes: message.body_bytes + header.as_ref().map_or(0, |header| header.len() as u64),
         };
+        let before = session.transactions();
         let result = match &payload.body {
             StoredBody::Inline(bytes) => {
                 let octets: Vec<Bytes> = header.into_iter().chain([bytes.clone()]).collect();
@@ -214,34 +275,41 @@ impl Worker {
             }
         };
         self.way.dsn_passed = result.dsn_passed;
-        let first = session.transactions() <= 1;
-        let reusable = session.is_reusable();
-        results.take(&indices, result, &Arc::new(self.way.clone()), first);
-        if !reusable {
+        let (begun, reusable) = (session.transactions() - before, session.is_reusable());
+        let one_host = results.take(&indices, result, &Arc::new(self.way.clone()), before);
+        if one_host && let Some(remote) = self.way.remote {
+            let address = SocketAddr::new(remote, self.route.port);
+            self.shared.unreachable(address, self.way.source, self.shared.clock.now());
+        }
+        if !reusable || one_host {
             self.session = None;
         }
+        begun
     }
 
     /// Opens a connection to the best address that answers.
     async fn connect(&mut self, reloadable: &Reloadable, message: MessageId, needs_tls: bool) -> Result<(), Unreached> {
         let settings = &reloadable.settings;
+        let Some(outlet) = reloadable.outlets.named(self.source.as_str()).cloned() else {
+            return Err(Unreached::StaleRoute);
+        };
         let mut failures = Vec::new();
         let mut last: Option<Unreached> = None;
         let mut tried = 0;
         let mut later: Vec<(Hop, SocketAddr)> = Vec::new();
         let hops: Vec<Hop> = self.route.order(message.seed()).into_iter().cloned().collect();
         for hop in hops {
-            match reloadable.router.addresses(&self.route, &hop).await {
+            match reloadable.router.addresses(&self.route, &hop, outlet.family).await {
                 Err(failure) => failures.push(failure),
                 Ok(addresses) => {
-                    let (now, dead) = self.shared.sort_addresses(addresses, settings);
+                    let (now, dead) = self.shared.sort_addresses(addresses, outlet.via.address);
                     later.extend(dead.into_iter().map(|address| (hop.clone(), address)));
                     for address in now {
                         if tried >= settings.addresses_per_attempt_max {
                             break;
                         }
                         tried += 1;
-                        match self.connect_to(reloadable, &hop, address, needs_tls).await {
+                        match self.connect_to(reloadable, &outlet, &hop, address, needs_tls).await {
                             Ok(()) => return Ok(()),
                             Err(unreached) => last = Some(unreached),
                         }
@@ -250,7 +318,7 @@ impl Worker {
             }
         }
         for (hop, address) in later.into_iter().take(settings.addresses_per_attempt_max.saturating_sub(tried)) {
-            match self.connect_to(reloadable, &hop, address, needs_tls).await {
+            match self.connect_to(reloadable, &outlet, &hop, address, needs_tls).await {
                 Ok(()) => return Ok(()),
                 Err(unreached) => last = Some(unreached),
             }
@@ -262,12 +330,13 @@ impl Worker {
     async fn connect_to(
         &mut self,
         reloadable: &Reloadable,
+        outlet: &Outlet,
         hop: &Hop,
         address: SocketAddr,
         needs_tls: bool,
     ) -> Result<(), Unreached> {
         let settings = &reloadable.settings;
-        let source = source_for(settings, &address);
+        let source = outlet.via.address;
         let login = self.route.login.as_ref().and_then(|login| reloadable.logins.get(login)).cloned();
         if self.route.login.is_some() && login.is_none() {
             // A reload took this route away: never without the login that it asks for.
@@ -279,8 +348,8 @@ impl Worker {
                 HopHost::Address(address) => NextHop::Address(*address),
             },
             address,
-            source,
-            ehlo_name: reloadable.ehlo_name.clone(),
+            via: outlet.via.clone(),
+            ehlo_name: outlet.ehlo_name.clone(),
             tls: if needs_tls { self.route.tls.encrypted() } else { self.route.tls },
             tls_hint: self.shared.tls_hint(address),
             login,
@@ -316,9 +385,9 @@ impl Worker {
 }
 
 /// Whether another message may go over this connection.
-fn is_to_go_on(session: &Session, settings: &Settings) -> bool {
+fn is_to_go_on(session: &Session, settings: &Settings, terms: Terms) -> bool {
     session.is_reusable()
-        && session.transactions() < settings.messages_per_connection_max
+        && session.transactions() < terms.messages_per_connection_max
         && session.age() < settings.connection_age_max
 }
 
@@ -349,27 +418,41 @@ pub(super) enum Unreached {
 }
 
 impl Unreached {
-    /// The host sent us away before anything was tried (4yz to the connection), or the way is out of date: not an attempt
-    /// of any message.
-    fn is_no_attempt(&self) -> bool {
+    /// Not an attempt of any message: the host sent us away before anything was tried, the way is out of date, or (with an
+    /// `alternative`) another source may do better.
+    fn is_no_attempt(&self, learned: &Learned, alternative: bool) -> bool {
         match self {
-            Unreached::Failed { failure, .. } => is_busy(failure).is_some(),
+            Unreached::Failed { of_message: true, .. } => false,
+            Unreached::Failed { failure, .. } => {
+                is_busy(failure).is_some() || !learned.reactions.is_empty() || alternative
+            }
             Unreached::StaleRoute => true,
-            Unreached::NoAddress(_) | Unreached::NoHosts => false,
+            Unreached::NoAddress(_) => alternative && self.is_for_family(),
+            Unreached::NoHosts => false,
         }
     }
 
-    fn feedback(&self) -> HostFeedback {
+    /// The hosts have no address that this source reaches.
+    fn is_for_family(&self) -> bool {
+        matches!(self, Unreached::NoAddress(RouteFailure::Temporary { rule, .. }) if *rule == NO_SOURCE_RULE)
+    }
+
+    fn learned(&self, judge: &Judge) -> Learned {
+        let unreachable = |words: String| Learned { health: Health::Unreachable(words.into()), ..Learned::default() };
         match self {
-            Unreached::StaleRoute | Unreached::Failed { of_message: true, .. } => HostFeedback::None,
-            Unreached::Failed { host, address, failure, .. } if is_busy(failure).is_some() => {
-                HostFeedback::Busy(format!("{host}[{}]: {failure}", address.ip()))
-            }
+            Unreached::StaleRoute | Unreached::Failed { of_message: true, .. } => Learned::default(),
             Unreached::Failed { host, address, failure, .. } => {
-                HostFeedback::Unreachable(format!("{host}[{}]: {failure}", address.ip()))
+                let words = format!("{host}[{}]: {failure}", address.ip());
+                match &failure.cause {
+                    ConnectCause::Refused(reply) | ConnectCause::Lost(LossReason::ShuttingDown(reply)) => {
+                        refused(reply, failure.stage, judge, words)
+                    }
+                    _ => unreachable(words),
+                }
             }
-            Unreached::NoAddress(failure) => HostFeedback::Unreachable(failure.to_string()),
-            Unreached::NoHosts => HostFeedback::Unreachable("the route has no hosts".to_owned()),
+            Unreached::NoAddress(_) if self.is_for_family() => Learned::default(),
+            Unreached::NoAddress(failure) => unreachable(failure.to_string()),
+            Unreached::NoHosts => unreachable("the route has no hosts".to_owned()),
         }
     }
 }

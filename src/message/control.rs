@@ -1,9 +1,11 @@
-//! The control fields `X-SES-*`: read at submission, then stripped.
+//! The control fields `X-SES-*` and `X-Posthaste-*`: read at submission, then stripped.
 //!
-//! Promises: whatever they hold, the send goes on: a bad tag is counted and dropped. Does not: know which configuration
+//! Promises: whatever they hold, all of the header is read: a bad tag is counted and dropped, a bad priority is kept for whoever
+//! refuses the message. Does not: know which configuration
 //! sets exist (`admission` does).
 
 use super::header::Field;
+use crate::types::Priority;
 
 /// Message tags kept. More are counted as bad.
 const TAGS_MAX: usize = 50;
@@ -14,6 +16,9 @@ const CONFIGURATION_SET_BYTES_MAX: usize = 64;
 
 /// Characters kept of an ARN: more than the longest address needs.
 const ARN_CHARS_MAX: usize = 512;
+
+/// Characters kept of a priority that is none.
+const PRIORITY_CHARS_MAX: usize = 64;
 
 /// What the control fields of a message asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,12 +35,14 @@ pub struct Control {
     /// `X-SES-MESSAGE-TAGS`, in order, names unique (the first one counts), each name and value 1 to 256 of
     /// `A-Za-z0-9_-`. At most 50.
     pub tags: Vec<(String, String)>,
+    /// `X-Posthaste-Priority` (the first one, where it is repeated); the text where it names none.
+    pub priority: Option<Result<Priority, String>>,
     /// Tags that were dropped: bad characters, no `=`, empty, repeated, too many.
     pub bad_tags: usize,
 }
 
 impl Control {
-    /// Takes one `X-SES-*` field.
+    /// Takes one of these fields.
     pub(super) fn add(&mut self, field: &Field<'_>) {
         let is = |name: &str| field.name().eq_ignore_ascii_case(name.as_bytes());
         let kept = |chars_max: usize| -> String {
@@ -50,6 +57,11 @@ impl Control {
             self.from_arn.get_or_insert_with(|| kept(ARN_CHARS_MAX));
         } else if is("X-SES-RETURN-PATH-ARN") {
             self.return_path_arn.get_or_insert_with(|| kept(ARN_CHARS_MAX));
+        } else if is("X-Posthaste-Priority") {
+            self.priority.get_or_insert_with(|| {
+                let text = kept(PRIORITY_CHARS_MAX);
+                Priority::from_name(text.trim()).ok_or(text)
+            });
         } else if is("X-SES-MESSAGE-TAGS") {
             let value = String::from_utf8_lossy(field.value());
             for tag in value.split(',').map(str::trim).filter(|tag| !tag.is_empty()) {
@@ -118,6 +130,20 @@ mod tests {
         let (kept, bad) = tags(&many);
         assert_eq!((kept.len(), bad), (50, 10));
         assert_eq!(tags(&format!("a={}", "x".repeat(257))).1, 1);
+    }
+
+    #[test]
+    fn a_priority_is_one_of_three_words() {
+        let priority = |value: &str| control(&format!("x-posthaste-priority:{value}\r\n")).priority;
+        assert_eq!(priority(" high"), Some(Ok(Priority::High)));
+        assert_eq!(priority(" Normal \r\n\t"), Some(Ok(Priority::Normal)));
+        assert_eq!(priority("BULK"), Some(Ok(Priority::Bulk)));
+        assert_eq!(priority(" urgent\0"), Some(Err("urgent".to_owned())));
+        assert_eq!(priority(&"x".repeat(500)), Some(Err("x".repeat(64))));
+        assert_eq!(priority(""), Some(Err(String::new())));
+        let twice = control("X-Posthaste-Priority: bulk\r\nX-Posthaste-Priority: no\r\nX-Posthaste-Other: x\r\n");
+        assert_eq!(twice.priority, Some(Ok(Priority::Bulk)));
+        assert_eq!(control("").priority, None);
     }
 
     #[test]

@@ -170,7 +170,7 @@ pub enum Known {
     Received,
     /// `Bcc`, `Resent-Bcc`, `Return-Path`: never sent on.
     Stripped,
-    /// `X-SES-*`: read, then stripped.
+    /// `X-SES-*` and `X-Posthaste-*`: read, then stripped.
     Control,
     /// Anything else.
     Other,
@@ -246,7 +246,9 @@ impl Known {
             25 => single(Single::ContentTransferEncoding),
             _ => Known::Other,
         };
-        let is_control = || name.get(..6).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"X-SES-"));
+        let begins_with =
+            |prefix: &[u8]| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+        let is_control = || begins_with(b"X-SES-") || begins_with(b"X-Posthaste-");
         if known == Known::Other && is_control() { Known::Control } else { known }
     }
 }
@@ -312,6 +314,9 @@ mod tests {
             ("received", Known::Received),
             ("x-ses-anything", Known::Control),
             ("X-SES-CONFIGURATION-SET", Known::Control),
+            ("X-Posthaste-Priority", Known::Control),
+            ("x-posthaste-anything", Known::Control),
+            ("X-Posthastes", Known::Other),
             ("X-SESAME", Known::Other),
             ("Bc", Known::Other),
             ("mime-version", Known::Single(Single::MimeVersion)),

@@ -1,52 +1,59 @@
-//! The [`Dialer`] of the real network: TCP by tokio.
+//! The [`Dialer`] of the real network: TCP by tokio, from here or by a proxy.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::{BoxFuture, BoxStream, Dialer};
+use super::egress::ProxyFault;
+use super::{BoxFuture, BoxStream, Dialer, Via, proxy};
 
 /// Opens TCP connections, with Nagle's algorithm off: the client writes whole batches.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TcpDialer;
 
 impl Dialer for TcpDialer {
-    fn dial(
-        &self,
-        local: Option<IpAddr>,
-        remote: SocketAddr,
-        timeout: Duration,
-    ) -> BoxFuture<'_, io::Result<BoxStream>> {
+    fn dial<'a>(&'a self, via: &'a Via, remote: SocketAddr, timeout: Duration) -> BoxFuture<'a, io::Result<BoxStream>> {
         Box::pin(async move {
-            let stream = match tokio::time::timeout(timeout, connect(local, remote)).await {
-                Ok(connected) => connected?,
-                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
-            };
-            Ok(Box::new(stream) as BoxStream)
+            let has_answered = AtomicBool::new(via.proxy.is_none());
+            match tokio::time::timeout(timeout, connect(via, remote, &has_answered)).await {
+                Ok(connected) => Ok(Box::new(connected?) as BoxStream),
+                Err(_) => Err(timed_out(via, has_answered.load(Ordering::Relaxed))),
+            }
         })
     }
 }
 
-async fn connect(local: Option<IpAddr>, remote: SocketAddr) -> io::Result<TcpStream> {
+fn timed_out(via: &Via, has_answered: bool) -> io::Error {
+    match &via.proxy {
+        Some(proxy) if !has_answered => ProxyFault::error(proxy, "timed out"),
+        _ => io::ErrorKind::TimedOut.into(),
+    }
+}
+
+async fn connect(via: &Via, remote: SocketAddr, has_answered: &AtomicBool) -> io::Result<TcpStream> {
+    if let Some(source) = via.address.filter(|source| source.is_ipv4() != remote.is_ipv4()) {
+        let text = format!("source {source} and host {remote} are of different address families");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    if let Some(proxy) = &via.proxy {
+        return proxy::connect(proxy, via, remote, has_answered).await;
+    }
     let socket = if remote.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if let Some(local) = local {
-        bind(&socket, local, remote)?;
+    if let Some(source) = via.address {
+        bind(&socket, source)?;
     }
     socket.set_nodelay(true)?;
     socket.connect(remote).await
 }
 
-fn bind(socket: &TcpSocket, local: IpAddr, remote: SocketAddr) -> io::Result<()> {
-    if local.is_ipv4() != remote.is_ipv4() {
-        let text = format!("source {local} and host {remote} are of different address families");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    }
-    socket.bind(SocketAddr::new(local, 0)).map_err(|error| {
+fn bind(socket: &TcpSocket, source: IpAddr) -> io::Result<()> {
+    socket.bind(SocketAddr::new(source, 0)).map_err(|error| {
         io::Error::new(
             error.kind(),
-            format!("cannot send from source {local}: {error} (is it an address of this host?)"),
+            format!("cannot send from source {source}: {error} (is it an address of this host?)"),
         )
     })
 }
@@ -63,7 +70,8 @@ mod tests {
     async fn a_connection_comes_from_the_source_it_was_given() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let remote = listener.local_addr().unwrap();
-        let dial = TcpDialer.dial(Some("127.0.0.2".parse().unwrap()), remote, PATIENCE);
+        let via = Via::direct(Some("127.0.0.2".parse().unwrap()));
+        let dial = TcpDialer.dial(&via, remote, PATIENCE);
         let (stream, accepted) = tokio::join!(dial, listener.accept());
         let (mut server, peer) = accepted.unwrap();
         assert_eq!(peer.ip().to_string(), "127.0.0.2");
@@ -78,7 +86,7 @@ mod tests {
     async fn a_source_that_is_not_ours_or_not_fit_is_named_in_the_error() {
         let remote = "127.0.0.1:9".parse().unwrap();
         for (source, kind) in [("192.0.2.77", io::ErrorKind::AddrNotAvailable), ("::1", io::ErrorKind::InvalidInput)] {
-            let Err(error) = TcpDialer.dial(Some(source.parse().unwrap()), remote, PATIENCE).await else {
+            let Err(error) = TcpDialer.dial(&Via::direct(Some(source.parse().unwrap())), remote, PATIENCE).await else {
                 panic!("{source} was accepted");
             };
             assert_eq!(error.kind(), kind);
@@ -91,7 +99,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let remote = listener.local_addr().unwrap();
         drop(listener);
-        let Err(error) = TcpDialer.dial(None, remote, PATIENCE).await else { panic!("connected to nobody") };
+        let Err(error) = TcpDialer.dial(&Via::default(), remote, PATIENCE).await else { panic!("connected to nobody") };
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

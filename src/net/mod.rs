@@ -5,6 +5,8 @@
 pub mod certificate;
 pub mod dial;
 pub mod dns;
+pub mod egress;
+mod proxy;
 pub mod settings;
 pub mod sntp;
 pub mod spf;
@@ -17,6 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::time::Duration;
 
+pub use egress::Via;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::types::{Domain, Timestamp};
@@ -33,13 +36,9 @@ pub type BoxStream = Box<dyn Stream>;
 
 /// Opens connections to MX hosts.
 pub trait Dialer: Send + Sync + 'static {
-    /// Connects from `local` (any port) to `remote`. `ErrorKind::TimedOut` after `timeout`.
-    fn dial(
-        &self,
-        local: Option<IpAddr>,
-        remote: SocketAddr,
-        timeout: Duration,
-    ) -> BoxFuture<'_, io::Result<BoxStream>>;
+    /// Connects to `remote` by `via`. `ErrorKind::TimedOut` after `timeout`, for all of it. What a proxy is to blame for, and
+    /// not the host, is an [`egress::ProxyFault`]. Cancel-safe: the connection is closed.
+    fn dial<'a>(&'a self, via: &'a Via, remote: SocketAddr, timeout: Duration) -> BoxFuture<'a, io::Result<BoxStream>>;
 }
 
 /// One MX record.

@@ -12,6 +12,7 @@ pub mod lane;
 pub mod limits;
 pub mod logins;
 mod phrase;
+pub mod pools;
 pub mod providers;
 pub mod quota;
 pub mod rate;

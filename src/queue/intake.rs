@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::stored::RecipientState;
 use crate::events::EventLine;
 use crate::net::BoxFuture;
-use crate::types::{Domain, Envelope, MessageId};
+use crate::types::{Domain, Envelope, MessageId, PoolName, Priority};
 
 /// A body above this many octets is spooled in parts while it arrives; a part is at most this long.
 pub const SPOOL_PART_BYTES: usize = 1 << 20;
@@ -98,6 +98,10 @@ pub struct Origin {
     pub identity: Box<str>,
     /// What hosts see as its reverse-path, where that is not the submitted one.
     pub return_path: Option<ReturnPath>,
+    /// The pool that it goes out by, as configured when it was accepted: a reload may take it away.
+    pub pool: PoolName,
+    /// Its place in the lines of its sites.
+    pub priority: Priority,
 }
 
 /// A reverse-path of ours, so that bounces come back to us: its domain, and for whom each is.

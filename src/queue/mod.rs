@@ -258,7 +258,7 @@ impl Queue {
             return Err(format!("its due entry ({damage}), and it has no destination {group}"));
         }
         tracing::error!(message_id = %id, group, %damage, "a due entry is damaged; made again from the message's record");
-        Ok(message.due_entry(group, message.attempts(group)))
+        Ok(message.due_entry(group, message.attempts(group), None))
     }
 
     /// Up to `limit` held jobs from `from` on. Blocks.

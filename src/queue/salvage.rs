@@ -292,7 +292,7 @@ impl Salvage<'_> {
     /// Makes a group due, or held, as it was.
     fn place(&mut self, message: &StoredMessage, group: u16, unknown: &BTreeSet<usize>, hold: Option<&Bytes>) {
         let key = JobKey { id: message.id, group };
-        let due = message.due_entry(group, message.attempts(group));
+        let due = message.due_entry(group, message.attempts(group), None);
         let due_at_ms = message.due_at(group).millis();
         self.jobs += 1;
         let in_doubt: Vec<String> = message

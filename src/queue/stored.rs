@@ -9,8 +9,8 @@ pub use format::{DueEntry, RecipientOutcome, RecipientState};
 
 use super::intake::{Granularity, NewBody, NewMessage, Origin, ReturnPath};
 use crate::types::{
-    BodyKind, Domain, DsnReturn, EmailAddress, Envelope, MessageId, Notify, OriginalRecipient, Recipient, ReversePath,
-    Timestamp,
+    BodyKind, Domain, DsnReturn, EmailAddress, Envelope, MessageId, Notify, OriginalRecipient, PoolName, Priority,
+    Recipient, ReversePath, SourceName, Timestamp,
 };
 
 /// The unit of scheduling: one message and one of its destination domains. `group` indexes the message's domains.
@@ -212,6 +212,8 @@ impl StoredMessage {
             return_path_domain: return_path.map_or_else(String::new, |path| path.domain.to_string()),
             return_path_per_message: return_path.is_some_and(|path| path.granularity == Granularity::PerMessage),
             recipient_headers: self.recipient_headers,
+            pool: self.origin.pool.to_string(),
+            priority: self.origin.priority.code(),
             mail_json: self.mail_json.to_vec(),
         }
     }
@@ -248,6 +250,10 @@ impl StoredMessage {
                 },
             }),
         };
+        let pool = match record.pool.as_str() {
+            "" => PoolName::default(),
+            name => PoolName::parse(name).ok_or_else(|| format!("stored pool name {name:?}"))?,
+        };
         let ret = record.ret.map(|ret| match ret {
             format::Ret::Full => DsnReturn::Full,
             format::Ret::Headers => DsnReturn::Headers,
@@ -273,21 +279,24 @@ impl StoredMessage {
                 tls_required: record.tls_required,
                 identity: record.identity.into(),
                 return_path,
+                pool,
+                priority: Priority::from_code(record.priority),
             },
             mail_json: record.mail_json.into(),
         })
     }
 
-    /// The due entry of one of its groups, as at acceptance.
-    pub fn due_entry(&self, group: u16, attempts: u32) -> DueEntry {
+    /// The due entry of one of its groups. `source`: the one that it keeps, where it keeps one.
+    pub fn due_entry(&self, group: u16, attempts: u32, source: Option<&SourceName>) -> DueEntry {
         let domain = self.domains.get(usize::from(group)).map(Domain::to_string).unwrap_or_default();
         DueEntry {
             domain,
             expires_at_ms: self.expires_at.millis(),
             attempts,
-            pool: String::new(),
-            tenant: String::new(),
-            priority: 0,
+            pool: self.origin.pool.to_string(),
+            tenant: self.origin.tenant.to_string(),
+            priority: self.origin.priority.code(),
+            source: source.map(SourceName::to_string).unwrap_or_default(),
         }
     }
 }

@@ -217,12 +217,12 @@ impl World {
             Step::Defer(number) => {
                 let Some((key, place, message)) = self.pick(number) else { return };
                 let at = self.clock.now().plus(Duration::from_secs(60));
-                let next = Next::Due { at, entry: message.due_entry(key.group, 1) };
+                let next = Next::Due { at, entry: message.due_entry(key.group, 1, None) };
                 self.settle(key, place, next, &message, false).await;
             }
             Step::Hold(number) => {
                 let Some((key, Some(due_at), message)) = self.pick(number) else { return };
-                let (entry, reason) = (message.due_entry(key.group, 1), "test".to_owned());
+                let (entry, reason) = (message.due_entry(key.group, 1, None), "test".to_owned());
                 self.settle(key, Some(due_at), Next::Held { due_at, entry, reason }, &message, false).await;
             }
             Step::Consume => {

@@ -135,7 +135,7 @@ fn put_message(new: &NewMessage, changes: &mut Vec<Change>) -> Option<Handoff> {
     let due_at = message.accepted_at;
     for group in message.open_groups() {
         let key = JobKey { id: message.id, group };
-        changes.push(put_due(key, due_at, &message.due_entry(group, 0)));
+        changes.push(put_due(key, due_at, &message.due_entry(group, 0, None)));
     }
     let recipient_headers = RecipientHeaders::new(new.recipient_headers.clone());
     Some(Handoff { message: Arc::new(message), body, recipient_headers, due_at })
@@ -243,14 +243,7 @@ fn damaged_hold(key: JobKey, error: &format::FormatError) -> HeldJob {
         due_at: key.id.accepted_at(),
         held_at: key.id.accepted_at(),
         reason: format!("the record of this hold is damaged: {error}"),
-        entry: DueEntry {
-            domain: String::new(),
-            expires_at_ms: 0,
-            attempts: 0,
-            pool: String::new(),
-            tenant: String::new(),
-            priority: 0,
-        },
+        entry: DueEntry::default(),
     }
 }
 

@@ -86,6 +86,8 @@ fn origin(stamp: &Stamping<'_>, authority: &Authority) -> Origin {
         tls_required: authority.set.as_ref().is_some_and(|set| set.tls_required),
         identity: authority.identity.as_ref().map(|identity| identity.name.to_string().into()).unwrap_or_default(),
         return_path: authority.return_path.clone(),
+        pool: authority.pool.clone(),
+        priority: authority.priority,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::queue::DueEntry;
 use crate::types::{PoolName, Priority};
 
 /// See the module.
@@ -16,15 +17,22 @@ pub(super) struct Class {
     pub(super) tenant: Box<str>,
 }
 
+impl Class {
+    /// That of a due entry.
+    pub(super) fn of(entry: &DueEntry) -> Self {
+        let pool = PoolName::parse(&entry.pool).unwrap_or_default();
+        Self { pool, priority: Priority::from_code(entry.priority), tenant: entry.tenant.as_str().into() }
+    }
+}
+
 /// Each class once: a job holds a pointer.
 #[derive(Debug, Default)]
 pub(super) struct Classes(HashSet<Arc<Class>>);
 
 impl Classes {
     /// The class of a due entry.
-    pub(super) fn of(&mut self, pool: &str, tenant: &str, priority: u8) -> Arc<Class> {
-        let pool = PoolName::parse(pool).unwrap_or_default();
-        let class = Class { pool, priority: Priority::from_code(priority), tenant: tenant.into() };
+    pub(super) fn of(&mut self, entry: &DueEntry) -> Arc<Class> {
+        let class = Class::of(entry);
         if let Some(known) = self.0.get(&class) {
             return Arc::clone(known);
         }

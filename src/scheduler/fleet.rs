@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::LaneName;
-use crate::policy::lane::Lane;
+use crate::policy::lane::{Lane, LaneState};
 use crate::policy::limits::{LaneLimits, Rates};
 use crate::policy::pools::{Family, Pools};
 use crate::types::{PoolName, SourceName, Timestamp};
@@ -18,7 +18,7 @@ pub(super) struct SourceEntry {
     pub(super) name: SourceName,
     pub(super) family: Family,
     /// What it sent to all sites, where that is limited.
-    pub(super) meter: Option<Box<Lane>>,
+    pub(super) meter: Option<Meter>,
 }
 
 /// A source of a pool.
@@ -34,7 +34,7 @@ pub(super) struct PoolMember {
 pub(super) struct PoolEntry {
     pub(super) members: Vec<PoolMember>,
     /// What it sent to all sites, where that is limited.
-    pub(super) meter: Option<Box<Lane>>,
+    pub(super) meter: Option<Meter>,
 }
 
 /// See the module.
@@ -124,25 +124,25 @@ impl Fleet {
         &mut self,
         source: SourceId,
         pool: &PoolName,
-    ) -> impl Iterator<Item = (MeterKey, &mut Lane)> + use<'_> {
+    ) -> impl Iterator<Item = (MeterKey, &mut Meter)> + use<'_> {
         let at = usize::try_from(source.0).unwrap_or(usize::MAX);
         let of_source = self.sources.get_mut(at).and_then(|source| {
-            let meter = source.meter.as_deref_mut()?;
+            let meter = source.meter.as_mut()?;
             Some((MeterKey::Source(source.name.clone()), meter))
         });
-        let of_pool = self.pools.get_mut(pool).and_then(|entry| entry.meter.as_deref_mut());
+        let of_pool = self.pools.get_mut(pool).and_then(|entry| entry.meter.as_mut());
         let of_pool = of_pool.map(|meter| (MeterKey::Pool(pool.clone()), meter));
         of_source.into_iter().chain(of_pool)
     }
 
     /// All meters with what they are of, in order.
-    pub(super) fn all_meters(&mut self) -> Vec<(MeterKey, &mut Lane)> {
+    pub(super) fn all_meters(&mut self) -> Vec<(MeterKey, &mut Meter)> {
         let sources = self.sources.iter_mut().filter_map(|source| {
-            let meter = source.meter.as_deref_mut()?;
+            let meter = source.meter.as_mut()?;
             Some((MeterKey::Source(source.name.clone()), meter))
         });
         let pools = self.pools.iter_mut().filter_map(|(name, pool)| {
-            let meter = pool.meter.as_deref_mut()?;
+            let meter = pool.meter.as_mut()?;
             Some((MeterKey::Pool(name.clone()), meter))
         });
         let mut meters: Vec<_> = sources.chain(pools).collect();
@@ -151,14 +151,14 @@ impl Fleet {
     }
 
     /// The meter whose state is kept under this name.
-    pub(super) fn meter(&mut self, name: &LaneName) -> Option<&mut Lane> {
+    pub(super) fn meter(&mut self, name: &LaneName) -> Option<&mut Meter> {
         match name {
             LaneName::Lane(..) => None,
             LaneName::Source(name) => {
                 let id = self.id(name)?;
-                self.source_mut(id)?.meter.as_deref_mut()
+                self.source_mut(id)?.meter.as_mut()
             }
-            LaneName::Pool(name) => self.pools.get_mut(name)?.meter.as_deref_mut(),
+            LaneName::Pool(name) => self.pools.get_mut(name)?.meter.as_mut(),
         }
     }
 }
@@ -180,19 +180,36 @@ impl MeterKey {
     }
 }
 
-/// A lane that has no site: only its rates matter.
-pub(super) fn meter_limits(rates: Rates) -> LaneLimits {
+/// What a source or a pool may send to all sites, and did: a lane without a site.
+#[derive(Debug)]
+pub(super) struct Meter {
+    rates: Rates,
+    pub(super) lane: Box<Lane>,
+}
+
+impl Meter {
+    /// As it was saved.
+    pub(super) fn restore(&mut self, state: &LaneState, unclean: bool, now: Timestamp) {
+        *self.lane = Lane::restore(state, meter_limits(self.rates), unclean, now);
+    }
+}
+
+/// Of these only the rates matter.
+fn meter_limits(rates: Rates) -> LaneLimits {
     LaneLimits { connections: u32::MAX, connections_total: None, messages_per_connection: u32::MAX, rates }
 }
 
-fn set_meter(meter: &mut Option<Box<Lane>>, rates: Rates, now: Timestamp) {
+fn set_meter(meter: &mut Option<Meter>, rates: Rates, now: Timestamp) {
     if rates.is_unlimited() {
         *meter = None;
         return;
     }
     match meter {
-        Some(meter) => meter.set_limits(meter_limits(rates), now),
-        None => *meter = Some(Box::new(Lane::new(meter_limits(rates), now))),
+        Some(meter) => {
+            meter.rates = rates;
+            meter.lane.set_limits(meter_limits(rates), now);
+        }
+        None => *meter = Some(Meter { rates, lane: Box::new(Lane::new(meter_limits(rates), now)) }),
     }
 }
 

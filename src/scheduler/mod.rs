@@ -106,6 +106,23 @@ pub struct Lease {
     pub payload: Option<Payload>,
 }
 
+impl Lease {
+    /// One for a job of which only the key is known.
+    pub fn of(key: JobKey, due_at: Option<Timestamp>) -> Self {
+        Self {
+            key,
+            due_at,
+            attempts: 0,
+            ambiguous: false,
+            unverified: false,
+            blocks: 0,
+            spared: 0,
+            source: None,
+            payload: None,
+        }
+    }
+}
+
 /// A message in memory.
 #[derive(Clone, Debug)]
 pub struct Payload {
@@ -246,7 +263,7 @@ pub enum RoutingFailureKind {
 }
 
 /// Where a job stands after its settlement was committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settled {
     /// Gone, or held.
     Out,

@@ -73,7 +73,7 @@ pub(super) fn build(
             ret: None,
             envid: None,
         };
-        messages.push(new_message(id, envelope, signed(built, id, settings), settings));
+        messages.push(new_message(id, envelope, signed(built, id, settings), settings, &attempt.message.origin));
     }
     messages
 }
@@ -105,7 +105,14 @@ fn status<'a>(attempt: &'a Attempt<'_>, kind: Kind, fate: &'a Fate) -> Option<Re
     })
 }
 
-fn new_message(id: MessageId, envelope: Envelope, built: dsn::Built, settings: &SettlementSettings) -> NewMessage {
+/// `about`: that of the message that it tells of, whose pool it takes.
+fn new_message(
+    id: MessageId,
+    envelope: Envelope,
+    built: dsn::Built,
+    settings: &SettlementSettings,
+    about: &Origin,
+) -> NewMessage {
     let from = [format!("MAILER-DAEMON@{}", settings.hostname)];
     let to = [envelope.recipients.first().map_or_else(String::new, |to| to.address.to_string())];
     let date = Timestamp::to_rfc5322(id.accepted_at());
@@ -132,7 +139,7 @@ fn new_message(id: MessageId, envelope: Envelope, built: dsn::Built, settings: &
         recipient_headers: Vec::new(),
         mail_json,
         send_event,
-        origin: Origin { caller: CALLER.into(), ..Origin::default() },
+        origin: Origin { caller: CALLER.into(), pool: about.pool.clone(), ..Origin::default() },
         lifetime: settings.notification_lifetime,
         // Nobody pays for what we have to say.
         charges: Charges::default(),

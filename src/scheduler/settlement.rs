@@ -25,7 +25,7 @@ use crate::policy::retry::{self, Decision, Waiting};
 use crate::policy::{BounceClass, BounceSubType, BounceType, Disposition, Fault, RetryKind, Verdict};
 use crate::queue::{EndGroup, JobKey, Next, RecipientOutcome, RecipientState, Settlement, StoredMessage};
 use crate::types::{
-    EnhancedStatus, MessageId, Notify, Reply, Suppressed, SuppressionReason, SuppressionTier, Timestamp,
+    EnhancedStatus, MessageId, Notify, Reply, SourceName, Suppressed, SuppressionReason, SuppressionTier, Timestamp,
 };
 
 /// NXDOMAIN is believed at a second look at least this much later.
@@ -34,6 +34,19 @@ pub const NXDOMAIN_SECOND_LOOK: Duration = Duration::from_secs(600);
 const LAST_REPLY_BYTES_MAX: usize = 1_024;
 /// The rule of an attempt whose final dot went out and that got no reply.
 pub const AMBIGUOUS_RULE: &str = "no-final-reply";
+
+/// The rule of what was not tried, since a limit of ours would have been passed: its state stays, and it is due at once.
+pub const UNTRIED_RULE: &str = "waits-for-limit";
+
+/// Attempts in a row whose source was blocked for what the host replied after which the next source is not tried at once: the
+/// message itself may be what hosts object to, and it must not have one source after the other blocked.
+pub const BLOCKS_IN_A_ROW_MAX: u8 = 2;
+
+/// Attempts of a greylisted recipient that come from one source.
+const SAME_SOURCE_ATTEMPTS: u32 = 4;
+
+/// What is due at once.
+const AT_ONCE: Duration = Duration::from_millis(1);
 
 /// The rule of what an operator took back.
 pub const CANCELLED_RULE: &str = "cancelled";
@@ -125,6 +138,18 @@ impl Fate {
         Self { index, verdict, status, words: Words::Suppressed(suppressed), way: Arc::default() }
     }
 
+    /// That of a recipient whose turn did not come within what our limits let an assignment send.
+    pub fn untried(index: usize, way: Arc<Way>) -> Self {
+        let mut verdict = Fault::Internal.verdict();
+        verdict.rule = UNTRIED_RULE.into();
+        let words = Words::Local("not tried yet: a limit of messages was reached".to_owned());
+        Self { index, verdict, status: Fault::Internal.status(), words, way }
+    }
+
+    fn is_untried(&self) -> bool {
+        &*self.verdict.rule == UNTRIED_RULE
+    }
+
     fn as_suppressed(&self) -> Option<Suppressed> {
         if let Words::Suppressed(suppressed) = &self.words { Some(*suppressed) } else { None }
     }
@@ -137,6 +162,8 @@ pub struct Way {
     pub site: Option<String>,
     /// Local address.
     pub source: Option<IpAddr>,
+    /// The source that it belongs to.
+    pub source_name: Option<SourceName>,
     /// Remote address.
     pub remote: Option<IpAddr>,
     /// Remote host name.
@@ -173,6 +200,10 @@ pub struct Attempt<'a> {
     pub ambiguous: bool,
     /// Whether something was tried.
     pub kind: AttemptKind,
+    /// Attempts in a row before this one whose source was blocked.
+    pub blocks: u8,
+    /// The source that the job kept so far.
+    pub source: Option<SourceName>,
     /// The first octets of the message: the whole header block at least, for notifications.
     pub original: &'a [u8],
 }
@@ -207,6 +238,10 @@ struct Draft<'a, 'b> {
     settlement: Settlement,
     next_at: Option<Timestamp>,
     attempts: u32,
+    /// The source that the next attempt is to come from.
+    source: Option<SourceName>,
+    /// The source was blocked for what the host replied.
+    blocked: bool,
     told: Told,
     tally: Tally,
 }
@@ -234,6 +269,8 @@ pub fn settle(
         settlement,
         next_at: None,
         attempts: 0,
+        source: None,
+        blocked: false,
         told: Told::default(),
         tally: Tally::default(),
     };
@@ -266,8 +303,14 @@ impl<'b> Draft<'_, 'b> {
             // Nothing was tried: what the last attempt left behind stays.
             self.attempts = self.attempts.max(state.attempts);
             self.next_at = attempt.due_at;
+            self.source.clone_from(&attempt.source);
             let ambiguous = attempt.ambiguous || state.ambiguous;
             self.delay_notice(fate, &mut state, ambiguous);
+            return self.settlement.states.push((u32::try_from(fate.index).unwrap_or(u32::MAX), state));
+        }
+        if fate.is_untried() {
+            self.attempts = self.attempts.max(state.attempts);
+            self.due_at(attempt.now.plus(AT_ONCE));
             return self.settlement.states.push((u32::try_from(fate.index).unwrap_or(u32::MAX), state));
         }
         if attempt.kind == AttemptKind::Counts && fate.as_suppressed().is_none() {
@@ -387,15 +430,35 @@ impl<'b> Draft<'_, 'b> {
             lifetime,
             seed: attempt.key.id.seed() ^ fate.index as u64,
         };
-        let at = match retry::decide(&waiting, attempt.now, &self.settings.retry) {
+        let decision = match retry::decide(&waiting, attempt.now, &self.settings.retry) {
+            // Another source may take it at once; where there is none, the scheduler lets it wait, without an attempt.
+            Decision::Attempt(_) if self.takes_another_source(fate) => {
+                self.blocked = true;
+                Decision::Attempt(attempt.now.plus(AT_ONCE))
+            }
+            decision => decision,
+        };
+        let at = match decision {
             Decision::Expire(at) if at <= attempt.now => {
                 return self.bounced(fate, &fate.verdict.clone().expired(), state, ambiguous);
             }
             Decision::Expire(at) | Decision::Attempt(at) => at,
         };
         self.tally.deferred += 1;
-        self.next_at = Some(self.next_at.map_or(at, |earlier| earlier.min(at)));
+        self.due_at(at);
+        if fate.verdict.retry == RetryKind::Greylist && state.attempts <= SAME_SOURCE_ATTEMPTS {
+            self.source.clone_from(&fate.way.source_name);
+        }
         self.delay_notice(fate, state, ambiguous);
+    }
+
+    fn due_at(&mut self, at: Timestamp) {
+        self.next_at = Some(self.next_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// Whether what the host replied speaks of the source, as far as is known: not where it has done so of several.
+    fn takes_another_source(&self, fate: &Fate) -> bool {
+        fate.verdict.retry == RetryKind::Blocked && self.attempt.blocks < BLOCKS_IN_A_ROW_MAX
     }
 
     /// Tells of a delay where the message has become as old as one of the configured ages.
@@ -431,13 +494,17 @@ impl<'b> Draft<'_, 'b> {
         let attempt = self.attempt;
         let mut settled = Settled::Out;
         if let Some(at) = self.next_at {
-            let entry = attempt.message.due_entry(attempt.key.group, self.attempts);
+            let entry = attempt.message.due_entry(attempt.key.group, self.attempts, self.source.as_ref());
             let unchanged = attempt.kind == AttemptKind::Notice;
             for (_, state) in &mut self.settlement.states {
                 state.next_attempt_ms = at.millis();
             }
             self.settlement.next = Next::Due { at, entry };
-            settled = if unchanged { Settled::Unchanged } else { Settled::Due { at, attempts: self.attempts } };
+            settled = if unchanged {
+                Settled::Unchanged
+            } else {
+                Settled::Due { at, attempts: self.attempts, source: self.source.clone(), blocked: self.blocked }
+            };
         }
         self.settlement.notifications = notification::build(attempt, &self.told, self.settings, new_id);
         Decided { settlement: self.settlement, settled, tally: self.tally }
@@ -461,7 +528,7 @@ impl<'b> Draft<'_, 'b> {
             site: fate.way.site.as_deref(),
             domain: domain.map(|domain| domain.as_str()),
             source: fate.way.source,
-            pool: None,
+            pool: Some(attempt.message.origin.pool.as_str()),
             // An address that was held back at acceptance had none.
             attempt: (state.attempts > 0 || fate.as_suppressed().is_none()).then_some(state.attempts),
             rule: (!delivered).then_some(&*verdict.rule),

@@ -128,6 +128,8 @@ pub(super) struct Site {
     pub(super) proven: bool,
     /// Whether it can be reached, by any source.
     pub(super) reach: Reach,
+    /// The last failure to reach it.
+    pub(super) failure: Option<Box<str>>,
     /// The source that could not reach it, since the last that could.
     pub(super) failed_by: Option<SourceId>,
     /// No lane could take any job when it was last looked at: nothing changes that but an event of the site.
@@ -149,6 +151,7 @@ impl Site {
             in_line: false,
             proven: false,
             reach: Reach::new(seed_of(name)),
+            failure: None,
             failed_by: None,
             stuck: false,
             alarm: None,
@@ -236,14 +239,15 @@ impl Site {
     pub(super) fn learn(&mut self, health: &Health, source: SourceId, alone: bool, now: Timestamp) {
         match health {
             Health::Good => {
-                (self.proven, self.failed_by) = (true, None);
-                self.reach.succeeded();
+                (self.proven, self.failed_by, self.failure) = (true, None, None);
+                self.reach.good(self.limits.connections);
             }
             Health::Unreachable(words) => {
                 self.proven = false;
+                self.failure = Some(words.clone());
                 let other = self.failed_by.is_some_and(|first| first != source);
                 if alone || other || self.reach.is_probing(now) {
-                    self.reach.failed(words, now);
+                    self.reach.failed(now);
                 }
                 self.failed_by.get_or_insert(source);
             }
@@ -253,7 +257,7 @@ impl Site {
 
     /// Why mail waits here, in the words of the last reply or failure; of the whole site, or of any lane.
     pub(super) fn reason(&self, now: Timestamp) -> Option<String> {
-        let of_site = || self.reach.words().map(str::to_owned);
+        let of_site = || self.failure.as_deref().map(str::to_owned);
         let of_lane = || self.lanes.iter().find_map(|entry| entry.lane.trouble(now)).map(|trouble| trouble.words.into());
         if self.down_until(now).is_some() { of_site() } else { of_lane().or_else(of_site) }
     }

@@ -203,6 +203,31 @@ impl<'a> Section<'a> {
         self.span.clone()
     }
 
+    /// A table whose keys are names, every entry read with `convert`; wrong entries are reported one by one.
+    pub(crate) fn entries<T>(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        convert: impl Fn(&str, &Value<'a>) -> Result<T, Problem>,
+    ) -> Vec<T> {
+        let Some(value) = self.take(key) else {
+            return Vec::new();
+        };
+        let Some(table) = value.value.as_table() else {
+            let problem = value.expected("a table", &format!("write {key} = {example}"));
+            self.findings.borrow_mut().error(&value.span, &join(&self.path, key), problem);
+            return Vec::new();
+        };
+        let mut converted = Vec::with_capacity(table.len());
+        for (name, entry) in table.iter() {
+            match convert(name.get_ref(), &Value { value: entry.get_ref(), span: entry.span() }) {
+                Ok(entry) => converted.push(entry),
+                Err(problem) => self.findings.borrow_mut().error(&name.span(), &join(&self.path, key), problem),
+            }
+        }
+        converted
+    }
+
     pub(crate) fn has(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.contains_key(key))
     }

@@ -11,9 +11,9 @@ use posthaste::admission::Directory;
 use posthaste::admission::suppression::Lists;
 use posthaste::delivery::dispatch::{Dispatcher, Request};
 use posthaste::delivery::route::Router;
-use posthaste::delivery::session::EhloName;
 use posthaste::delivery::settings::{DomainPattern, NextHop, RouteRule, Settings as DeliverySettings, TlsMode};
 use posthaste::delivery::shared::{Reloadable, Shared};
+use posthaste::delivery::sources::Outlets;
 use posthaste::events::schema::{CommonHeaders, Extras, Mail, MailObject, render_mail, send};
 use posthaste::net::dial::TcpDialer;
 use posthaste::net::dns::HickoryResolver;
@@ -95,6 +95,7 @@ fn reloadable(lab: &Lab, clock: &Arc<dyn Clock>) -> Reloadable {
         ..DeliverySettings::default()
     };
     let resolver = HickoryResolver::new(&Default::default(), Arc::clone(clock)).unwrap();
+    let outlets = Outlets::new(&settings, |_| unreachable!("no proxies here")).unwrap();
     Reloadable {
         rules: Rules::built_in(),
         providers: Providers::built_in(),
@@ -108,7 +109,7 @@ fn reloadable(lab: &Lab, clock: &Arc<dyn Clock>) -> Reloadable {
             signers: std::sync::Arc::default(),
         },
         tls: TlsClient::new(&[]).unwrap(),
-        ehlo_name: EhloName::parse("sender.example").unwrap(),
+        outlets,
         logins: HashMap::new(),
     }
 }

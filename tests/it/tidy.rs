@@ -93,6 +93,8 @@ const CRATES: &[(&str, Where)] = &[
     ("mail-builder", Where::In(&["src/message/", "src/cli/demo.rs"])),
     ("mail-parser", Where::In(&["src/message/"])),
     ("hickory-resolver", Where::In(&["src/net/"])),
+    ("tokio-socks", Where::In(&["src/net/"])),
+    ("ppp", Where::In(&["src/net/"])),
     ("rustls", Where::In(&["src/net/", "src/reception/", "src/simulator/", "src/daemon/", "src/cli/"])),
     ("tokio-rustls", Where::In(&["src/net/", "src/reception/", "src/simulator/"])),
     ("rustls-pki-types", Where::In(&["src/net/", "src/reception/", "src/simulator/", "src/message/dkim/"])),

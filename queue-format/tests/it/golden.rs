@@ -107,6 +107,8 @@ fn full_message() -> MessageRecord {
         return_path_domain: String::new(),
         return_path_per_message: false,
         recipient_headers: false,
+        pool: String::new(),
+        priority: 0,
         mail_json: vec![0x00, 0xff, b'{', b'}'],
     }
 }
@@ -128,6 +130,10 @@ fn return_path_message() -> MessageRecord {
         recipient_headers: true,
         ..tenants_message()
     }
+}
+
+fn pooled_message() -> MessageRecord {
+    MessageRecord { pool: "dedicated".into(), priority: 3, ..return_path_message() }
 }
 
 fn failing_recipient() -> RecipientState {
@@ -154,7 +160,17 @@ fn due() -> DueEntry {
         pool: "default".into(),
         tenant: "shop".into(),
         priority: 1,
+        source: String::new(),
     }
+}
+
+/// Greylisted: it keeps its source.
+fn due_with_source() -> DueEntry {
+    DueEntry { source: "2001:db8::10".into(), ..due() }
+}
+
+fn hold(due: DueEntry) -> HoldEntry {
+    HoldEntry { due, due_at_ms: 1_795_302_900_000, held_at_ms: 1_795_302_600_000, reason: "held by root".into() }
 }
 
 #[test]
@@ -163,34 +179,50 @@ fn messages_keep_their_bytes() {
     check("message-typical", &typical_message(), MessageRecord::encode, MessageRecord::decode);
     check("message-tenant", &tenants_message(), MessageRecord::encode, MessageRecord::decode);
     check("message-return-path", &return_path_message(), MessageRecord::encode, MessageRecord::decode);
+    check("message-pool", &pooled_message(), MessageRecord::encode, MessageRecord::decode);
     check("message-full", &full_message(), MessageRecord::encode, MessageRecord::decode);
     let ret_full = MessageRecord { ret: Some(Ret::Full), ..typical_message() };
     check("message-ret-full", &ret_full, MessageRecord::encode, MessageRecord::decode);
 }
 
 #[test]
-fn messages_of_version_1_are_still_read() {
+fn messages_of_versions_1_and_2_are_still_read() {
     let ret_full = MessageRecord { ret: Some(Ret::Full), ..typical_message() };
-    for (name, sample) in [
-        ("message-empty", MessageRecord::default()),
-        ("message-typical", typical_message()),
-        ("message-tenant", tenants_message()),
-        ("message-full", full_message()),
-        ("message-ret-full", ret_full),
+    for (name, sample, first) in [
+        ("message-empty", MessageRecord::default(), 1),
+        ("message-typical", typical_message(), 1),
+        ("message-tenant", tenants_message(), 1),
+        ("message-full", full_message(), 1),
+        ("message-ret-full", ret_full, 1),
+        ("message-return-path", return_path_message(), 2),
     ] {
-        let bytes = fs::read(directory(1).join(format!("{name}.bin"))).unwrap();
-        assert_eq!(bytes[1], 1, "{name} is of another version");
-        assert_eq!(MessageRecord::decode(&bytes).as_ref(), Ok(&sample), "{name}");
+        for version in first..=2 {
+            let bytes = fs::read(directory(version).join(format!("{name}.bin"))).unwrap();
+            assert_eq!(u32::from(bytes[1]), version, "{name} is of another version");
+            assert_eq!(MessageRecord::decode(&bytes).as_ref(), Ok(&sample), "{name} of version {version}");
+        }
     }
 }
 
 #[test]
-fn records_that_did_not_change_are_those_of_version_1() {
+fn due_and_hold_entries_of_versions_1_and_2_of_the_format_are_still_read() {
+    for version in 1..=2 {
+        let read = |name: &str| fs::read(directory(version).join(name)).unwrap();
+        assert_eq!(DueEntry::decode(&read("due.bin")), Ok(due()));
+        assert_eq!(HoldEntry::decode(&read("hold.bin")), Ok(hold(due())));
+    }
+}
+
+#[test]
+fn records_that_did_not_change_are_those_of_the_versions_before() {
     for entry in fs::read_dir(directory(1)).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let read = |version| fs::read(directory(version).join(&name)).unwrap();
         if !name.starts_with("message-") {
             assert_eq!(read(1), read(2), "{name}");
+        }
+        if !name.starts_with("message-") && !["due.bin", "hold.bin"].contains(&name.as_str()) {
+            assert_eq!(read(2), read(3), "{name}");
         }
     }
 }
@@ -213,13 +245,9 @@ fn recipient_states_keep_their_bytes() {
 #[test]
 fn due_and_hold_entries_keep_their_bytes() {
     check("due", &due(), DueEntry::encode, DueEntry::decode);
-    let hold = HoldEntry {
-        due: due(),
-        due_at_ms: 1_795_302_900_000,
-        held_at_ms: 1_795_302_600_000,
-        reason: "held by root".into(),
-    };
-    check("hold", &hold, HoldEntry::encode, HoldEntry::decode);
+    check("due-source", &due_with_source(), DueEntry::encode, DueEntry::decode);
+    check("hold", &hold(due()), HoldEntry::encode, HoldEntry::decode);
+    check("hold-source", &hold(due_with_source()), HoldEntry::encode, HoldEntry::decode);
 }
 
 #[test]

@@ -42,9 +42,10 @@ pub(super) fn gather(config: &Config, args: &Args) -> Result<Setup, String> {
         Some(path) => read(path)?.to_vec(),
         None => Vec::new(),
     };
+    let configured: Vec<_> = config.delivery.sources.iter().filter_map(|source| source.address).collect();
     Ok(Setup {
         hostname: config.hostname.clone(),
-        sources: sources::gather(&args.sources, &config.delivery.sources),
+        sources: sources::gather(&args.sources, &configured),
         is_lab: config.delivery.allow_private_addresses,
         identities: identities.collect(),
         operator: operator.map(|domain| Signer { keys: keys_of(&domain, &keys), domain }),

@@ -11,7 +11,7 @@ use super::finding::{Check, Finding, Subject};
 use super::setup::{Origin, Source};
 use super::world::{Looked, World};
 use crate::net::dial::TcpDialer;
-use crate::net::{BoxStream, Dialer};
+use crate::net::{BoxStream, Dialer, Via};
 use crate::smtp::client::ReplyParser;
 use crate::types::{Domain, Severity};
 
@@ -79,9 +79,9 @@ async fn reach(world: &World, source: Source, probe: &Domain) -> Reach {
 
 /// A source that was named on the command line may be one that a router puts in the place of ours.
 async fn connect(source: Source, remote: SocketAddr, timeout: Duration) -> std::io::Result<BoxStream> {
-    match TcpDialer.dial(Some(source.address), remote, timeout).await {
+    match TcpDialer.dial(&Via::direct(Some(source.address)), remote, timeout).await {
         Err(error) if source.origin == Origin::CommandLine && error.kind() == std::io::ErrorKind::AddrNotAvailable => {
-            TcpDialer.dial(None, remote, timeout).await
+            TcpDialer.dial(&Via::default(), remote, timeout).await
         }
         result => result,
     }

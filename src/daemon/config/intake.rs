@@ -24,16 +24,7 @@ const LISTENERS_MAX: usize = 64;
 pub(super) fn hostname(root: &mut Section<'_>) -> Domain {
     let fallback = Domain::parse("localhost").expect("a constant host name parses");
     let name =
-        root.required("hostname", "\"mail.example.com\", the name that your sending address resolves to", |value| {
-            let text = value.text()?;
-            let remedy = "write a full name such as \"mail.example.com\"";
-            let name = Domain::parse(text).map_err(|error| Problem::new(format!("{text:?}: {error}"), remedy))?;
-            let is_bare = !name.as_str().contains('.') && name != fallback;
-            if is_bare || name.as_str().contains('_') || text.parse::<IpAddr>().is_ok() {
-                return Err(Problem::new(format!("{text:?} is not a fully qualified host name"), remedy));
-            }
-            Ok(name)
-        });
+        root.required("hostname", "\"mail.example.com\", the name that your sending address resolves to", host_name);
     if name.as_ref() == Some(&fallback) {
         let problem = "other mail servers refuse the name localhost";
         root.warn(
@@ -42,6 +33,18 @@ pub(super) fn hostname(root: &mut Section<'_>) -> Domain {
         );
     }
     name.unwrap_or(fallback)
+}
+
+/// A name for EHLO.
+pub(super) fn host_name(value: &Value<'_>) -> Result<Domain, Problem> {
+    let text = value.text()?;
+    let remedy = "write a full name such as \"mail.example.com\"";
+    let name = Domain::parse(text).map_err(|error| Problem::new(format!("{text:?}: {error}"), remedy))?;
+    let is_bare = !name.as_str().contains('.') && name.as_str() != "localhost";
+    if is_bare || name.as_str().contains('_') || text.parse::<IpAddr>().is_ok() {
+        return Err(Problem::new(format!("{text:?} is not a fully qualified host name"), remedy));
+    }
+    Ok(name)
 }
 
 pub(super) fn listeners(root: &mut Section<'_>) -> Vec<ListenerSettings> {

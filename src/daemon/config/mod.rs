@@ -17,6 +17,9 @@ mod return_path;
 mod rules;
 pub mod settings;
 mod signing;
+mod sources;
+#[cfg(test)]
+mod sources_test;
 mod submission;
 
 #[cfg(test)]
@@ -186,12 +189,14 @@ fn read_root(mut root: Section<'_>) -> Config {
     let listeners = intake::listeners(&mut root);
     let reception = intake::reception(root.child("reception"), &hostname);
     let queue = keeping::queue(&mut root);
-    let mut admission = submission::directory(&mut root, queue.lifetime);
+    let mut delivery = root.child("delivery");
+    let sending = sources::read(&mut root, &mut delivery);
+    let mut admission = submission::directory(&mut root, queue.lifetime, &sending.names);
     let (return_path_domain, return_path) = return_path::read(root.child("return_path"), queue.lifetime);
     admission.return_path_domain = return_path_domain;
     let signing = signing::signing(&mut root);
     let retry = keeping::retry(root.child("retry"), queue.lifetime);
-    let delivery = outbound::delivery(&mut root, &hostname);
+    let delivery = outbound::delivery(&mut root, delivery, &hostname, sending);
     let rules = rules::section(root.child("rules"));
     let dns = outbound::dns(root.child("dns"));
     let events = keeping::events(root.child("events"), &admission);

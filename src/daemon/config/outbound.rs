@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::findings::{PathKind, Problem};
 use super::section::{Section, Value};
+use super::sources::Sending;
 use crate::delivery::settings::{DomainPattern, Login, NextHop, RouteRule, Settings, Timeouts, TlsMode};
 use crate::net::settings::DnsSettings;
 use crate::types::Domain;
@@ -16,13 +17,19 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const TLS_WORDS: [(&str, TlsMode); 3] =
     [("none", TlsMode::None), ("opportunistic", TlsMode::Opportunistic), ("require", TlsMode::Require)];
 
-pub(super) fn delivery(root: &mut Section<'_>, hostname: &Domain) -> Settings {
-    let mut section = root.child("delivery");
+/// `section` is `[delivery]`.
+pub(super) fn delivery(
+    root: &mut Section<'_>,
+    mut section: Section<'_>,
+    hostname: &Domain,
+    sending: Sending,
+) -> Settings {
     let default = Settings::default();
     let settings = Settings {
         hostname: hostname.as_str().to_owned(),
         port: section.count("port", default.port, 1..=u16::MAX),
-        sources: sources(&mut section),
+        sources: sending.sources,
+        pools: sending.pools,
         routes: routes(root),
         tls: section.word("tls", default.tls, &TLS_WORDS),
         allow_private_addresses: section.flag("allow_private_addresses", default.allow_private_addresses),
@@ -32,6 +39,7 @@ pub(super) fn delivery(root: &mut Section<'_>, hostname: &Domain) -> Settings {
             default.connections_per_site_max,
             1..=10_000,
         ),
+        lanes_max: section.count("lanes_max", default.lanes_max, 100..=10_000_000),
         messages_per_connection_max: section.count(
             "messages_per_connection_max",
             default.messages_per_connection_max,
@@ -58,29 +66,6 @@ pub(super) fn delivery(root: &mut Section<'_>, hostname: &Domain) -> Settings {
     }
     section.close();
     settings
-}
-
-fn sources(section: &mut Section<'_>) -> Vec<IpAddr> {
-    let sources = section.list("sources", Vec::new(), "[\"192.0.2.10\", \"2001:db8::10\"]", |value| {
-        let text = value.text()?;
-        let remedy = "write an IP address of this machine";
-        let address: IpAddr =
-            text.parse().map_err(|_| Problem::new(format!("{text:?} is not an IP address"), remedy))?;
-        if address.is_unspecified() || address.is_multicast() {
-            return Err(Problem::new(format!("{address} cannot be a source"), remedy));
-        }
-        Ok(address)
-    });
-    for (family, count) in [
-        ("IPv4", sources.iter().filter(|source| source.is_ipv4()).count()),
-        ("IPv6", sources.iter().filter(|source| source.is_ipv6()).count()),
-    ] {
-        if count > 1 {
-            let problem = format!("has {count} {family} addresses");
-            section.error("sources", Problem::new(problem, "leave at most one of each family"));
-        }
-    }
-    sources
 }
 
 fn timeouts(mut section: Section<'_>) -> Timeouts {

@@ -1,7 +1,7 @@
 //! Who may send, as whom, how much: `[relay]`, `[sending]`, `[[tenant]]`, `[[credential]]`, `[[identity]]`,
 //! `[[configuration_set]]`. How many there can be is bounded by the size of a config.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,14 +11,16 @@ use super::findings::Problem;
 use super::intake;
 use super::return_path;
 use super::section::{Section, Value};
+use super::sources::name_form as name_form_of;
 use crate::admission::Directory;
 use crate::admission::directory::{
-    ConfigurationSet, Credential, LOCAL_TENANT, Name, Quota, Relay, Senders, SuppressionReasons, Tenant,
+    ConfigurationSet, Credential, LOCAL_TENANT, Name, Quota, Relay, Senders, SuppressionReasons, Tenant, Way,
 };
 use crate::admission::identity::{Identity, IdentityName};
 use crate::admission::password::{self, HashError, Strength};
 use crate::message::is_tag;
 use crate::queue::Granularity;
+use crate::types::{PoolName, Priority};
 
 /// What SES allows a configuration set.
 const DELIVERY_TIME: std::ops::RangeInclusive<Duration> = Duration::from_secs(300)..=Duration::from_secs(50_400);
@@ -30,11 +32,11 @@ const USER_BYTES_MAX: usize = 128;
 /// One in force, and one that takes its place.
 const SECRETS_MAX: usize = 2;
 
-/// All of it. `lifetime` is that of the queue.
-pub(super) fn directory(root: &mut Section<'_>, lifetime: Duration) -> Directory {
+/// All of it. `lifetime` is that of the queue, `pools` are the names of all pools.
+pub(super) fn directory(root: &mut Section<'_>, lifetime: Duration, pools: &BTreeSet<PoolName>) -> Directory {
     let mut tenants: BTreeMap<Name, Arc<Tenant>> = BTreeMap::new();
     for section in root.children("tenant").unwrap_or_default() {
-        if let Some(tenant) = tenant(section, &tenants) {
+        if let Some(tenant) = tenant(section, &tenants, pools) {
             tenants.insert(tenant.name.clone(), Arc::new(tenant));
         }
     }
@@ -54,7 +56,7 @@ pub(super) fn directory(root: &mut Section<'_>, lifetime: Duration) -> Directory
     }
     relay.close();
     for section in root.children("configuration_set").unwrap_or_default() {
-        configuration_set(section, &mut directory);
+        configuration_set(section, &mut directory, pools);
     }
     sending(root.child("sending"), &mut directory);
     for section in root.children("identity").unwrap_or_default() {
@@ -73,7 +75,11 @@ fn sending(mut section: Section<'_>, directory: &mut Directory) {
     section.close();
 }
 
-fn tenant(mut section: Section<'_>, others: &BTreeMap<Name, Arc<Tenant>>) -> Option<Tenant> {
+fn tenant(
+    mut section: Section<'_>,
+    others: &BTreeMap<Name, Arc<Tenant>>,
+    pools: &BTreeSet<PoolName>,
+) -> Option<Tenant> {
     let name = section.required("name", "\"shop\"", name_form);
     let senders = [("identities", Senders::Identities), ("any", Senders::Any)];
     let senders = section.word("senders", Senders::Identities, &senders);
@@ -90,14 +96,16 @@ fn tenant(mut section: Section<'_>, others: &BTreeMap<Name, Arc<Tenant>>) -> Opt
         section.error("sandbox_recipients", problem);
     }
     let suppression = suppression(&mut section).unwrap_or_default();
+    let way = way(&mut section, pools);
     if let Some(name) = name.as_ref().filter(|name| others.contains_key(*name)) {
         section.error("name", taken("tenant", name.as_str()));
     }
     section.close();
-    Some(Tenant { name: name?, senders, sending, quota, sandbox: is_sandboxed.then_some(recipients), suppression })
+    let sandbox = is_sandboxed.then_some(recipients);
+    Some(Tenant { name: name?, senders, sending, quota, sandbox, suppression, way })
 }
 
-fn configuration_set(mut section: Section<'_>, directory: &mut Directory) {
+fn configuration_set(mut section: Section<'_>, directory: &mut Directory, pools: &BTreeSet<PoolName>) {
     let name = section.required("name", "\"receipts\"", name_form);
     let tenants = section.list("tenants", Vec::new(), "[\"shop\"]", |value| {
         let name = name_form(value)?;
@@ -122,6 +130,7 @@ fn configuration_set(mut section: Section<'_>, directory: &mut Directory) {
         quota: quota(&mut section),
         is_bulk: section.flag("bulk", false),
         unsubscribe_url: section.optional("unsubscribe_url", https_url),
+        way: way(&mut section, pools),
     });
     if let Some(set) = &set
         && directory.set(set.name.as_str()).is_some()
@@ -213,6 +222,17 @@ fn suppression(section: &mut Section<'_>) -> Option<SuppressionReasons> {
     let words = [("bounce", true), ("complaint", false)];
     let reasons = section.list("suppression", Vec::new(), "[\"bounce\", \"complaint\"]", |value| value.word(&words));
     is_there.then(|| SuppressionReasons { bounce: reasons.contains(&true), complaint: reasons.contains(&false) })
+}
+
+fn way(section: &mut Section<'_>, pools: &BTreeSet<PoolName>) -> Way {
+    let words = Priority::ALL.map(|priority| (priority.name(), priority));
+    Way {
+        pool: section.optional("pool", |value| {
+            let name = name_form_of(value, PoolName::parse)?;
+            if pools.contains(&name) { Ok(name) } else { Err(unknown("pool", name.as_str())) }
+        }),
+        priority: section.optional("priority", |value| value.word(&words)),
+    }
 }
 
 fn known_tenant(section: &mut Section<'_>, directory: &Directory) -> Option<Arc<Tenant>> {

@@ -8,6 +8,7 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RecordType;
 
 use super::*;
+use crate::delivery::settings::Source;
 use crate::net::dns::HickoryResolver;
 use crate::net::dns::responder::{Responder, Say, mx};
 use crate::net::settings::DnsSettings;
@@ -177,7 +178,7 @@ async fn check_addresses(addresses: &[&str], settings: &Settings) -> Result<Vec<
 
 #[tokio::test]
 async fn dns_cannot_send_mail_to_ourselves_or_inside() {
-    let sources = vec![ip("198.51.100.7")];
+    let sources = vec![Source::of_address(ip("198.51.100.7"))];
     let settings = Settings { sources, ..settings() };
     for (address, status) in [
         ("127.0.0.1", "5.4.6"),
@@ -202,7 +203,7 @@ async fn addresses_alternate_and_are_limited_and_follow_the_families_of_the_sour
     let both = check_addresses(&all, &settings()).await.unwrap();
     let families: Vec<bool> = both.iter().map(SocketAddr::is_ipv6).collect();
     assert_eq!(families, [true, false, true, false, true], "5 of 6, in turn");
-    let only_v4 = Settings { sources: vec![ip("198.51.100.7")], ..settings() };
+    let only_v4 = Settings { sources: vec![Source::of_address(ip("198.51.100.7"))], ..settings() };
     let v4 = check_addresses(&all, &only_v4).await.unwrap();
     assert!(v4.len() == 3 && v4.iter().all(SocketAddr::is_ipv4), "{v4:?}");
     let failure = check_addresses(&["2001:db8::1"], &only_v4).await.unwrap_err();

@@ -8,15 +8,16 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use tokio::time::Instant;
 
 use super::wire::{Wire, reason_of};
 use super::{About, Session};
 use crate::delivery::settings::{NextHop, Timeouts, TlsMode};
-use crate::net::Dialer;
+use crate::net::egress::is_proxy_fault;
 use crate::net::tls_client::{CertificateCheck, Hello, TlsClient, TlsInfo, TlsName};
+use crate::net::{Dialer, Via};
 use crate::smtp::client::{Capabilities, Credentials, EhloName, Extension, LossReason, Mechanism, Stage, command};
 use crate::types::{Reply, Severity};
 
@@ -39,8 +40,8 @@ pub struct Target {
     pub host: NextHop,
     /// One of its addresses.
     pub address: SocketAddr,
-    /// Source address; `None`: the system chooses.
-    pub source: Option<IpAddr>,
+    /// The way out.
+    pub via: Via,
     /// What we say in EHLO.
     pub ehlo_name: EhloName,
     /// How much TLS.
@@ -222,7 +223,7 @@ struct Opening<'a> {
 
 impl<'a> Opening<'a> {
     async fn dial(dialer: &dyn Dialer, target: &'a Target, timeouts: &'a Timeouts) -> Result<Self, Failure> {
-        let dialled = dialer.dial(target.source, target.address, timeouts.connect).await;
+        let dialled = dialer.dial(&target.via, target.address, timeouts.connect).await;
         let stream = dialled.map_err(|error| Failure {
             host_fault: !is_ours(&error),
             ..Failure::lost(Stage::Connect, reason_of(&error))
@@ -265,7 +266,7 @@ impl<'a> Opening<'a> {
             about: About {
                 host: self.target.host.clone(),
                 remote: self.target.address,
-                local: self.target.source,
+                local: self.target.via.address,
                 greeting: greeting.text().into(),
                 tls,
                 tls_failed: None,
@@ -388,7 +389,7 @@ fn trouble_of(error: &io::Error) -> Trouble {
     }
 }
 
-/// Errors of dialling that no other host would avoid: the source address, file handles, permission.
+/// Errors of dialling that no other host would avoid: the source address, its proxy, file handles, permission.
 fn is_ours(error: &io::Error) -> bool {
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;
@@ -399,4 +400,5 @@ fn is_ours(error: &io::Error) -> bool {
             | io::ErrorKind::InvalidInput
             | io::ErrorKind::PermissionDenied
     ) || matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
+        || is_proxy_fault(error)
 }

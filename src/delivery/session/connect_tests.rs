@@ -242,7 +242,7 @@ async fn a_real_connection_comes_from_the_source_of_the_target() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut target = target(TlsMode::None);
     target.address = listener.local_addr().unwrap();
-    target.source = Some("127.0.0.2".parse().unwrap());
+    target.via.address = Some("127.0.0.2".parse().unwrap());
     let serve = async {
         let (stream, peer) = listener.accept().await.unwrap();
         let mut stream = BufReader::new(stream);
@@ -257,7 +257,7 @@ async fn a_real_connection_comes_from_the_source_of_the_target() {
     let (tls, timeouts) = (TlsClient::new(b"").unwrap(), Timeouts::default());
     let visit = async {
         let session = connect(&TcpDialer, &tls, &target, &timeouts).await.unwrap();
-        assert_eq!(session.about().local, target.source);
+        assert_eq!(session.about().local, target.via.address);
         session.quit().await;
     };
     let ((source, lines), ()) = tokio::join!(serve, visit);

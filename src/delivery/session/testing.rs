@@ -21,7 +21,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ use super::*;
 use crate::delivery::settings::TlsMode;
 use crate::net::tls_client::TlsClient;
 use crate::net::tls_client::testing::TestServer;
-use crate::net::{BoxFuture, BoxStream, Dialer};
+use crate::net::{BoxFuture, BoxStream, Dialer, Via};
 use crate::types::{BodyKind, Domain, EmailAddress, Recipient, ReversePath};
 
 /// Socket buffers between the client and a script.
@@ -84,7 +84,7 @@ impl World {
 }
 
 impl Dialer for World {
-    fn dial(&self, _: Option<IpAddr>, _: SocketAddr, timeout: Duration) -> BoxFuture<'_, io::Result<BoxStream>> {
+    fn dial<'a>(&'a self, _: &'a Via, _: SocketAddr, timeout: Duration) -> BoxFuture<'a, io::Result<BoxStream>> {
         let script = self.scripts.lock().unwrap().pop_front().expect("one dial too many");
         *self.dials.lock().unwrap() += 1;
         Box::pin(async move {
@@ -201,7 +201,7 @@ pub(super) fn target(tls: TlsMode) -> Target {
     Target {
         host: NextHop::Host(Domain::parse("mx.test").unwrap()),
         address: "192.0.2.1:25".parse().unwrap(),
-        source: None,
+        via: Via::default(),
         ehlo_name: EhloName::parse("client.test").unwrap(),
         tls,
         tls_hint: TlsHint::Unknown,

@@ -75,10 +75,7 @@ impl World {
         let entry = DueEntry {
             domain: domain.to_owned(),
             expires_at_ms: self.now.plus(Duration::from_secs(4 * 86_400)).millis(),
-            attempts: 0,
-            pool: String::new(),
-            tenant: String::new(),
-            priority: 0,
+            ..DueEntry::default()
         };
         let job = DueJob { due_at: self.now, key, entry };
         self.disk.insert(DueKey::of(job.due_at, key), job.clone());

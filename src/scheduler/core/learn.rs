@@ -1,12 +1,12 @@
 //! What connections learned: of lanes, of sites, of the line for connections; and what of it is written to disk.
 
 use super::{Connection, JobState, Scheduler};
-use crate::policy::lane::{Change, Health};
+use crate::policy::lane::{Change, Health, Learned};
 use crate::scheduler::fleet::SourceId;
 use crate::scheduler::{
     Action, ConnectionId, LaneEvent, LaneEventKind, LaneName, LaneSave, Report, SavedLane, SiteName,
 };
-use crate::types::Timestamp;
+use crate::types::{PoolName, Timestamp};
 
 /// The part of all lanes that is forgotten at once where there is no room for one more.
 const FORGET_SHARE: usize = 64;
@@ -21,27 +21,55 @@ impl Scheduler {
         let (name, source, pool) = (connection.site.clone(), connection.source, connection.pool.clone());
         let sent = report.transactions.min(taken);
         for (key, meter) in self.fleet.meters(source, &pool) {
-            meter.done(taken, sent, now);
-            if meter.wants_save(now) {
+            meter.lane.done(taken, sent, now);
+            if meter.lane.wants_save(now) {
                 self.dirty.insert(key.lane_name());
             }
         }
-        let alone = !self.has_alternative(&name, &pool, source, now);
-        let Some(site) = self.sites.get_mut(&name) else { return };
+        self.learn_lane(&name, &pool, source, &report.learned, now);
+        if let Some(entry) = self.sites.get_mut(&name).and_then(|site| site.lane_mut(source)) {
+            entry.lane.done(taken, sent, now);
+        }
+        self.note_dirty(&name, source, now);
+    }
+
+    /// What a connection learned amid an assignment.
+    pub fn connection_learned(
+        &mut self,
+        id: ConnectionId,
+        learned: &Learned,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        let (name, source, pool) = (connection.site.clone(), connection.source, connection.pool.clone());
+        self.learn_lane(&name, &pool, source, learned, now);
+        self.note_dirty(&name, source, now);
+        // Others take what this source cannot.
+        self.serve(&name, now, actions);
+    }
+
+    fn learn_lane(&mut self, name: &SiteName, pool: &PoolName, source: SourceId, learned: &Learned, now: Timestamp) {
+        if *learned == Learned::default() {
+            if let Some(site) = self.sites.get_mut(name) {
+                site.stuck = false;
+            }
+            return;
+        }
+        let alone = !self.has_alternative(name, pool, source, now);
+        let Some(site) = self.sites.get_mut(name) else { return };
         site.stuck = false;
         let was_proven = site.is_proven();
-        site.learn(&report.learned.health, source, alone, now);
+        site.learn(&learned.health, source, alone, now);
         let changes = site.lane_mut(source).map_or_else(Vec::new, |entry| {
-            entry.lane.done(taken, sent, now);
-            entry.lane.learn(&report.learned, entry.connections, now)
+            entry.lane.learn(learned, entry.connections, now)
         });
         let until = site.all_suspended_until(now);
-        self.move_line(&name, was_proven);
-        self.tell(&name, source, changes, now);
-        self.note_dirty(&name, source, now);
-        if let Some(until) = until.filter(|_| !matches!(report.learned.health, Health::Good)) {
-            self.set_alarm(&name, until);
-            self.drop_payloads(&name);
+        self.move_line(name, was_proven);
+        self.tell(name, source, changes, now);
+        if let Some(until) = until.filter(|_| learned.health != Health::Good) {
+            self.set_alarm(name, until);
+            self.drop_payloads(name);
         }
     }
 
@@ -128,7 +156,7 @@ impl Scheduler {
 
     /// The lane, or the meter, that a state belongs to.
     fn lane_of(&mut self, name: &LaneName) -> Option<&mut crate::policy::lane::Lane> {
-        let LaneName::Lane(site, source) = name else { return self.fleet.meter(name) };
+        let LaneName::Lane(site, source) = name else { return self.fleet.meter(name).map(|meter| &mut *meter.lane) };
         let source = self.fleet.id(source)?;
         Some(&mut self.sites.get_mut(site)?.lane_mut(source)?.lane)
     }
@@ -152,7 +180,7 @@ impl Scheduler {
                 continue;
             }
             let Some(lane) = self.lane_of(&name).filter(|lane| lane.wants_save(now)) else { continue };
-            save.urgent |= !lane.rates().is_unlimited();
+            save.urgent |= lane.wants_sync();
             let state = lane.save(now);
             self.saving.insert(name.clone());
             save.put.push(SavedLane { name, state });
@@ -163,15 +191,12 @@ impl Scheduler {
         }
     }
 
-    /// The states of these lanes are on disk, or (not `durable`) could not be written; their sites go on.
-    pub fn lanes_saved(&mut self, names: &[LaneName], durable: bool, now: Timestamp, actions: &mut Vec<Action>) {
+    /// The states of these lanes are on disk; their sites go on.
+    pub fn lanes_saved(&mut self, names: &[LaneName], now: Timestamp, actions: &mut Vec<Action>) {
         for name in names {
             self.saving.remove(name);
             if let Some(lane) = self.lane_of(name) {
-                lane.saved(durable, now);
-            }
-            if !durable {
-                self.dirty.insert(name.clone());
+                lane.saved(true, now);
             }
             if let LaneName::Lane(site, _) = name {
                 if let Some(state) = self.sites.get_mut(site) {
@@ -188,14 +213,13 @@ impl Scheduler {
         for site_name in self.site_names() {
             let Some(site) = self.sites.get_mut(&site_name) else { continue };
             for entry in &mut site.lanes {
-                if !entry.lane.is_forgettable(now) {
-                    let name = LaneName::Lane(site_name.clone(), self.fleet.name(entry.source));
-                    save.put.push(SavedLane { name, state: entry.lane.last_state(now) });
-                }
+                let name = LaneName::Lane(site_name.clone(), self.fleet.name(entry.source));
+                save.put.extend(entry.lane.last_save(now).map(|state| SavedLane { name, state }));
             }
         }
         for (key, meter) in self.fleet.all_meters() {
-            save.put.push(SavedLane { name: key.lane_name(), state: meter.last_state(now) });
+            let name = key.lane_name();
+            save.put.extend(meter.lane.last_save(now).map(|state| SavedLane { name, state }));
         }
         save
     }

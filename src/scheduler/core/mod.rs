@@ -208,7 +208,7 @@ impl Scheduler {
                 MeterKey::Pool(name) => LaneName::Pool(name.clone()),
             };
             if let Some(state) = saved.remove(&name) {
-                *meter = crate::policy::lane::Lane::restore(&state, meter.limits(), unclean, now);
+                meter.restore(&state, unclean, now);
             }
         }
         Self {
@@ -288,8 +288,8 @@ impl Scheduler {
                 recipient_headers: handoff.recipient_headers.clone(),
             };
             let fits = self.payload_bytes + payload.bytes() <= self.settings.body_cache_bytes;
-            let entry = message.due_entry(group, 0);
-            let class = self.classes.of(&entry.pool, &entry.tenant, entry.priority);
+            let entry = message.due_entry(group, 0, None);
+            let class = self.classes.of(&entry);
             let mut job = Job::waiting(domain.clone(), class, handoff.due_at, message.expires_at);
             job.payload = fits.then(|| Box::new(payload));
             self.insert(key, job, true, now, actions);
@@ -351,7 +351,7 @@ impl Scheduler {
         if self.draining || surplus {
             return self.close(id, actions);
         }
-        self.serve_same_hosts(id, now, actions);
+        self.serve_same_hosts(id, now);
         self.serve(&name, now, actions);
         self.serve_line(now, actions);
     }
@@ -462,7 +462,7 @@ impl Scheduler {
             }
         }
         for (_, meter) in self.fleet.all_meters() {
-            meter.clock_went_back(by);
+            meter.lane.clock_went_back(by);
         }
         self.next_sweep = now;
         self.patrol_began = self.patrol_began.min(now);
@@ -485,9 +485,9 @@ impl Scheduler {
         if self.jobs.contains_key(&due.key) {
             return;
         }
-        let class = self.classes.of(&due.entry.pool, &due.entry.tenant, due.entry.priority);
+        let class = self.classes.of(&due.entry);
         let mut job = Job::waiting(domain, class, due.due_at, expires_at);
-        job.attempts = due.entry.attempts;
+        (job.attempts, job.source) = (due.entry.attempts, SourceName::parse(&due.entry.source));
         self.insert(due.key, job, true, now, actions);
     }
 
@@ -560,12 +560,12 @@ impl Scheduler {
             // What the window covers and memory has not, and was not left on disk, is not as the caller saw it; what has
             // no room must wait.
             let full = self.jobs.len() >= self.settings.jobs_max;
-            let class = self.classes.of(&due.entry.pool, &due.entry.tenant, due.entry.priority);
+            let class = self.classes.of(&due.entry);
             if full || (self.window.covers(place) && !self.is_left_behind(&domain, &class, place)) {
                 return false;
             }
             let mut job = Job::waiting(domain, class, due.due_at, expires_at);
-            job.attempts = due.entry.attempts;
+            (job.attempts, job.source) = (due.entry.attempts, SourceName::parse(&due.entry.source));
             job.ambiguous = self.unclean_since.is_some_and(|since| due.due_at <= since);
             job.unverified = true;
             self.jobs.insert(due.key, job);

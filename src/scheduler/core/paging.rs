@@ -11,7 +11,7 @@ use crate::queue::{DueJob, DueKey, DuePage, JobKey};
 use crate::scheduler::window::{PAGE_JOBS, Page, Pass};
 use crate::scheduler::class::Class;
 use crate::scheduler::{Action, SiteName, job_from_due};
-use crate::types::{Domain, Timestamp};
+use crate::types::{Domain, SourceName, Timestamp};
 
 /// The part of the table that one flow may fill at most.
 const SITE_SHARE: usize = 8;
@@ -37,9 +37,9 @@ impl Scheduler {
                 tracing::error!(message_id = %due.key.id, domain = due.entry.domain, "due entry names no domain; it is left alone");
                 continue;
             };
-            let class = self.classes.of(&due.entry.pool, &due.entry.tenant, due.entry.priority);
+            let class = self.classes.of(&due.entry);
             let mut job = Job::waiting(domain, class, due.due_at, expires_at);
-            job.source = source_of(&due.entry);
+            job.source = SourceName::parse(&due.entry.source);
             (job.attempts, job.ambiguous) = (due.entry.attempts, self.is_ambiguous(due));
             match asked.pass {
                 Pass::Ahead | Pass::Behind => self.insert(due.key, job, false, now, actions),
@@ -190,10 +190,4 @@ impl Scheduler {
             self.window.flush_later(place);
         }
     }
-}
-
-/// The source that a stored job keeps.
-pub(super) fn source_of(entry: &crate::queue::DueEntry) -> Option<crate::types::SourceName> {
-    let _ = entry;
-    None
 }

@@ -295,7 +295,7 @@ impl Scheduler {
         let pool = self.sites.get(name).and_then(|site| site.queues.get(at)).map(|queue| queue.pool.clone());
         let pool = pool.unwrap_or_default();
         for (key, meter) in self.fleet.meters(source, &pool) {
-            if let Err(wait) = meter.admits(1, now) {
+            if let Err(wait) = meter.lane.admits(1, now) {
                 if wait.cause == Cause::Saving {
                     self.dirty.insert(key.lane_name());
                 }
@@ -467,7 +467,7 @@ impl Scheduler {
         let alternative = self.has_alternative(name, pool, source, now);
         let mut allowed = wanted;
         for (_, meter) in self.fleet.meters(source, pool) {
-            allowed = allowed.min(meter.admits(wanted, now).unwrap_or(1));
+            allowed = allowed.min(meter.lane.admits(wanted, now).unwrap_or(1));
         }
         let mut messages_per_connection_max = u32::MAX;
         if let Some(entry) = self.sites.get_mut(name).and_then(|site| site.lane_mut(source)) {
@@ -476,8 +476,8 @@ impl Scheduler {
             messages_per_connection_max = entry.lane.messages_per_connection();
         }
         for (key, meter) in self.fleet.meters(source, pool) {
-            meter.take(allowed, now);
-            if meter.wants_save(now) {
+            meter.lane.take(allowed, now);
+            if meter.lane.wants_save(now) {
                 self.dirty.insert(key.lane_name());
             }
         }
@@ -486,14 +486,14 @@ impl Scheduler {
     }
 
     /// Whether another source of the pool could try what this one fails at for reasons of its own.
-    fn has_alternative(&self, name: &SiteName, pool: &PoolName, source: SourceId, now: Timestamp) -> bool {
+    pub(super) fn has_alternative(&self, name: &SiteName, pool: &PoolName, source: SourceId, now: Timestamp) -> bool {
         let Some(site) = self.sites.get(name) else { return false };
         let others = self.fleet.pool(pool).iter().filter(|member| member.source != source && member.tier == 0);
         others.into_iter().any(|member| site.lane(member.source).is_none_or(|entry| entry.lane.window(now) > 0))
     }
 
     /// An idle connection takes the next job that leads to its hosts, of those whose turn is near, before others have it closed.
-    pub(super) fn serve_same_hosts(&mut self, id: ConnectionId, now: Timestamp, actions: &mut Vec<Action>) {
+    pub(super) fn serve_same_hosts(&mut self, id: ConnectionId, now: Timestamp) {
         let Some(connection) = self.connections.get(&id) else { return };
         let (name, hosts) = (connection.site.clone(), connection.hosts.clone());
         let queues = self.sites.get(&name).map_or(0, |site| site.queues.len());

@@ -1,7 +1,7 @@
 //! What the scheduler can tell of itself: totals, sites, where a job is and what it waits for.
 
 use super::{JobState, Scheduler};
-use crate::queue::{DueKey, JobKey};
+use crate::queue::{DueJob, DueKey};
 use crate::scheduler::class::Class;
 use crate::scheduler::sites::Site;
 use crate::scheduler::{SiteName, SiteReport, Totals, Whereabouts};
@@ -47,16 +47,11 @@ impl Scheduler {
         reports
     }
 
-    /// Where a job is, by its place in the due index, its domain and its pool, tenant and priority; `None` where it waits on
-    /// disk for its time.
-    pub fn whereabouts(
-        &self,
-        key: JobKey,
-        due_at: Timestamp,
-        domain: &Domain,
-        class: &Class,
-        now: Timestamp,
-    ) -> Option<Whereabouts> {
+    /// Where a job is; `None` where it waits on disk for its time.
+    pub fn whereabouts(&self, due: &DueJob, now: Timestamp) -> Option<Whereabouts> {
+        let (key, due_at) = (due.key, due.due_at);
+        let domain = &Domain::parse(&due.entry.domain).ok()?;
+        let class = &Class::of(&due.entry);
         let at_site = |name: &SiteName, site: &Site| {
             let queue = site.queue(&class.pool, &self.fleet);
             match queue.and_then(|queue| site.suspended_until(queue, now)) {

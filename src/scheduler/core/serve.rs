@@ -103,12 +103,12 @@ impl Scheduler {
             let keeps = job.source.as_ref().and_then(|source| self.fleet.id(source));
             match keeps.filter(|source| queue.slots.iter().any(|slot| slot.source == *source)) {
                 Some(source) => {
-                    site.stuck = false;
                     queue.pinned.entry(source).or_default().push_back(key);
                 }
                 None => queue.fair.push(&job.class, key),
             }
         }
+        site.stuck &= job.source.is_none();
         // It will wait for long: memory is for what goes soon.
         if site.down_until(now).is_some()
             && let Some(payload) = job.payload.take()

@@ -9,7 +9,7 @@ use crate::policy::retry;
 use crate::queue::{DueKey, JobKey};
 use crate::scheduler::sites::Site;
 use crate::scheduler::{Action, Verdict};
-use crate::types::Timestamp;
+use crate::types::{Domain, Timestamp};
 
 /// How often jobs in memory that wait in the lines of their sites are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);

@@ -123,9 +123,7 @@ fn due(id: MessageId, due_at: Timestamp, domain: &str) -> DueJob {
         domain: domain.to_owned(),
         expires_at_ms: due_at.plus(Duration::from_secs(86_400)).millis(),
         attempts: 1,
-        pool: String::new(),
-        tenant: String::new(),
-        priority: 0,
+        ..DueEntry::default()
     };
     DueJob { due_at, key: JobKey { id, group: 0 }, entry }
 }

@@ -83,10 +83,7 @@ impl World {
         let entry = DueEntry {
             domain: format!("s{site}d{}.test", self.rng.random_range(0..3)),
             expires_at_ms: self.now.plus(LIFETIME).millis(),
-            attempts: 0,
-            pool: String::new(),
-            tenant: String::new(),
-            priority: 0,
+            ..DueEntry::default()
         };
         let job = DueJob { due_at, key, entry };
         self.disk.insert(DueKey::of(due_at, key), job.clone());

@@ -15,9 +15,9 @@ use posthaste::daemon::stamp::Stamper;
 use posthaste::daemon::suppressing::SuppressingIntake;
 use posthaste::delivery::dispatch::{Dispatcher, Request};
 use posthaste::delivery::route::Router;
-use posthaste::delivery::session::EhloName;
 use posthaste::delivery::settings::Settings as DeliverySettings;
 use posthaste::delivery::shared::{Reloadable, Shared};
+use posthaste::delivery::sources::Outlets;
 use posthaste::events::audit::AuditLog;
 use posthaste::events::writer::{Pump, Step};
 use posthaste::events::{self, EventKind, SinkSettings};
@@ -249,6 +249,7 @@ fn reloadable(plan: &Plan, ports: &Arc<network::Ports>, clock: &Arc<dyn Clock>, 
         allow_private_addresses: true,
         ..DeliverySettings::default()
     };
+    let outlets = Outlets::new(&settings, |_| unreachable!("no proxies here")).unwrap();
     Reloadable {
         rules: Rules::built_in(),
         providers: Providers::built_in(),
@@ -262,7 +263,7 @@ fn reloadable(plan: &Plan, ports: &Arc<network::Ports>, clock: &Arc<dyn Clock>, 
             signers: std::sync::Arc::default(),
         },
         tls: TlsClient::new(&[]).unwrap(),
-        ehlo_name: EhloName::parse(HOSTNAME).unwrap(),
+        outlets,
         logins: HashMap::new(),
     }
 }

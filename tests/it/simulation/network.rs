@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use posthaste::net::{Answer, BoxFuture, BoxStream, Dialer, DnsError, Mx, Resolver};
+use posthaste::net::{Answer, BoxFuture, BoxStream, Dialer, DnsError, Mx, Resolver, Via};
 use posthaste::types::Domain;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
@@ -70,12 +70,12 @@ impl Network {
 pub(super) struct Ports(pub(super) Arc<World>);
 
 impl Dialer for Ports {
-    fn dial(
-        &self,
-        _local: Option<IpAddr>,
+    fn dial<'a>(
+        &'a self,
+        _via: &'a Via,
         remote: SocketAddr,
         timeout: Duration,
-    ) -> BoxFuture<'_, io::Result<BoxStream>> {
+    ) -> BoxFuture<'a, io::Result<BoxStream>> {
         Box::pin(async move {
             let world = &self.0;
             let host = world.network.by_address.get(&remote.ip()).map(|index| &world.network.hosts[*index]);
