@@ -117,7 +117,9 @@ pub struct LaneTold {
 pub struct LaneCounts {
     /// The time of the limit.
     pub span_ms: u64,
-    /// The end of the newest part of it.
+    /// Into parts of which length it is cut.
+    pub part_ms: u64,
+    /// The end of the newest part.
     pub newest_end_ms: u64,
     /// Messages in each part, newest first.
     pub counts: Vec<u32>,
@@ -128,7 +130,7 @@ impl LaneRecord {
     pub fn encoded_len_hint(&self) -> usize {
         let texts = self.source.len() + self.site.len();
         let told = self.told.as_ref().map_or(0, |told| told.words.len() + told.rule.as_ref().map_or(0, String::len));
-        let counts: usize = self.counts.iter().map(|counts| (3 + counts.counts.len()) * VARINT_BYTES_MAX).sum();
+        let counts: usize = self.counts.iter().map(|counts| (4 + counts.counts.len()) * VARINT_BYTES_MAX).sum();
         FRAME_BYTES + 2 + 10 * 8 + 3 + 14 * VARINT_BYTES_MAX + texts + told + counts
     }
 
@@ -197,6 +199,7 @@ impl LaneRecord {
         put_varint(out, self.counts.len() as u64);
         for counts in &self.counts {
             put_varint(out, counts.span_ms);
+            put_varint(out, counts.part_ms);
             put_u64(out, counts.newest_end_ms);
             put_varint(out, counts.counts.len() as u64);
             counts.counts.iter().for_each(|count| put_varint(out, (*count).into()));
@@ -291,15 +294,16 @@ fn take_told(fields: &mut Fields<'_>, has_rule: bool) -> Result<LaneTold, Format
 }
 
 fn take_counts(fields: &mut Fields<'_>) -> Result<Vec<LaneCounts>, FormatError> {
-    // A limit's counts take ten bytes at least, one count takes one.
-    let len = fields.count("limits", 10)?;
+    // A limit's counts take eleven bytes at least, one count takes one.
+    let len = fields.count("limits", 11)?;
     let mut all = Vec::with_capacity(len);
     for _ in 0..len {
         let span_ms = fields.varint("span_ms")?;
+        let part_ms = fields.varint("part_ms")?;
         let newest_end_ms = fields.u64("newest_end_ms")?;
         let len = fields.count("counts", 1)?;
         let counts = (0..len).map(|_| fields.varint_u32("count")).collect::<Result<_, _>>()?;
-        all.push(LaneCounts { span_ms, newest_end_ms, counts });
+        all.push(LaneCounts { span_ms, part_ms, newest_end_ms, counts });
     }
     Ok(all)
 }

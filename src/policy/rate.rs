@@ -17,7 +17,13 @@ pub struct Rate {
 impl Rate {
     /// `count` in a second, and up to `burst` of them at once. Both at least 1.
     pub fn per_second(count: u32, burst: u32) -> Self {
-        let interval_us = 1_000_000 / u64::from(count.max(1));
+        Self::per(count, Duration::from_secs(1), burst)
+    }
+
+    /// `count` in that time, and up to `burst` of them at once. Both at least 1.
+    pub fn per(count: u32, span: Duration, burst: u32) -> Self {
+        let span_us = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        let interval_us = span_us / u64::from(count.max(1));
         Self { interval_us, ahead_us: interval_us * u64::from(burst.max(1) - 1) }
     }
 }
@@ -38,6 +44,14 @@ impl Meter {
         Duration::from_micros(free_at_us.saturating_sub(now_us))
     }
 
+    /// How many may be taken now: at most the burst.
+    pub fn free(&self, rate: Rate, now_us: u64) -> u32 {
+        let free_at_us = self.earned_at_us.max(now_us);
+        let Some(ahead_us) = now_us.saturating_add(rate.ahead_us).checked_sub(free_at_us) else { return 0 };
+        let more = ahead_us.checked_div(rate.interval_us).unwrap_or(u64::MAX);
+        u32::try_from(more).unwrap_or(u32::MAX).saturating_add(1)
+    }
+
     /// Takes `count`, also where there is still a wait: the next ones wait the longer.
     pub fn take(&mut self, rate: Rate, count: u32, now_us: u64) {
         let taken_us = rate.interval_us.saturating_mul(u64::from(count));
@@ -47,6 +61,11 @@ impl Meter {
     /// Gives back `count` that were taken.
     pub fn give_back(&mut self, rate: Rate, count: u32) {
         self.earned_at_us = self.earned_at_us.saturating_sub(rate.interval_us.saturating_mul(u64::from(count)));
+    }
+
+    /// The clock went back by so much.
+    pub fn clock_went_back(&mut self, by: Duration) {
+        self.earned_at_us = self.earned_at_us.saturating_sub(u64::try_from(by.as_micros()).unwrap_or(u64::MAX));
     }
 
     /// Whether nothing that was taken is still to be earned: as good as new.
@@ -74,6 +93,20 @@ mod tests {
         assert_eq!(meter.wait(rate, 1, SECOND_US), Duration::from_millis(100));
         meter.take(rate, 1, SECOND_US);
         assert_eq!(meter.wait(rate, 1, SECOND_US), Duration::from_millis(200), "what was taken ahead is waited for");
+    }
+
+    #[test]
+    fn what_is_free_is_what_may_be_taken_without_a_wait() {
+        let rate = Rate::per(600, Duration::from_secs(60), 5);
+        let mut meter = Meter::default();
+        for (taken, free) in [(0, 5), (2, 3), (3, 0), (4, 0)] {
+            meter.take(rate, taken, SECOND_US);
+            assert_eq!(meter.free(rate, SECOND_US), free);
+            assert_eq!(meter.wait(rate, free.max(1), SECOND_US).is_zero(), free > 0);
+        }
+        assert_eq!(meter.free(rate, SECOND_US + 500_000), 1, "nine were taken, five are earned");
+        meter.clock_went_back(Duration::from_secs(1));
+        assert_eq!(meter.free(rate, SECOND_US), 5);
     }
 
     #[test]

@@ -168,8 +168,13 @@ fn to_format(record: &LaneRecord) -> format::LaneRecord {
 }
 
 fn counts_to(counts: &CountsState) -> format::LaneCounts {
-    let CountsState { span, newest_end, counts } = counts;
-    format::LaneCounts { span_ms: millis(*span), newest_end_ms: newest_end.millis(), counts: counts.clone() }
+    let CountsState { span, part, newest_end, counts } = counts;
+    format::LaneCounts {
+        span_ms: millis(*span),
+        part_ms: millis(*part),
+        newest_end_ms: newest_end.millis(),
+        counts: counts.clone(),
+    }
 }
 
 fn from_format(record: format::LaneRecord, source: SourceName) -> LaneRecord {
@@ -208,8 +213,13 @@ fn from_format(record: format::LaneRecord, source: SourceName) -> LaneRecord {
 }
 
 fn counts_from(counts: format::LaneCounts) -> CountsState {
-    let format::LaneCounts { span_ms, newest_end_ms, counts } = counts;
-    CountsState { span: Duration::from_millis(span_ms), newest_end: Timestamp::from_millis(newest_end_ms), counts }
+    let format::LaneCounts { span_ms, part_ms, newest_end_ms, counts } = counts;
+    CountsState {
+        span: Duration::from_millis(span_ms),
+        part: Duration::from_millis(part_ms),
+        newest_end: Timestamp::from_millis(newest_end_ms),
+        counts,
+    }
 }
 
 /// What is wrong with the records of a store.

@@ -87,7 +87,9 @@ pub struct ToldState {
 pub struct CountsState {
     /// The time of the limit.
     pub span: Duration,
-    /// The end of the newest of the parts that the time is cut into.
+    /// Into parts of which length it is cut.
+    pub part: Duration,
+    /// The end of the newest part.
     pub newest_end: Timestamp,
     /// Messages in each part, newest first; the last one is not 0.
     pub counts: Vec<u32>,

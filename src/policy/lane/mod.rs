@@ -1,18 +1,48 @@
 //! One lane, a source at a site: how much of it may be used now, and what it learned.
 //!
-//! Pure: the time is an argument, and what is to be kept over a restart is plain data ([`LaneState`]).
+//! | part | decides |
+//! |---|---|
+//! | `window` | connections, by what the host refuses |
+//! | `messages` | messages on one connection, by when the host ends it |
+//! | `reach` | when to try again what cannot be reached; of whole sites, too |
+//! | `rates`, `counter` | messages in a second, minute, hour and day, as the receiver counts them |
+//! | `backoff` | what replies ask for: fewer connections, lower rates, nothing for a time |
+//! | `block` | a source that is blocked at the site |
+//! | `trouble` | why it is not used as much as its limits allow |
+//! | `state` | what is kept over a restart ([`LaneState`]), and when it is to be written |
+//!
+//! Pure: the time is an argument. A clock that goes back frees nothing, whether or not [`Lane::clock_went_back`] tells of it.
 
+mod backoff;
+mod block;
+mod counter;
+mod messages;
+mod rates;
 mod reach;
+mod state;
+#[cfg(test)]
+mod tests;
+mod trouble;
+mod window;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::limits::LaneLimits;
-use super::reaction::Reaction;
+use super::reaction::{Reaction, ReactionKind};
 use crate::types::Timestamp;
 
 pub use crate::types::LaneState;
 pub use reach::{PROBE_INTERVALS, Reach};
+pub use trouble::Trouble;
+
+use backoff::Backoff;
+use block::Block;
+use messages::Messages;
+use rates::{Limits, Sent};
+use state::Saving;
+use trouble::{Mode, Told};
+use window::{Refused, Window};
 
 /// What a connection learned of its lane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,138 +133,377 @@ pub enum Change {
     Unblocked,
 }
 
-/// See the module.
+/// See the module. Below 1 KB with all rates on, what it was told included.
 #[derive(Clone, Debug)]
 pub struct Lane {
     limits: LaneLimits,
+    window: Window,
+    messages: Messages,
+    reach: Reach,
+    sent: Sent,
+    backoff: Option<Box<Backoff>>,
+    block: Option<Box<Block>>,
+    told: Option<Box<Told>>,
+    saving: Saving,
+    /// The latest time that was ever told: time does not go back.
+    latest: Timestamp,
 }
 
 impl Lane {
     /// A lane of which nothing is known.
     pub fn new(limits: LaneLimits, now: Timestamp) -> Self {
-        let _ = now;
-        Self { limits }
+        Self {
+            limits,
+            window: Window::new(limits.connections),
+            messages: Messages::default(),
+            reach: Reach::new(0),
+            sent: Sent::new(&limits.rates, now),
+            backoff: None,
+            block: None,
+            told: None,
+            saving: Saving::default(),
+            latest: now,
+        }
     }
 
     /// Sets what its jitter depends on: another number for each lane.
     #[must_use]
-    pub fn with_seed(self, seed: u64) -> Self {
-        let _ = seed;
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.reach.set_seed(seed);
         self
     }
 
-    /// A lane as it was saved. `unclean`: the daemon did not stop in order, so more may have been sent than was saved.
-    pub fn restore(state: &LaneState, limits: LaneLimits, unclean: bool, now: Timestamp) -> Self {
-        let (_, _) = (state, unclean);
-        Self::new(limits, now)
-    }
-
-    /// Other limits, from now on; what was counted and learned stays, within them.
+    /// Other limits, from now on; what was counted and learned stays, within them. A limit in a time that had none before counts
+    /// from now on.
     pub fn set_limits(&mut self, limits: LaneLimits, now: Timestamp) {
-        let _ = now;
+        let now = self.tell_time(now);
+        self.window.set_limit(self.limits.connections, limits.connections);
         self.limits = limits;
+        self.sent.fit(Limits { rates: &self.limits.rates, slow: self.slow(now) }, now);
     }
 
     /// Connections it may have now. 0 while it is suspended or blocked.
     pub fn window(&self, now: Timestamp) -> u32 {
-        let _ = now;
-        self.limits.connections
+        let now = now.max(self.latest);
+        let fewer = match &self.backoff {
+            Some(backoff) if backoff.suspended_until(now).is_some() => return 0,
+            Some(backoff) => backoff.connections().unwrap_or(u32::MAX),
+            None => u32::MAX,
+        };
+        let probes = match &self.block {
+            Some(block) if block.blocked_until(now).is_some() => return 0,
+            Some(block) if block.awaits_probe(now) => 1,
+            _ => u32::MAX,
+        };
+        self.reach.window(self.window.count(), now).min(fewer).min(probes)
     }
 
     /// How many messages (transactions) may be begun now, at most `wanted`; not 0 where it is `Ok`.
     pub fn admits(&mut self, wanted: u32, now: Timestamp) -> Result<u32, Wait> {
-        let _ = now;
-        Ok(wanted)
+        let now = self.tell_time(now);
+        let mut wanted = wanted.max(1);
+        let wait = |until, cause| Err(Wait { until, cause });
+        if let Some(block) = &self.block {
+            if let Some(until) = block.blocked_until(now) {
+                return wait(until, Cause::Blocked);
+            }
+            if block.awaits_probe(now) {
+                if block.is_probing() {
+                    return wait(Timestamp::MAX, Cause::Probing);
+                }
+                wanted = 1;
+            }
+        }
+        if let Some(until) = self.backoff.as_ref().and_then(|backoff| backoff.suspended_until(now)) {
+            return wait(until, Cause::Suspended);
+        }
+        if let Some(until) = self.reach.suspended_until(now) {
+            return wait(until, Cause::Unreachable);
+        }
+        let slow = self.slow(now);
+        let mut admitted = self.sent.admits(wanted, Limits { rates: &self.limits.rates, slow }, now);
+        if let (Err(wait), Some(backoff)) = (&mut admitted, &self.backoff) {
+            // By then the limit is another one.
+            wait.until = backoff.slow_changes_at(now).map_or(wait.until, |at| wait.until.min(at));
+        }
+        admitted
     }
 
     /// So many messages were given to a connection. After [`Lane::admits`] said so.
     pub fn take(&mut self, messages: u32, now: Timestamp) {
-        let (_, _) = (messages, now);
+        let now = self.tell_time(now);
+        let slow = self.slow(now);
+        self.sent.take(messages, Limits { rates: &self.limits.rates, slow }, now);
+        if let Some(block) = &mut self.block {
+            block.take(messages, now);
+        }
     }
 
     /// So many of those came to their end, `sent` of them having reached the host (as far as is known); the others are
     /// given back.
     pub fn done(&mut self, messages: u32, sent: u32, now: Timestamp) {
-        let (_, _, _) = (messages, sent, now);
+        let now = self.tell_time(now);
+        let slow = self.slow(now);
+        self.sent.done(messages, sent, Limits { rates: &self.limits.rates, slow }, now);
+        if let Some(block) = &mut self.block {
+            block.done(messages);
+        }
     }
 
     /// Messages on one connection before it is closed: the limit, or what was learned.
     pub fn messages_per_connection(&self) -> u32 {
-        self.limits.messages_per_connection
+        self.messages.count(self.limits.messages_per_connection)
     }
 
     /// Takes in what a connection learned. `connections`: how many the lane had, this one included.
     pub fn learn(&mut self, learned: &Learned, connections: u32, now: Timestamp) -> Vec<Change> {
-        let (_, _, _) = (learned, connections, now);
-        Vec::new()
+        let now = self.tell_time(now);
+        let before = self.learned();
+        let mut changes = Vec::new();
+        let mut stopped = false;
+        for hit in &learned.reactions {
+            stopped |= self.react(hit, connections, now, &mut changes);
+        }
+        match &learned.health {
+            Health::Good if !stopped => changes.extend(self.good(connections, now)),
+            Health::Busy(words) => self.refused(connections, true, None, words, now),
+            Health::Unreachable(words) => {
+                self.tell(Mode::Unreachable, None, words, now);
+                self.reach.failed(now);
+            }
+            Health::Good | Health::Unknown => {}
+        }
+        if let Some(after) = learned.spent_after {
+            self.messages.spent(after, self.limits.messages_per_connection, now);
+        }
+        if self.backoff.as_ref().is_some_and(|backoff| backoff.is_over(now)) {
+            self.backoff = None;
+            self.sent.fit(Limits { rates: &self.limits.rates, slow: None }, now);
+        }
+        if !changes.is_empty() {
+            self.saving.changed_at_once();
+        } else if self.learned() != before {
+            self.saving.changed();
+        }
+        changes
+    }
+
+    /// Does what a rule asks for. Whether nothing is to be sent for now.
+    fn react(&mut self, hit: &Hit, connections: u32, now: Timestamp, changes: &mut Vec<Change>) -> bool {
+        let Hit { rule, reaction: Reaction { kind, lasts, after }, words } = hit;
+        let is_verdict =
+            *kind == ReactionKind::Block && self.block.as_ref().is_some_and(|block| block.awaits_probe(now));
+        if let Some(after) = after.filter(|_| !is_verdict)
+            && !self.backoff.get_or_insert_default().hit(rule, after, now)
+        {
+            return false;
+        }
+        let until = now.plus(*lasts);
+        let (is_new, mode) = match kind {
+            ReactionKind::FewerConnections => {
+                self.refused(connections, false, Some(rule), words, now);
+                return false;
+            }
+            ReactionKind::Block => {
+                let is_new = self.block_for(*lasts, now);
+                let until = self.block.as_ref().map_or(until, |block| block.state().until);
+                self.tell(Mode::Blocked, Some(rule), words, now);
+                if is_new {
+                    changes.push(Change::Blocked { until, rule: Arc::clone(rule), words: words.clone() });
+                } else {
+                    self.saving.changed();
+                }
+                return true;
+            }
+            ReactionKind::Connections(most) => {
+                (self.backoff.get_or_insert_default().limit_connections(*most, until, now), Mode::Fewer)
+            }
+            ReactionKind::Slow(limit) => {
+                let is_new = self.backoff.get_or_insert_default().slow_down(*limit, until, now);
+                let slow = self.slow(now);
+                self.sent.fit(Limits { rates: &self.limits.rates, slow }, now);
+                (is_new, Mode::Slowed)
+            }
+            ReactionKind::Suspend => {
+                self.reach.ramp_from(1);
+                (self.backoff.get_or_insert_default().suspend(until, now), Mode::Suspended)
+            }
+        };
+        self.tell(mode, Some(rule), words, now);
+        if is_new {
+            let (rule, words) = (Arc::clone(rule), words.clone());
+            changes.push(Change::BackedOff { until, rule, words, kind: *kind });
+        } else {
+            self.saving.changed();
+        }
+        *kind == ReactionKind::Suspend
+    }
+
+    /// Whether it was not blocked before.
+    fn block_for(&mut self, lasts: Duration, now: Timestamp) -> bool {
+        self.reach.ramp_from(1);
+        match &mut self.block {
+            Some(block) => block.hit(lasts, now),
+            None => {
+                self.block = Some(Box::new(Block::new(lasts, now)));
+                true
+            }
+        }
+    }
+
+    /// The host does not want so many connections.
+    fn refused(&mut self, connections: u32, half: bool, rule: Option<&Arc<str>>, words: &str, now: Timestamp) {
+        match self.window.refused(connections, half, now) {
+            Refused::Known => {}
+            Refused::Fewer => self.tell(Mode::Fewer, rule, words, now),
+            Refused::All => {
+                self.tell(Mode::Unreachable, rule, words, now);
+                self.reach.refused(now);
+            }
+        }
+    }
+
+    /// A transaction went well.
+    fn good(&mut self, connections: u32, now: Timestamp) -> Option<Change> {
+        let is_blocked = self.block.as_ref().is_some_and(|block| block.blocked_until(now).is_some());
+        let is_suspended = self.backoff.as_ref().is_some_and(|backoff| backoff.suspended_until(now).is_some());
+        if is_blocked || is_suspended {
+            // It was under way before.
+            return None;
+        }
+        self.messages.good(self.limits.messages_per_connection, now);
+        self.reach.good(self.window.count());
+        self.window.good(connections, self.limits.connections, now);
+        if let Some(backoff) = &mut self.backoff {
+            backoff.good(self.window.count(), now);
+        }
+        let block = self.block.as_mut()?;
+        if block.good(now) {
+            return Some(Change::Unblocked);
+        }
+        if block.is_over(now) {
+            self.block = None;
+            self.saving.changed();
+        }
+        None
     }
 
     /// An operator wants it tried at once: waits of unreachable and suspended lanes end. A block stays.
     pub fn unsuspend(&mut self, now: Timestamp) {
-        let _ = now;
+        self.tell_time(now);
+        self.reach.unsuspend();
+        if let Some(backoff) = &mut self.backoff {
+            backoff.unsuspend();
+        }
+        self.saving.changed();
     }
 
-    /// When something changes by time alone (a suspension, block, backoff ends), for the caller's alarm; `None`: nothing does.
+    /// When something changes by time alone (a suspension, block, backoff ends, a save is due), for the caller's alarm; `None`:
+    /// nothing does.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
-        let _ = now;
-        None
+        let now = now.max(self.latest);
+        let backoff = self.backoff.as_ref();
+        let changes = [
+            self.reach.suspended_until(now),
+            self.block.as_ref().and_then(|block| block.blocked_until(now)),
+            backoff.and_then(|backoff| backoff.suspended_until(now)),
+            backoff.and_then(|backoff| backoff.slow_changes_at(now)),
+            backoff.and_then(|backoff| backoff.fewer_until(now)),
+            self.saving.due_at(self.sent.wants_grant()).filter(|due_at| now < *due_at),
+        ];
+        changes.into_iter().flatten().min()
     }
 
     /// Why it is not used as much as its limits allow, in words for operators and events; `None`: it is.
     pub fn trouble(&self, now: Timestamp) -> Option<Trouble> {
-        let _ = now;
-        None
+        let now = now.max(self.latest);
+        let mode = Mode::ALL.into_iter().rev().find(|mode| self.is_in(*mode, now))?;
+        let backoff = self.backoff.as_ref();
+        let until = match mode {
+            Mode::Blocked => self.block.as_ref().and_then(|block| block.blocked_until(now)),
+            Mode::Suspended => backoff.and_then(|backoff| backoff.suspended_until(now)),
+            Mode::Unreachable => self.reach.suspended_until(now),
+            Mode::Slowed => backoff.and_then(|backoff| backoff.slow_until(now)),
+            Mode::Fewer => backoff.and_then(|backoff| backoff.fewer_until(now)),
+            Mode::Ramping => None,
+        };
+        let told = self.told.as_ref().filter(|told| told.mode == mode || mode == Mode::Ramping);
+        let rule = told.and_then(|told| told.rule.clone());
+        let words = told.map_or_else(|| "".into(), |told| told.words.clone());
+        Some(Trouble { mode: mode.name(), until, rule, words })
     }
 
-    /// Whether what is on disk differs from this in what matters, or more may be sent only after a save.
-    pub fn wants_save(&self, now: Timestamp) -> bool {
-        let _ = now;
-        false
+    fn is_in(&self, mode: Mode, now: Timestamp) -> bool {
+        let backoff = self.backoff.as_ref();
+        match mode {
+            Mode::Blocked => self.block.as_ref().is_some_and(|block| block.state().returned_at.is_none()),
+            Mode::Suspended => backoff.is_some_and(|backoff| backoff.suspended_until(now).is_some()),
+            Mode::Unreachable => self.reach.has_failed(),
+            Mode::Slowed => backoff.is_some_and(|backoff| backoff.slow_until(now).is_some()),
+            Mode::Fewer => {
+                let is_learned = self.window.state(self.limits.connections).is_some();
+                is_learned || backoff.is_some_and(|backoff| backoff.fewer_until(now).is_some())
+            }
+            Mode::Ramping => {
+                let ramps = |backoff: &Backoff| backoff.connections().is_some() || backoff.slow(now).is_some();
+                !self.reach.is_well() || backoff.is_some_and(|backoff| ramps(backoff))
+            }
+        }
     }
 
-    /// What to write to disk now, with a reservation ahead for what hour's and day's limits let it send. One save at a time.
-    pub fn save(&mut self, now: Timestamp) -> LaneState {
-        let _ = now;
-        LaneState::default()
+    /// Keeps the words of the strongest trouble that holds.
+    fn tell(&mut self, mode: Mode, rule: Option<&Arc<str>>, words: &str, now: Timestamp) {
+        let is_weaker = |told: &Told| mode < told.mode && self.is_in(told.mode, now);
+        if !self.told.as_deref().is_some_and(is_weaker) {
+            self.told = Some(Box::new(Told::new(mode, rule, words)));
+        }
     }
 
-    /// Whether the next save asks for a sync of its own (a block, a grant ahead). To be asked before [`Lane::save`].
-    pub fn wants_sync(&self) -> bool {
-        false
-    }
-
-    /// At an orderly stop, with nothing in flight and no save under way: what to write, so that the next start knows exactly
-    /// what was sent. `None`: nothing needs to be remembered.
-    pub fn last_save(&mut self, now: Timestamp) -> Option<LaneState> {
-        (!self.is_forgettable(now)).then(|| self.save(now))
-    }
-
-    /// The last [`Lane::save`] is durable, or (`false`) failed.
-    pub fn saved(&mut self, durable: bool, now: Timestamp) {
-        let (_, _) = (durable, now);
+    /// What of the rate replies leave.
+    fn slow(&self, now: Timestamp) -> Option<super::limits::RateLimit> {
+        self.backoff.as_ref().and_then(|backoff| backoff.slow(now))
     }
 
     /// Nothing is remembered that a new lane would not have: it may be dropped.
     pub fn is_forgettable(&self, now: Timestamp) -> bool {
-        let _ = now;
-        true
+        let now = now.max(self.latest);
+        self.sent.is_idle(now)
+            && !self.saving.is_under_way()
+            && self.window.is_forgettable(self.limits.connections, now)
+            && self.messages.is_forgettable()
+            && self.reach.is_well()
+            && self.backoff.as_ref().is_none_or(|backoff| backoff.is_over(now))
+            && self.block.as_ref().is_none_or(|block| block.is_over(now))
     }
 
     /// The wall clock went back by so much.
     pub fn clock_went_back(&mut self, by: Duration) {
-        let _ = by;
+        self.latest = self.latest.minus(by);
+        self.window.clock_went_back(by);
+        self.messages.clock_went_back(by);
+        self.reach.clock_went_back(by);
+        self.sent.clock_went_back(by);
+        self.saving.clock_went_back(by);
+        if let Some(backoff) = &mut self.backoff {
+            backoff.clock_went_back(by);
+        }
+        if let Some(block) = &mut self.block {
+            block.clock_went_back(by);
+        }
     }
-}
 
-/// See [`Lane::trouble`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// `blocked`, `suspended`, `unreachable`, `slowed`, `fewer-connections`, `ramping`.
-    pub mode: &'static str,
-    /// Its end, where it has one.
-    pub until: Option<Timestamp>,
-    /// The rule that caused it, where one did.
-    pub rule: Option<Arc<str>>,
-    /// The reply or failure.
-    pub words: Box<str>,
+    /// The time as it counts here.
+    fn tell_time(&mut self, now: Timestamp) -> Timestamp {
+        self.latest = self.latest.max(now);
+        self.latest
+    }
+
+    /// Octets that it takes, its heap included; the names of rules are shared.
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
+        let backoff = self.backoff.as_ref().map_or(0, |backoff| size_of::<Backoff>() + backoff.heap_bytes());
+        let block = self.block.as_ref().map_or(0, |_| size_of::<Block>());
+        let told = self.told.as_ref().map_or(0, |told| size_of::<Told>() + told.words.len());
+        size_of::<Self>() + self.sent.heap_bytes() + backoff + block + told
+    }
 }

@@ -75,9 +75,14 @@ impl Reach {
         self.proven
     }
 
+    /// Whether the last try failed.
+    pub fn has_failed(&self) -> bool {
+        self.failures > 0
+    }
+
     /// Whether nothing of it is worth remembering.
     pub fn is_well(&self) -> bool {
-        self.failures == 0 && self.ramp == 0 && self.suspended_until.is_none()
+        self.failures == 0 && self.ramp == 0
     }
 
     /// It could not be reached. Returns the end of a suspension that just began: connections that fail together are one failure.
