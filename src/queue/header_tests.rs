@@ -137,7 +137,7 @@ fn a_store_of_format_1_is_read_and_marked_so_that_an_older_release_refuses_it() 
     let opened = open(Arc::clone(&store) as _);
     assert_eq!(
         store.get(Family::Meta, meta::FORMAT.as_bytes()).unwrap().map(|value| format::decode_meta_number(&value)),
-        Some(Ok(2))
+        Some(Ok(u64::from(format::FORMAT_VERSION)))
     );
     let new = new_message(id, 1, NewBody::Inline(Bytes::from_static(b"\r\n")));
     let mut record = Vec::new();
