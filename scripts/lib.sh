@@ -9,7 +9,7 @@ cache_dir=${XDG_CACHE_HOME:-$HOME/.cache}/posthaste
 test_tools_dir=$cache_dir/test-tools
 
 # Daemons that come with packages which tests need. Tests start their own copies on unprivileged ports, never the system's.
-test_services=(postfix knot)
+test_services=(postfix knot haproxy)
 
 say() { printf '\n== %s\n' "$*" >&2; }
 

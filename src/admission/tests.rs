@@ -9,7 +9,7 @@ use super::identity::{Identity, IdentityName};
 use super::*;
 use crate::message::{Claims, Control};
 use crate::queue::Granularity;
-use crate::types::{BodyKind, EmailAddress, Envelope, Recipient, ReversePath};
+use crate::types::{BodyKind, EmailAddress, Envelope, PoolName, Priority, Recipient, ReversePath};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -239,6 +239,45 @@ fn the_configuration_set_comes_from_header_credential_identity_default() {
         let control = Control { configuration_set: Some(refused.to_owned()), ..Control::default() };
         assert_eq!(text(judge("shop-1", "a@shop.test", &from(&["a@shop.test"]), &control)), expected);
     }
+}
+
+#[test]
+fn pool_and_priority_come_from_message_set_tenant_default() {
+    let own = PoolName::parse("own").unwrap();
+    let check = |of_tenant: Way, set: Option<ConfigurationSet>, asked: Option<Priority>, expected: (&str, Priority)| {
+        let mut directory = directory();
+        let shop = Tenant { way: of_tenant, ..tenant("shop", Senders::Identities) };
+        directory.add_credential(credential("shop-1", &Arc::new(shop)));
+        let set_name = set.as_ref().map_or("asked", |set| set.name.as_str()).to_owned();
+        set.into_iter().for_each(|set| directory.add_set(set));
+        let control = Control { priority: asked.map(Ok), configuration_set: Some(set_name), ..Control::default() };
+        let (envelope, claims) = (envelope("a@shop.test", &["r@x.test"]), from(&["a@shop.test"]));
+        let submission = Submission { envelope: &envelope, claims: &claims, control: &control };
+        let authority = authorize(&directory, &admitted(&directory, "shop-1"), submission).unwrap();
+        assert_eq!((authority.pool.as_str(), authority.priority), expected);
+    };
+    let way = |pool: Option<&PoolName>, priority| Way { pool: pool.cloned(), priority };
+    let of_tenant = || way(Some(&own), Some(Priority::High));
+    check(Way::default(), None, None, ("default", Priority::Normal));
+    check(of_tenant(), None, None, ("own", Priority::High));
+    let shared = PoolName::parse("shared");
+    let of_set = || ConfigurationSet { way: way(shared.as_ref(), Some(Priority::Normal)), ..set("way") };
+    check(of_tenant(), Some(of_set()), None, ("shared", Priority::Normal));
+    check(of_tenant(), Some(of_set()), Some(Priority::Bulk), ("shared", Priority::Bulk));
+    // A set that says nothing of a priority and is for bulk mail is before the tenant.
+    let bulk = |way| ConfigurationSet { is_bulk: true, way, ..set("bulk") };
+    check(of_tenant(), Some(bulk(Way::default())), None, ("own", Priority::Bulk));
+    check(of_tenant(), Some(bulk(way(None, Some(Priority::Normal)))), None, ("own", Priority::Normal));
+}
+
+#[test]
+fn a_priority_that_is_none_is_refused() {
+    let control = Control { priority: Some(Err("urgent".to_owned())), ..Control::default() };
+    let outcome = judge("shop-1", "a@shop.test", &from(&["a@shop.test"]), &control);
+    assert_eq!(
+        text(outcome),
+        "554 5.6.0 Message rejected: X-Posthaste-Priority \"urgent\" is not high, normal or bulk"
+    );
 }
 
 #[test]

@@ -109,7 +109,7 @@ pub(super) fn reloadable(
     seed: u64,
 ) -> Result<Reloadable, String> {
     let hostname = config.hostname.to_string();
-    let outlets = Outlets::new(&config.delivery, proxy_login)?;
+    let outlets = outlets(config)?;
     let mut logins = HashMap::new();
     for login in config.delivery.routes.iter().filter_map(|route| route.login.as_ref()) {
         logins.insert(login.clone(), credentials(login)?);
@@ -149,6 +149,11 @@ fn credentials(login: &Login) -> Result<Credentials, String> {
     let text = read_password(&login.password_file).map_err(|error| format!("password_file {path}: {error}"))?;
     Credentials::new(&login.user, text)
         .map_err(|error| format!("user {:?} with password_file {path}: {error}", login.user))
+}
+
+/// What a connection from each source needs. Reads the passwords of proxies; the error names source and file.
+pub fn outlets(config: &Config) -> Result<Outlets, String> {
+    Outlets::new(&config.delivery, proxy_login)
 }
 
 /// The same at a proxy.

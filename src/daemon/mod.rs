@@ -20,3 +20,5 @@ pub mod signing;
 pub mod stamp;
 pub mod suppressing;
 mod token_keys;
+
+pub use assembly::outlets;

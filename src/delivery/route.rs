@@ -26,7 +26,7 @@ pub use crate::scheduler::SiteName;
 pub use memory::{CLEAR_HOSTS_MAX, ClearHosts, DEAD_HOSTS_MAX, DeadHosts};
 pub use site::{site_of_hosts, site_of_rule};
 
-use super::settings::{DomainPattern, Login, NextHop, RouteRule, Settings, TlsMode};
+use super::settings::{DomainPattern, Egress, Login, NextHop, RouteRule, Settings, TlsMode};
 use crate::net::{Answer, DnsError, Mx, Resolver};
 use crate::policy::pools::Family;
 use crate::policy::routing::{self, MailHost, MailHosts, NoHosts, RefusedAddress};
@@ -274,11 +274,12 @@ pub struct Router {
     turn: AtomicU64,
 }
 
-/// By which an MX host is known to be us.
+/// By which an MX host is known to be us. What has the address of a source behind a proxy may be another server of that name.
 fn own_names(settings: &Settings) -> Vec<Domain> {
     let hostname = Domain::parse(&settings.hostname).ok();
+    let here = settings.sources.iter().filter(|source| source.egress == Egress::Direct);
     let mut names: Vec<Domain> =
-        hostname.into_iter().chain(settings.sources.iter().filter_map(|source| source.ehlo_name.clone())).collect();
+        hostname.into_iter().chain(here.filter_map(|source| source.ehlo_name.clone())).collect();
     names.sort_unstable();
     names.dedup();
     names

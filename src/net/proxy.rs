@@ -125,20 +125,5 @@ impl AsyncWrite for Watched<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_header_of_version_2_names_source_and_host() {
-        let header = |source: &str, remote: &str| {
-            header(&Via::direct(Some(source.parse().unwrap())), remote.parse().unwrap()).unwrap()
-        };
-        let signature = b"\r\n\r\n\0\r\nQUIT\n";
-        // Version 2, PROXY; TCP over IPv4; 12 octets: addresses, ports.
-        let v4 = [&signature[..], &[0x21, 0x11, 0, 12, 192, 0, 2, 1, 198, 51, 100, 7, 0, 0, 0, 25]].concat();
-        assert_eq!(header("192.0.2.1", "198.51.100.7:25"), v4);
-        let v6 = header("2001:db8::1", "[2001:db8::2]:25");
-        assert_eq!(v6[..16], [&signature[..], &[0x21, 0x21, 0, 36]].concat());
-        assert_eq!((v6.len(), v6[31], v6[47], v6[51]), (52, 1, 2, 25));
-    }
-}
+#[path = "proxy_tests.rs"]
+mod tests;

@@ -10,7 +10,7 @@ use super::store::{Change, Family, Key, Store};
 use super::testing::new_message;
 use super::*;
 use crate::events::EventId;
-use crate::types::{Domain, ManualClock, Timestamp};
+use crate::types::{Domain, ManualClock, PoolName, Priority, SourceName, Timestamp};
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
@@ -35,11 +35,13 @@ fn message(id: MessageId, domains: u8) -> NewMessage {
     message.origin.identity = "app.test".into();
     let domain = Domain::parse("bounce.app.test").unwrap();
     message.origin.return_path = Some(ReturnPath { domain, granularity: Granularity::PerMessage });
+    message.origin.pool = PoolName::parse("dedicated").unwrap();
+    message.origin.priority = Priority::Bulk;
     message
 }
 
 #[test]
-fn identity_return_path_and_header_blocks_come_back_after_a_power_cut() {
+fn origin_and_header_blocks_come_back_after_a_power_cut() {
     let store = Arc::new(ModelStore::new());
     let opened = open(Arc::clone(&store) as _);
     let id = opened.queue.new_id();
@@ -49,6 +51,10 @@ fn identity_return_path_and_header_blocks_come_back_after_a_power_cut() {
     let opened_again = open(Arc::clone(&store) as _);
     let stored = opened_again.queue.load(id).unwrap().unwrap();
     assert_eq!(stored.origin, new.origin);
+    let source = SourceName::parse("2001:db8::10").unwrap();
+    let entry = stored.due_entry(0, 2, Some(&source));
+    assert_eq!((&*entry.pool, &*entry.tenant, entry.priority), ("dedicated", "shop", Priority::Bulk.code()));
+    assert_eq!((entry.attempts, &*entry.source), (2, "2001:db8::10"));
     assert!(stored.recipient_headers);
     for (index, block) in new.recipient_headers.iter().enumerate() {
         assert_eq!(opened_again.queue.recipient_header(id, index).unwrap(), block);
@@ -137,7 +143,7 @@ fn a_store_of_format_1_is_read_and_marked_so_that_an_older_release_refuses_it() 
     let opened = open(Arc::clone(&store) as _);
     assert_eq!(
         store.get(Family::Meta, meta::FORMAT.as_bytes()).unwrap().map(|value| format::decode_meta_number(&value)),
-        Some(Ok(2))
+        Some(Ok(u64::from(format::FORMAT_VERSION)))
     );
     let new = new_message(id, 1, NewBody::Inline(Bytes::from_static(b"\r\n")));
     let mut record = Vec::new();

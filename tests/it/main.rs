@@ -51,6 +51,8 @@ mod simulation;
 #[cfg(test)]
 mod smuggling;
 #[cfg(test)]
+mod sources;
+#[cfg(test)]
 mod submission;
 #[cfg(test)]
 mod suppression;

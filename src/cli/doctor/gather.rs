@@ -15,6 +15,7 @@ use crate::admission::directory::Directory;
 use crate::admission::identity::{Identity as AdmittedIdentity, IdentityName};
 use crate::admission::signing::{KeySettings, KeyState};
 use crate::daemon::config::Config;
+use crate::daemon::outlets;
 use crate::delivery::settings::{DomainPattern, NextHop, RouteRule};
 use crate::message::dkim::Key;
 use crate::reception::settings::ListenerTls;
@@ -42,10 +43,11 @@ pub(super) fn gather(config: &Config, args: &Args) -> Result<Setup, String> {
         Some(path) => read(path)?.to_vec(),
         None => Vec::new(),
     };
-    let configured: Vec<_> = config.delivery.sources.iter().filter_map(|source| source.address).collect();
+    let (sources, unknown) = sources::gather(&args.sources, config, &outlets(config)?);
     Ok(Setup {
         hostname: config.hostname.clone(),
-        sources: sources::gather(&args.sources, &configured),
+        sources,
+        unknown,
         is_lab: config.delivery.allow_private_addresses,
         identities: identities.collect(),
         operator: operator.map(|domain| Signer { keys: keys_of(&domain, &keys), domain }),

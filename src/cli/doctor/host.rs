@@ -16,19 +16,18 @@ const INNER_ENDS: [&str; 7] = [".local", ".localdomain", ".lan", ".internal", ".
 /// A name and what its addresses are.
 type Named = (Domain, Looked<IpAddr>);
 
-pub(super) async fn check_source(world: &World, source: IpAddr) -> Vec<Finding> {
+pub(super) async fn check_source(world: &World, source: IpAddr, ehlo_name: &Domain) -> Vec<Finding> {
     let check = Check::new("ptr", Subject::source(source));
     let names = world.names(source).await;
     let mut named: Vec<Named> = Vec::new();
     for name in names.records().iter().take(NAMES_ASKED_MAX) {
         named.push((name.clone(), world.addresses(name).await));
     }
-    let ehlo = world.addresses(&world.setup.hostname).await;
-    vec![judge_ptr(&check, source, &world.setup.hostname, &names, &named, &ehlo)]
+    let ehlo = world.addresses(ehlo_name).await;
+    vec![judge_ptr(&check, source, ehlo_name, &names, &named, &ehlo)]
 }
 
-pub(super) async fn check_ehlo(world: &World) -> Vec<Finding> {
-    let hostname = &world.setup.hostname;
+pub(super) async fn check_ehlo(world: &World, hostname: &Domain) -> Vec<Finding> {
     let check = Check::new("ehlo", Subject::host(hostname));
     if let Some(problem) = fault_of_name(hostname) {
         let seen = format!("{hostname} {problem}: receivers refuse such an EHLO name");
@@ -36,7 +35,7 @@ pub(super) async fn check_ehlo(world: &World) -> Vec<Finding> {
         return vec![check.error("not_qualified", seen).advice(advice)];
     }
     let addresses = world.addresses(hostname).await;
-    let sources: Vec<IpAddr> = world.setup.public_sources().collect();
+    let sources = world.setup.sources_of(hostname);
     vec![judge_ehlo(&check, hostname, &sources, &addresses)]
 }
 

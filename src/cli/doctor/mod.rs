@@ -36,6 +36,7 @@ use crate::net::dns::HickoryResolver;
 use crate::types::{Domain, SystemClock};
 use finding::{Check, Finding, Subject};
 use report::Report;
+use setup::Source;
 use world::World;
 
 /// Checks under way at a time; the others wait for their turn.
@@ -52,7 +53,7 @@ pub(super) struct Args {
     /// Look at this domain only, in the config or not; may be given several times. Default: every identity of the config.
     #[arg(long = "identity", value_name = "DOMAIN", value_parser = domain)]
     identities: Vec<Domain>,
-    /// Address that receivers see mail coming from, in place of [delivery] sources: needed behind NAT.
+    /// Address that receivers see mail coming from, in place of those in the config: needed behind NAT.
     #[arg(long = "source", value_name = "IP")]
     sources: Vec<IpAddr>,
     /// Domain whose mail host is greeted to see whether mail gets out.
@@ -141,19 +142,22 @@ fn checks(world: &Arc<World>) -> Vec<Waiting> {
     let about = sources::judge(setup);
     add("source", host.clone(), Box::pin(async move { about }));
     let own = || Arc::clone(world);
-    let it = own();
-    add("ehlo", host.clone(), Box::pin(async move { host::check_ehlo(&it).await }));
-    let it = own();
-    add("spf", host.clone(), Box::pin(async move { spf::check(&it, &it.setup.hostname, spf::Role::Ehlo).await }));
+    for name in setup.ehlo_names() {
+        let (ehlo_of, spf_of, subject) = (own(), own(), Subject::host(&name));
+        let same = name.clone();
+        add("ehlo", subject.clone(), Box::pin(async move { host::check_ehlo(&ehlo_of, &same).await }));
+        add("spf", subject, Box::pin(async move { spf::check(&spf_of, &name, spf::Role::Ehlo).await }));
+    }
     let it = own();
     add("clock", host, Box::pin(async move { clock::check(&it).await }));
-    for source in setup.public_sources() {
+    for Source { address, ehlo_name, .. } in setup.visible().cloned() {
         let it = own();
-        add("ptr", Subject::source(source), Box::pin(async move { host::check_source(&it, source).await }));
+        let future = async move { host::check_source(&it, address, &ehlo_name).await };
+        add("ptr", Subject::source(address), Box::pin(future));
     }
     for source in setup.sources.clone() {
         let it = own();
-        add("port25", Subject::source(source.address), Box::pin(async move { port25::check(&it, source).await }));
+        add("port25", Subject::source(source.address), Box::pin(async move { port25::check(&it, &source).await }));
     }
     for listener in setup.listeners.clone() {
         let it = own();

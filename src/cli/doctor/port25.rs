@@ -37,7 +37,7 @@ enum Reach {
     Unknown(String),
 }
 
-pub(super) async fn check(world: &World, source: Source) -> Vec<Finding> {
+pub(super) async fn check(world: &World, source: &Source) -> Vec<Finding> {
     let check = Check::new("port25", Subject::source(source.address));
     if let Some(host) = &world.setup.smart_host {
         let seen = format!("a route sends all mail to {host}: other mail hosts are not asked");
@@ -50,7 +50,7 @@ pub(super) async fn check(world: &World, source: Source) -> Vec<Finding> {
     judge(&check, world.setup.port, &reached)
 }
 
-async fn reach(world: &World, source: Source, probe: &Domain) -> Reach {
+async fn reach(world: &World, source: &Source, probe: &Domain) -> Reach {
     let host = match world.mx(probe).await {
         Looked::Found(records) => match records.into_iter().next().and_then(|mx| mx.host) {
             Some(host) => host,
@@ -78,8 +78,8 @@ async fn reach(world: &World, source: Source, probe: &Domain) -> Reach {
 }
 
 /// A source that was named on the command line may be one that a router puts in the place of ours.
-async fn connect(source: Source, remote: SocketAddr, timeout: Duration) -> std::io::Result<BoxStream> {
-    match TcpDialer.dial(&Via::direct(Some(source.address)), remote, timeout).await {
+async fn connect(source: &Source, remote: SocketAddr, timeout: Duration) -> std::io::Result<BoxStream> {
+    match TcpDialer.dial(&source.via, remote, timeout).await {
         Err(error) if source.origin == Origin::CommandLine && error.kind() == std::io::ErrorKind::AddrNotAvailable => {
             TcpDialer.dial(&Via::default(), remote, timeout).await
         }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::message::dkim::Key;
-use crate::types::Domain;
+use crate::net::Via;
+use crate::net::egress::Proxy;
+use crate::types::{Domain, SourceName};
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -15,6 +17,8 @@ pub(super) struct Setup {
     /// EHLO name.
     pub(super) hostname: Domain,
     pub(super) sources: Vec<Source>,
+    /// Sources of the config of which nobody here knows what receivers see: the proxy chooses the address.
+    pub(super) unknown: Vec<UnknownSource>,
     /// `[delivery] allow_private_addresses`: a lab.
     pub(super) is_lab: bool,
     pub(super) identities: Vec<Identity>,
@@ -37,16 +41,27 @@ pub(super) struct Setup {
 }
 
 /// An address that mail leaves from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Source {
     pub(super) address: IpAddr,
+    /// What it says in EHLO.
+    pub(super) ehlo_name: Domain,
+    /// How it gets out.
+    pub(super) via: Via,
     pub(super) origin: Origin,
+}
+
+/// See [`Setup::unknown`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct UnknownSource {
+    pub(super) name: SourceName,
+    pub(super) proxy: Proxy,
 }
 
 /// Who named it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// `[delivery] sources`.
+    /// `[delivery] sources` or `[[source]]`.
     Config,
     /// `--source`: what the world sees, and not always an address of this host.
     CommandLine,
@@ -102,7 +117,28 @@ pub(super) struct Listener {
 impl Setup {
     /// Sources that the world can see: what DNS records are about.
     pub(super) fn public_sources(&self) -> impl Iterator<Item = IpAddr> {
-        self.sources.iter().filter(|source| !self.is_hidden(source)).map(|source| source.address)
+        self.visible().map(|source| source.address)
+    }
+
+    /// The same, with all that is known of them.
+    pub(super) fn visible(&self) -> impl Iterator<Item = &Source> {
+        self.sources.iter().filter(|source| !self.is_hidden(source))
+    }
+
+    /// What is said in EHLO, each once, our own name first.
+    pub(super) fn ehlo_names(&self) -> Vec<Domain> {
+        let mut names: Vec<Domain> = self.sources.iter().map(|source| source.ehlo_name.clone()).collect();
+        if self.sources.is_empty() {
+            names.push(self.hostname.clone());
+        }
+        names.sort_unstable_by_key(|name| (*name != self.hostname, name.clone()));
+        names.dedup();
+        names
+    }
+
+    /// The sources that the world can see and that say this name.
+    pub(super) fn sources_of(&self, ehlo_name: &Domain) -> Vec<IpAddr> {
+        self.visible().filter(|source| source.ehlo_name == *ehlo_name).map(|source| source.address).collect()
     }
 
     /// Whether a router puts another address in the place of this one.

@@ -44,7 +44,11 @@ pub(super) async fn check(world: &World, domain: &Domain, role: Role) -> Vec<Fin
         _ => Walk::default(),
     };
     let mut verdicts = Vec::new();
-    for source in world.setup.public_sources() {
+    let sources = match role {
+        Role::MailFrom => world.setup.public_sources().collect(),
+        Role::Ehlo => world.setup.sources_of(domain),
+    };
+    for source in sources {
         verdicts.push((source, world.spf(source, domain).await));
     }
     judge(&check, domain, role, &looked, &walked, &verdicts)

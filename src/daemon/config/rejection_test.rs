@@ -302,13 +302,6 @@ fn routes_are_read_in_order_and_unreachable_ones_refused() {
 #[test]
 fn delivery_and_dns_are_checked() {
     refused(
-        "[delivery]\nsources = [\"192.0.2.1\", \"192.0.2.2\", \"::\"]\n",
-        &[
-            "c.toml:4:11: delivery.sources: has 2 IPv4 addresses; leave at most one of each family",
-            "c.toml:4:38: delivery.sources: :: cannot be a source; write an IP address of this machine",
-        ],
-    );
-    refused(
         "[delivery]\nconnections_max = 5\n",
         &["c.toml:3:1: delivery.connections_per_site_max: is above \
         connections_max; write a number up to delivery.connections_max"],

@@ -41,7 +41,7 @@ pub(super) fn read(root: &mut Section<'_>, delivery: &mut Section<'_>) -> Sendin
     let short = short_form(delivery);
     let mut known: Vec<Known> = Vec::new();
     let sections = root.children("source").unwrap_or_default();
-    if !sections.is_empty() && delivery.has("sources") {
+    if !sections.is_empty() && !short.is_empty() {
         let problem = Problem::new("stands beside [[source]]", "write a [[source]] for each of its addresses instead");
         delivery.error("sources", problem);
     }
@@ -239,9 +239,9 @@ fn pool(section: &mut Section<'_>, known: &[Known]) -> Option<PoolSettings> {
         if is_known { Ok(name) } else { Err(unknown("source", name.as_str())) }
     });
     if !section.has("sources") {
-        section.error("sources", Problem::new("is missing", "write sources = [\"mta-1\"], names of [[source]]"));
+        section.error("sources", Problem::new("is missing", "write sources = [\"a\"], names of [[source]]"));
     } else if sources.is_empty() {
-        section.error("sources", Problem::new("names no source", "write sources = [\"mta-1\"], names of [[source]]"));
+        section.error("sources", Problem::new("names no source", "write sources = [\"a\"], names of [[source]]"));
     }
     let mut members: Vec<Member> = Vec::new();
     for source in sources {
@@ -253,7 +253,7 @@ fn pool(section: &mut Section<'_>, known: &[Known]) -> Option<PoolSettings> {
         }
     }
     let names: Vec<SourceName> = members.iter().map(|member| member.source.clone()).collect();
-    let weights = section.entries("weights", "{ mta-1 = 3 }", |name, value| {
+    let weights = section.entries("weights", "{ a = 3 }", |name, value| {
         let member = names.iter().find(|known| known.as_str() == name);
         let member = member.ok_or_else(|| {
             Problem::new(format!("{name:?} is not among the sources of this pool"), "add it to sources, or remove it")

@@ -120,6 +120,32 @@ async fn each_domain_gets_its_fate() {
     assert_eq!(no_such_domain_status().to_string(), "5.1.2");
 }
 
+#[tokio::test]
+async fn names_and_addresses_of_all_sources_are_ours() {
+    let named = |name: &str, address: &str, egress| Source {
+        name: crate::types::SourceName::parse(name).unwrap(),
+        address: Some(ip(address)),
+        ehlo_name: Some(domain(&format!("{name}.test"))),
+        egress,
+    };
+    let far = Egress::HaProxy { proxy: "10.0.0.1:2525".parse().unwrap() };
+    let sources = vec![named("near", "198.51.100.7", Egress::Direct), named("far", "198.51.100.8", far)];
+    let settings = Settings { sources, ..settings() };
+    let zones = Zones::default().with("a.test", &["10 near.test"], &[]).with("b.test", &["10 far.test"], &[]).with(
+        "c.test",
+        &["10 own.test"],
+        &[],
+    );
+    let router = router(zones, &settings);
+    for (name, expected) in [("a.test", "5.4.6 mx-loop"), ("b.test", "far.test"), ("c.test", "5.4.6 mx-loop")] {
+        assert_eq!(outcome(&router, name).await, expected, "{name}");
+    }
+    for address in ["198.51.100.7", "198.51.100.8"] {
+        let failure = check_addresses(&[address], &settings).await.unwrap_err();
+        assert_eq!(failure.rule(), "refused-address", "{address}");
+    }
+}
+
 fn rule(domains: &[&str], host: &str, port: u16) -> RouteRule {
     let is_parent = |name: &&&str| name.starts_with('.');
     let domains = match domains {

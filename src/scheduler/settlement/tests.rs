@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::events::EventKind;
-use crate::types::{BodyKind, Domain, EmailAddress, Envelope, Recipient, ReversePath};
+use crate::types::{BodyKind, Domain, EmailAddress, Envelope, PoolName, Priority, Recipient, ReversePath};
 
 const ACCEPTED_AT: Timestamp = Timestamp::from_millis(1_000_000_000);
 const LIFETIME: Duration = Duration::from_secs(3_600);
@@ -88,6 +88,8 @@ fn a_delay_notice_without_an_attempt_keeps_the_mark() {
 /// What a recipient that is held back comes to: the event as text, notifications, and its state.
 fn held_back(tier: SuppressionTier, reason: SuppressionReason, kind: AttemptKind) -> (Decided, String) {
     let mut message = message();
+    message.origin.pool = PoolName::parse("own").unwrap();
+    message.origin.priority = Priority::Bulk;
     message.envelope.reverse_path = ReversePath::Mailbox(EmailAddress::parse("from@b.test", false).unwrap());
     let attempt = Attempt {
         message: &message,
@@ -131,7 +133,12 @@ fn held_back_recipients_end_without_an_attempt_by_the_event_of_their_list() {
             assert!(text.contains(part), "{tier:?} {reason:?}: {text}");
             assert!(text.contains(&format!("\"rule\":\"{}\"", tier.rule())), "{text}");
             assert!(!text.contains("\"attempt\""), "{text}");
+            assert!(text.contains("\"pool\":\"own\""), "{text}");
             assert_eq!(decided.settlement.notifications.len(), notifications, "{tier:?} {reason:?}");
+            for notification in &decided.settlement.notifications {
+                let origin = &notification.origin;
+                assert_eq!((origin.pool.as_str(), origin.priority), ("own", Priority::Normal));
+            }
             let (_, state) = &decided.settlement.states[0];
             assert_eq!((state.outcome, state.attempts), (RecipientOutcome::Bounced, 0));
             assert_eq!(decided.tally.suppressed, [Suppressed { tier, reason }]);

@@ -164,6 +164,38 @@ fn a_private_source_is_told_and_mail_goes_out_by_it() {
 }
 
 #[test]
+fn each_source_is_looked_at_with_its_own_ehlo_name() {
+    let mut clinic = Clinic::new();
+    let own = "mta-2.shop.test";
+    clinic.lab.dns.a(own, clinic.lab.ip(7));
+    let source = |name: &str, text: &str| format!("[[source]]\nname = \"{name}\"\n{text}\n");
+    let config = clinic
+        .config()
+        .set("delivery.sources", "[]")
+        .table(&source("one", &format!("address = \"{}\"", clinic.source)))
+        .table(&source("two", &format!("address = \"203.0.113.10\"\nehlo_name = \"{own}\"")))
+        .table(&source("three", "socks5 = \"127.0.0.1:9\""));
+    clinic.write(&config);
+    clinic.names_source = false;
+    let report = clinic.doctor();
+    let of = |check: &str, subject: &str| {
+        let about = |finding: &&Value| finding["check"] == check && finding["subject"]["name"] == subject;
+        let codes: Vec<&str> =
+            report.findings().iter().filter(about).filter_map(|found| found["code"].as_str()).collect();
+        codes.join(",")
+    };
+    assert_eq!(of("ehlo", HOST), "ok", "of its own source only: {}", report.text());
+    assert_eq!(of("ehlo", own), "other_address", "{}", report.text());
+    assert_eq!(of("spf", own), "missing", "{}", report.text());
+    assert_eq!(of("ptr", &clinic.source.to_string()), "ok", "{}", report.text());
+    assert_eq!(of("ptr", "203.0.113.10"), "missing", "{}", report.text());
+    let finding = report.finding("ptr", "missing").unwrap();
+    assert!(finding["publish"][0].as_str().unwrap().ends_with(&format!("IN PTR {own}.")), "{finding}");
+    let finding = report.finding("source", "address_not_said").unwrap();
+    assert!(finding["seen"].as_str().unwrap().contains("source three goes out by socks5 127.0.0.1:9"), "{finding}");
+}
+
+#[test]
 fn a_source_of_the_config_that_this_host_does_not_have_reaches_nobody() {
     let mut clinic = Clinic::new();
     clinic.write(&clinic.config().set("delivery.sources", &format!("[\"{}\"]", clinic.source)));

@@ -9,6 +9,7 @@
 //! | `dkim` | programs that verify signatures: dkimpy, OpenDKIM, Perl's Mail::DKIM |
 //! | `names` | Knot DNS with a zone file |
 //! | `hops` | a Postfix between us and the receiver, and DMARC there |
+//! | `proxies` | microsocks and HAProxy, between us and the receiver |
 //! | `hostile` | clients at the edge of the protocol |
 //! | `bodies` | Python's email package, which reads re-encoded messages |
 //!
@@ -33,6 +34,7 @@ mod knot;
 mod logins;
 mod names;
 mod postfix;
+mod proxies;
 mod receivers;
 mod sink;
 mod tools;
