@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use super::Failure;
 use super::format;
 use crate::daemon::config::units::{format_duration, format_size};
-use crate::daemon::config::{Config, DEFAULT_PATH, Finding};
+use crate::daemon::config::{Config, DEFAULT_PATH, Finding, RuleSettings};
 use crate::daemon::signing::Signatures;
 use crate::events::EventKind;
+use crate::policy::replies::Origin;
 use crate::reception::settings::{ListenerSettings, ListenerTls};
 
 #[derive(Debug, clap::Args)]
@@ -87,6 +88,7 @@ fn print_summary(config: &Config, out: &mut dyn Write) -> io::Result<()> {
         format::join(&delivery.sources, "any address"),
         format::count(delivery.routes.len(), "route"),
     )?;
+    writeln!(out, "  rules      {}", shown_rules(&config.rules))?;
     writeln!(out, "  dns        {}", format::join(&config.dns.servers, "servers of /etc/resolv.conf"))?;
     for file in &config.events.files {
         let names: Vec<&str> = file.types.iter().map(|kind| kind.name()).collect();
@@ -103,6 +105,13 @@ fn print_summary(config: &Config, out: &mut dyn Write) -> io::Result<()> {
     let metrics = config.metrics.address.map_or("off".to_owned(), |address| format!("http://{address}/metrics"));
     writeln!(out, "  metrics    {metrics}")?;
     writeln!(out, "  admin      {}", config.admin.socket.display())
+}
+
+fn shown_rules(rules: &RuleSettings) -> String {
+    let own_replies = rules.replies.specs().filter(|rule| rule.origin != Origin::BuiltIn).count();
+    let own_providers = rules.providers.all().iter().filter(|rule| rule.origin != Origin::BuiltIn).count();
+    let (replies, providers) = (rules.replies.specs().count(), rules.providers.all().len());
+    format!("replies: {replies}, {own_replies} of them own or changed; providers: {providers}, {own_providers} of them")
 }
 
 fn shown_listener(listener: &ListenerSettings) -> String {
