@@ -25,7 +25,9 @@ use posthaste::queue::{
     RecipientHeaders, Settings as QueueSettings, Settlement, StoredBody, StoredMessage,
 };
 use posthaste::scheduler::core::Scheduler;
-use posthaste::scheduler::{Action, ConnectionId, HostFeedback, Lease, Settings, Settled, SiteName};
+use posthaste::policy::lane::Health;
+use posthaste::policy::limits::LaneLimits;
+use posthaste::scheduler::{Action, ConnectionId, Destination, Lease, Report, Settings, Settled, SiteName};
 use posthaste::smtp::client::{DotStuffer, ReplyParser};
 use posthaste::smtp::command::Command;
 use posthaste::smtp::framing::{DotFramer, Dotted};
@@ -279,11 +281,12 @@ impl World {
             jobs_max: 1_000_000,
             body_cache_bytes: 256 << 20,
             connections_max: 20_000,
-            connections_per_site_max: 10,
+            limits: LaneLimits { connections: 10, ..LaneLimits::default() },
             recipients_per_transaction_max: 50,
             delay_notices: Vec::new(),
+            ..Settings::default()
         };
-        Self { scheduler: Scheduler::new(settings, None), actions: Vec::new(), settled: 0 }
+        Self { scheduler: Scheduler::new(settings, None, Vec::new(), false, NOW), actions: Vec::new(), settled: 0 }
     }
 
     /// One message on its whole way: accepted, resolved where needed, assigned, settled, its connection idle.
@@ -295,12 +298,12 @@ impl World {
             match action {
                 Action::Resolve(domain) => {
                     let (site, until) = (SiteName::new(domain.as_str()), NOW.plus(Duration::from_secs(3_600)));
-                    self.scheduler.resolved(&domain, site, until, NOW, &mut self.actions);
+                    self.scheduler.resolved(&domain, Destination::of_hosts(site, until), NOW, &mut self.actions);
                 }
-                Action::Open { connection, jobs, .. } | Action::Assign { connection, jobs } => {
+                Action::Open { connection, jobs, .. } | Action::Assign { connection, jobs, .. } => {
                     self.delivered(connection, &jobs);
                 }
-                Action::Close(_) | Action::Settle { .. } | Action::PageIn { .. } => {}
+                Action::Close(_) | Action::Settle { .. } | Action::PageIn { .. } | Action::SaveLanes(_) => {}
             }
         }
     }
@@ -310,7 +313,7 @@ impl World {
             self.scheduler.settled(job.key, Settled::Out, NOW, &mut self.actions);
             self.settled += 1;
         }
-        self.scheduler.connection_idle(connection, HostFeedback::Good, NOW, &mut self.actions);
+        self.scheduler.connection_idle(connection, Report::of(Health::Good), NOW, &mut self.actions);
     }
 }
 

@@ -11,6 +11,7 @@ mod message;
 mod mime;
 mod octets;
 mod routing;
+mod rules;
 mod server;
 mod token;
 
@@ -21,6 +22,7 @@ pub use event_files::event_files;
 pub use message::{message_dsn, message_stamp};
 pub use mime::message_mime;
 pub use routing::routing;
+pub use rules::{classify, rules};
 pub use server::{smtp_auth, smtp_command, smtp_server};
 pub use token::token;
 
@@ -42,5 +44,7 @@ pub const BODIES: &[(&str, Body)] = &[
     ("event_files", event_files),
     ("dns_answer", dns_answer),
     ("routing", routing),
+    ("rules", rules),
+    ("classify", classify),
     ("token", token),
 ];

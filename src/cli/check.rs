@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use super::Failure;
 use super::format;
 use crate::daemon::config::units::{format_duration, format_size};
-use crate::daemon::config::{Config, DEFAULT_PATH, Finding};
+use crate::daemon::config::{Config, DEFAULT_PATH, Finding, RuleSettings};
 use crate::daemon::signing::Signatures;
 use crate::delivery::settings::{Egress, Settings, Source};
 use crate::events::EventKind;
+use crate::policy::replies::Origin;
 use crate::reception::settings::{ListenerSettings, ListenerTls};
 use crate::types::SourceName;
 
@@ -85,6 +86,7 @@ fn print_summary(config: &Config, out: &mut dyn Write) -> io::Result<()> {
     let routes = format::count(delivery.routes.len(), "route");
     writeln!(out, "  delivery   port {}, from {}, {routes}", delivery.port, shown_sources(delivery))?;
     print_pools(delivery, out)?;
+    writeln!(out, "  rules      {}", shown_rules(&config.rules))?;
     writeln!(out, "  dns        {}", format::join(&config.dns.servers, "servers of /etc/resolv.conf"))?;
     for file in &config.events.files {
         let names: Vec<&str> = file.types.iter().map(|kind| kind.name()).collect();
@@ -138,6 +140,13 @@ fn print_pools(delivery: &Settings, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "  pool       {}: {members}{overflow}", pool.name)?;
     }
     Ok(())
+}
+
+fn shown_rules(rules: &RuleSettings) -> String {
+    let own_replies = rules.replies.specs().filter(|rule| rule.origin != Origin::BuiltIn).count();
+    let own_providers = rules.providers.all().iter().filter(|rule| rule.origin != Origin::BuiltIn).count();
+    let (replies, providers) = (rules.replies.specs().count(), rules.providers.all().len());
+    format!("replies: {replies}, {own_replies} of them own or changed; providers: {providers}, {own_providers} of them")
 }
 
 fn shown_listener(listener: &ListenerSettings) -> String {

@@ -218,3 +218,98 @@ fn help_and_version_exit_with_0_and_nonsense_with_2() {
     let ran = posthaste(&["explode"]);
     assert_eq!((ran.code, ran.out.as_str()), (2, ""));
 }
+
+/// A config that names files of rules with these texts; the directory must live.
+fn with_rules(replies: &str, providers: &str) -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (replies, providers) = (file("r.toml", replies), file("p.toml", providers));
+    let config = format!(
+        "hostname = \"a.test\"\nlistener = [{{ name = \"a\", address = \"127.0.0.1:0\" }}]\n\
+         [rules]\nreplies = \"{replies}\"\nproviders = \"{providers}\"\n"
+    );
+    let config = file("config.toml", &config);
+    (directory, config)
+}
+
+const OWN_RULE: &str = "[[rule]]\nname = \"own\"\nproviders = [\"partner\"]\ntext = [\"closed\"]\nclass = \"system\"\n\
+    action = \"defer\"\nreact = { do = \"suspend\", for = \"1h\" }\n";
+const OWN_PROVIDER: &str = "[[provider]]\nname = \"partner\"\nmx = [\".p.test\"]\nmessages_per_hour = 500\n";
+
+#[test]
+fn a_reply_is_tried_against_built_in_and_own_rules() {
+    let (directory, config) = with_rules(OWN_RULE, OWN_PROVIDER);
+    let classify =
+        |rest: &[&str]| posthaste(&[&["rules", "classify", "--config", &config, "--stage", "rcpt"], rest].concat());
+    let ran = classify(&["550 5.1.1 no such user"]);
+    let expected = "rule      no-such-user (built in)\noutcome   bounced\nclass     bad-mailbox\nconcerns  the recipient\n\
+        bounce    Permanent/General\nreaction  none\n";
+    assert_eq!((ran.code, ran.out.as_str()), (0, expected), "{}", ran.err);
+    let ran = classify(&["--provider", "partner", "554-closed\n554 retry in 5 minutes"]);
+    let place = directory.path().join("r.toml");
+    let expected = format!(
+        "rule      own ({}:1)\noutcome   deferred\nclass     system\nconcerns  the recipient\nretry     normal\nasked for 5m\n\
+         delay     RecipientServerError\nbounce    Transient/General, if it is never delivered\nreaction  suspended for 1h\n",
+        place.display()
+    );
+    assert_eq!((ran.code, ran.out), (0, expected), "{}", ran.err);
+    assert_eq!(classify(&["250 2.0.0 ok"]).out, "rule      delivered\noutcome   delivered\n");
+    let ran = classify(&["--provider", "nobody", "550 no"]);
+    assert_eq!(ran.code, 2);
+    assert!(
+        ran.err.starts_with("posthaste: there is no provider \"nobody\"; there are partner, google, "),
+        "{}",
+        ran.err
+    );
+    for nonsense in ["", "no such user", "250 a\n250 b"] {
+        assert_eq!(classify(&[nonsense]).code, 2, "{nonsense}");
+    }
+    assert_eq!(posthaste(&["rules", "classify", "--stage", "noon", "550 no"]).code, 2);
+}
+
+#[test]
+fn rules_are_listed_in_their_order_and_shown_whole() {
+    let (_directory, config) = with_rules(OWN_RULE, OWN_PROVIDER);
+    let rules = |rest: &[&str]| posthaste(&[&["rules"], rest, &["--config", &config]].concat());
+    let list = rules(&["list"]).out;
+    let names: Vec<&str> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!((names[1], *names.last().unwrap()), ("own", "unexpected"), "{list}");
+    let providers = rules(&["list", "--providers"]).out;
+    let row: Vec<&str> = providers.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row[..6], ["partner", "-", "-", "-", "500/hour", ".p.test"]);
+    assert!(rules(&["show", "yahoo-rate"]).out.contains("\nreaction  1/minute for 30m\ntext      [ts01]\n"));
+    assert!(rules(&["show", "google"]).out.contains("\nconnections  5 from one source\n"));
+    assert_eq!(rules(&["show", "nothing"]).code, 4);
+}
+
+#[test]
+fn check_tells_errors_of_rule_files_with_their_own_names_and_lines() {
+    let (directory, config) =
+        with_rules("[[rule]]\nname = \"own\"\ncodes = [250]\nclass = \"spam\"\n", "[[provider]]\n");
+    let ran = posthaste(&["check", "--config", &config]);
+    assert_eq!((ran.code, ran.err.as_str()), (1, "posthaste: 2 errors\n"), "{}", ran.out);
+    let shown = directory.path().display();
+    assert!(
+        ran.out.contains(&format!("{shown}/r.toml:3:10: rule.codes: 250 is not a code of a refusal")),
+        "{}",
+        ran.out
+    );
+    assert!(ran.out.contains(&format!("{shown}/p.toml:1:1: provider.name: is missing")), "{}", ran.out);
+    assert_eq!(posthaste(&["rules", "list", "--config", &config]).code, 1);
+    fs::remove_file(directory.path().join("p.toml")).unwrap();
+    fs::write(directory.path().join("r.toml"), OWN_RULE.replace("providers", "#")).unwrap();
+    let ran = posthaste(&["check", "--config", &config]);
+    assert!(
+        ran.out.contains("config.toml:5:13: rules.providers: ") && ran.out.contains("p.toml cannot be read"),
+        "{}",
+        ran.out
+    );
+    fs::write(directory.path().join("p.toml"), OWN_PROVIDER).unwrap();
+    let ran = posthaste(&["check", "--config", &config]);
+    assert_eq!(ran.code, 0, "{}", ran.out);
+    assert!(ran.out.contains("1 of them own or changed; providers: 14, 1 of them\n"), "{}", ran.out);
+}

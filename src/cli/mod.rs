@@ -8,7 +8,7 @@
 //! | 1 | failed; `check`: the config has errors |
 //! | 2 | the command line is wrong |
 //! | 3 | the daemon cannot be reached on its admin socket |
-//! | 4 | the queue holds no such message, the suppression list no such address |
+//! | 4 | there is no such message, address or rule |
 //! | 5 | `status`: the daemon runs and is unhealthy |
 //! | 6 | `queue recover`: a new queue is in place, and something is or may be lost |
 //!
@@ -30,6 +30,7 @@ mod queue_list;
 mod queue_recover;
 mod queue_show;
 mod quota;
+mod rules;
 mod run;
 mod status;
 mod suppression;
@@ -50,7 +51,7 @@ use client::ClientError;
     name = "posthaste",
     version,
     after_help = "Exit codes (doctor has its own): 0 done, 1 failed, 2 wrong command line, \
-    3 daemon not reachable, 4 no such message or address, 5 daemon unhealthy (status), 6 recovered with losses (queue recover)."
+    3 daemon not reachable, 4 no such message, address or rule, 5 daemon unhealthy (status), 6 recovered with losses (queue recover)."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -71,6 +72,8 @@ enum Command {
     Queue(queue::Args),
     /// Look at suppression lists, and change them: addresses that mail is held back from.
     Suppression(suppression::Args),
+    /// Look at the rules on replies and providers, and try them.
+    Rules(rules::Args),
     /// Hash secrets, and make credentials, for the config.
     Credential(credential::Args),
     /// Make DKIM keys, and print the DNS records that they need.
@@ -175,6 +178,7 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, out: &mut dyn Write,
         Command::Quota(args) => quota::run(&args, out),
         Command::Queue(args) => queue::run(&args, out, err),
         Command::Suppression(args) => suppression::run(&args, out, err),
+        Command::Rules(args) => rules::run(&args, out, err),
         Command::Credential(args) => credential::run(&args, out, err),
         Command::Dkim(args) => dkim::run(&args, out),
         Command::Doctor(args) => doctor::run(&args, out),

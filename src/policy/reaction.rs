@@ -1,8 +1,10 @@
 //! What a reply makes us do beyond the message that it was said of: to the lane (source and site) that heard it.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::limits::RateLimit;
+use crate::tables::units::format_duration;
 
 /// See the module. Part of a reply rule, next to the outcome for the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,4 +30,24 @@ pub enum ReactionKind {
     Suspend,
     /// The source is blocked there: as `Suspend`, it returns by one probe, and an event tells of it.
     Block,
+}
+
+/// For people: `10/minute for 30m, after 2 within 1h`.
+impl fmt::Display for Reaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            ReactionKind::FewerConnections => f.write_str("one connection fewer")?,
+            ReactionKind::Connections(count) => write!(f, "connections: {count}")?,
+            ReactionKind::Slow(rate) => write!(f, "{}/{}", rate.count, rate.per.name())?,
+            ReactionKind::Suspend => f.write_str("suspended")?,
+            ReactionKind::Block => f.write_str("blocked")?,
+        }
+        if !self.lasts.is_zero() {
+            write!(f, " for {}", format_duration(self.lasts))?;
+        }
+        match self.after {
+            Some((count, within)) => write!(f, ", after {count} within {}", format_duration(within)),
+            None => Ok(()),
+        }
+    }
 }

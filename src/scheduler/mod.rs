@@ -83,6 +83,23 @@ pub struct Settings {
     pub delay_notices: Vec<Duration>,
 }
 
+impl Default for Settings {
+    /// Those of config.toml.example.
+    fn default() -> Self {
+        Self {
+            jobs_max: 1_000_000,
+            body_cache_bytes: 64 << 20,
+            connections_max: 1_000,
+            limits: LaneLimits::default(),
+            providers: Providers::built_in(),
+            pools: Arc::default(),
+            lanes_max: 100_000,
+            recipients_per_transaction_max: 50,
+            delay_notices: Vec::new(),
+        }
+    }
+}
+
 /// A job that the scheduler gave out: nobody else works on it until it is settled or returned.
 #[derive(Clone, Debug)]
 pub struct Lease {
@@ -291,6 +308,14 @@ pub struct Report {
     pub transactions: u32,
     /// The hosts have no address of the family of the source.
     pub no_address: bool,
+}
+
+impl Report {
+    /// That of an assignment of one transaction that says this of the host.
+    pub fn of(health: Health) -> Self {
+        let learned = Learned { health, ..Learned::default() };
+        Self { learned, transactions: 1, no_address: false }
+    }
 }
 
 /// What lanes keep over a restart, to be written.

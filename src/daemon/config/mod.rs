@@ -118,6 +118,17 @@ impl Config {
         with_errors(config, errors)
     }
 
+    /// The rules that the config at this path leads to; other files that it names are not looked at. Blocks on the disk.
+    pub fn load_rules(path: &Path) -> Result<RuleSettings, ConfigErrors> {
+        let name = path.display().to_string();
+        let text = read(path).map_err(|problem| whole_file(&name, problem))?;
+        let findings = RefCell::new(Findings::new(&name, &text));
+        let config = read_tables(&text, &findings);
+        let mut findings = findings.into_inner();
+        let (rules, errors) = rules::load(&mut findings);
+        with_errors(with_warnings(config, findings), errors).map(|_| rules)
+    }
+
     /// Parses and validates a text; `name` is the file name in errors. Touches no disk.
     pub fn parse(text: &str, name: &str) -> Result<Config, ConfigErrors> {
         let findings = RefCell::new(Findings::new(name, text));

@@ -126,6 +126,9 @@ impl Reader<'_> {
 
     /// What only the rule as a whole can show.
     fn check(&self, section: &Section<'_>, rule: &Written) {
+        if !rule.enabled && self.base.iter().all(|base| base.name != rule.name) {
+            section.error("enabled", Problem::new("only a built-in rule can be switched off", "remove this one"));
+        }
         // A key that is there and wrong is told already.
         if rule.class.is_none() && !section.has("class") {
             section.error("class", Problem::new("is missing", "write class = \"policy\", or another of docs/RULES.md"));
@@ -135,7 +138,15 @@ impl Reader<'_> {
             let remedy = "write at least one of codes, enhanced and text";
             section.error("", Problem::new("would take every reply", remedy));
         }
-        let (bounce_type, sub_type) = rule.spec(super::Origin::BuiltIn).outcome.bounce;
+        let outcome = rule.spec(super::Origin::BuiltIn).outcome;
+        if !outcome.is_sound() && (rule.reaction.is_some() || !section.has("react")) {
+            let problem = "retry = \"blocked\" would send the mail again to the same place at once";
+            let remedy =
+                "write react = { do = \"block\", for = \"1h\" } or \"suspend\" without after, or another retry";
+            let key = if section.has("react") { "react" } else { "retry" };
+            section.error(key, Problem::new(problem, remedy));
+        }
+        let (bounce_type, sub_type) = outcome.bounce;
         if !sub_type.is_of(bounce_type) {
             let of_type = |word: &BounceSubType| word.is_of(bounce_type).then(|| word.name());
             let words: Vec<&str> = BounceSubType::ALL.iter().filter_map(of_type).collect();

@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::policy::reaction::Reaction;
+use crate::policy::reaction::{Reaction, ReactionKind};
 use crate::policy::verdict::{BounceClass, BounceSubType, BounceType, DelayType, Disposition, RetryKind, Scope};
 use crate::types::{EnhancedStatus, Stage};
 
@@ -247,6 +248,9 @@ pub struct Outcome {
 pub const SOFT: (BounceType, BounceSubType) = (BounceType::Transient, BounceSubType::General);
 const HARD: (BounceType, BounceSubType) = (BounceType::Permanent, BounceSubType::General);
 
+/// What a block of our address leads to where its rule says nothing else: the source is out for so long.
+const BLOCK: Reaction = Reaction { kind: ReactionKind::Block, lasts: Duration::from_secs(3_600), after: None };
+
 impl Outcome {
     /// The starting point of every outcome: by code and stage, nothing known.
     pub const OTHER: Outcome = Outcome {
@@ -258,6 +262,14 @@ impl Outcome {
         delay: DelayType::General,
         reaction: None,
     };
+
+    /// Whether mail that it defers may be due at once: only where the lane that heard the reply does not get it again at once.
+    pub fn is_sound(&self) -> bool {
+        let leaves_lane = self.reaction.is_some_and(|reaction| {
+            reaction.after.is_none() && matches!(reaction.kind, ReactionKind::Suspend | ReactionKind::Block)
+        });
+        self.retry != RetryKind::Blocked || self.disposition == Some(Disposition::Bounced) || leaves_lane
+    }
 
     /// What a class brings with it, for all that a rule does not say. docs/RULES.md shows this as a table.
     pub const fn of(class: BounceClass) -> Outcome {
@@ -286,7 +298,9 @@ impl Outcome {
             Class::Relay => recipient,
             Class::Dns => Outcome { delay: Delay::TransientCommunicationFailure, ..recipient },
             Class::RateLimit => Outcome { retry: RetryKind::RateLimited, delay: Delay::IpFailure, ..lane },
-            Class::IpBlock => Outcome { retry: RetryKind::Blocked, delay: Delay::IpFailure, ..lane },
+            Class::IpBlock => {
+                Outcome { retry: RetryKind::Blocked, delay: Delay::IpFailure, reaction: Some(BLOCK), ..lane }
+            }
             Class::Tls | Class::Connection => Outcome { delay: Delay::TransientCommunicationFailure, ..lane },
             // A host's own trouble. By code, since a 5yz in a transaction means that it gave up on the message.
             Class::System | Class::Protocol => Outcome { delay: Delay::RecipientServerError, ..base },

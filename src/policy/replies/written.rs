@@ -82,7 +82,7 @@ impl Written {
             retry: self.retry.unwrap_or(of_class.retry),
             bounce: self.bounce(of_class.bounce),
             delay: self.delay.unwrap_or(of_class.delay),
-            reaction: self.reaction.flatten(),
+            reaction: self.reaction.unwrap_or(of_class.reaction),
         }
     }
 

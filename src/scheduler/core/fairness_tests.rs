@@ -5,7 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::queue::{DueEntry, DuePage};
+use crate::policy::lane::Health;
+use crate::policy::limits::LaneLimits;
 use crate::types::MessageId;
+
+fn due_again(at: Timestamp, attempts: u32) -> Settled {
+    Settled::Due { at, attempts, source: None, blocked: false }
+}
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
 /// A connection to a dead host takes so long to fail.
@@ -45,7 +51,7 @@ struct World {
 impl World {
     fn new(settings: Settings, living_sites: u64, arrival_every: Duration) -> Self {
         let mut world = Self {
-            scheduler: Scheduler::new(settings, None),
+            scheduler: Scheduler::new(settings, None, Vec::new(), false, NOW),
             now: NOW,
             actions: Vec::new(),
             events: BTreeMap::new(),
@@ -102,16 +108,16 @@ impl World {
         match action {
             Action::Resolve(domain) => {
                 let (site, until) = (SiteName::new(domain.as_str()), self.now.plus(Duration::from_secs(86_400)));
-                self.scheduler.resolved(&domain, site, until, self.now, &mut self.actions);
+                self.scheduler.resolved(&domain, Destination::of_hosts(site, until), self.now, &mut self.actions);
             }
             Action::Open { connection, domain, jobs, .. } => self.begin(connection, domain, jobs),
-            Action::Assign { connection, jobs } => {
+            Action::Assign { connection, jobs, .. } => {
                 let (domain, _) = self.busy.remove(&connection.0).unwrap();
                 self.begin(connection, domain, jobs);
             }
             Action::Close(connection) => {
                 self.busy.remove(&connection.0);
-                let none = HostFeedback::None;
+                let none = Report::default();
                 self.scheduler.connection_closed(connection, none, Vec::new(), self.now, &mut self.actions);
             }
             Action::PageIn { from, until, limit } => {
@@ -122,6 +128,7 @@ impl World {
                 });
                 self.after(Duration::from_millis(5), Event::Page(DuePage { jobs, next, damaged: Vec::new() }));
             }
+            Action::SaveLanes(_) => {}
             Action::Settle { verdict, .. } => panic!("nothing expires here: {verdict:?}"),
         }
     }
@@ -144,7 +151,7 @@ impl World {
             let settled = if is_dead {
                 let at = self.now.plus(Duration::from_secs(3_600));
                 self.disk.insert(DueKey::of(at, lease.key), DueJob { due_at: at, ..job });
-                Settled::Due { at, attempts: lease.attempts + 1 }
+                due_again(at, lease.attempts + 1)
             } else {
                 Settled::Out
             };
@@ -155,11 +162,11 @@ impl World {
         }
         if is_dead {
             self.dead_tried.insert(domain);
-            let dead = HostFeedback::Unreachable("timed out".to_owned());
+            let dead = Report::of(Health::Unreachable("timed out".into()));
             self.scheduler.connection_closed(connection, dead, Vec::new(), self.now, &mut self.actions);
         } else {
             self.busy.insert(connection.0, (domain, Vec::new()));
-            self.scheduler.connection_idle(connection, HostFeedback::Good, self.now, &mut self.actions);
+            self.scheduler.connection_idle(connection, Report::of(Health::Good), self.now, &mut self.actions);
         }
     }
 
@@ -206,9 +213,10 @@ fn settings() -> Settings {
         jobs_max: 1_000_000,
         body_cache_bytes: 0,
         connections_max: 1_000,
-        connections_per_site_max: 10,
+        limits: LaneLimits { connections: 10, ..LaneLimits::default() },
         recipients_per_transaction_max: 50,
         delay_notices: Vec::new(),
+        ..Settings::default()
     }
 }
 

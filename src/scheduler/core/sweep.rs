@@ -30,6 +30,7 @@ impl Scheduler {
         }
         self.begin_patrol(now);
         self.forget_names(now);
+        self.sweep_lanes(now);
     }
 
     /// Jobs in the lines of all sites that expired, and of suspended ones those whose senders should hear of the delay.

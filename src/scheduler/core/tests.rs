@@ -6,7 +6,13 @@ use bytes::Bytes;
 
 use super::*;
 use crate::queue::{DueEntry, DuePage, RecipientHeaders, StoredBody, StoredMessage};
+use crate::policy::lane::Health;
+use crate::policy::limits::LaneLimits;
 use crate::types::{BodyKind, EmailAddress, EnhancedStatus, Envelope, MessageId, Recipient, ReversePath};
+
+fn due_again(at: Timestamp, attempts: u32) -> Settled {
+    Settled::Due { at, attempts, source: None, blocked: false }
+}
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
 
@@ -25,15 +31,16 @@ fn settings() -> Settings {
         jobs_max: 100_000,
         body_cache_bytes: 100 * PAYLOAD_BYTES,
         connections_max: 10,
-        connections_per_site_max: 2,
+        limits: LaneLimits { connections: 2, ..LaneLimits::default() },
         recipients_per_transaction_max: 50,
         delay_notices: vec![Duration::from_secs(3_600)],
+        ..Settings::default()
     }
 }
 
 impl World {
     fn new(settings: Settings) -> Self {
-        let mut world = Self { scheduler: Scheduler::new(settings, None), now: NOW, actions: Vec::new(), next_id: 0 };
+        let mut world = Self { scheduler: Scheduler::new(settings, None, Vec::new(), false, NOW), now: NOW, actions: Vec::new(), next_id: 0 };
         // The first page: the queue is empty.
         world.scheduler.tick(NOW, &mut world.actions);
         assert!(matches!(world.actions.pop(), Some(Action::PageIn { from: crate::queue::DueKey::START, .. })));
@@ -86,10 +93,10 @@ impl World {
     fn resolve(&mut self, domain: &str, site: &str) {
         let expires_at = self.now.plus(Duration::from_secs(600));
         let domain = Domain::parse(domain).unwrap();
-        self.scheduler.resolved(&domain, SiteName::new(site), expires_at, self.now, &mut self.actions);
+        self.scheduler.resolved(&domain, Destination::of_hosts(SiteName::new(site), expires_at), self.now, &mut self.actions);
     }
 
-    fn idle(&mut self, connection: ConnectionId, feedback: HostFeedback) {
+    fn idle(&mut self, connection: ConnectionId, feedback: Report) {
         self.scheduler.connection_idle(connection, feedback, self.now, &mut self.actions);
     }
 
@@ -109,10 +116,10 @@ impl World {
         let word = |action: Action| match action {
             Action::Resolve(domain) => format!("resolve {domain}"),
             Action::Open { connection, site, jobs, .. } => format!("open {} {site} {}", connection.0, ids(&jobs)),
-            Action::Assign { connection, jobs } => format!("assign {} {}", connection.0, ids(&jobs)),
+            Action::Assign { connection, jobs, .. } => format!("assign {} {}", connection.0, ids(&jobs)),
             Action::Close(connection) => format!("close {}", connection.0),
             Action::Settle { verdict, .. } => format!("settle {verdict:?}"),
-            Action::PageIn { .. } => "page".to_owned(),
+            Action::PageIn { .. } | Action::SaveLanes(_) => "page".to_owned(),
         };
         self.actions.drain(..).map(word).filter(|word| word != "page").collect()
     }
@@ -139,9 +146,9 @@ fn an_accepted_message_is_given_to_a_connection_without_any_timer() {
     assert_eq!(world.done(), ["open 0 mx.a 1", "open 1 mx.a 2"]);
     world.accept(&["a.test"]);
     assert_eq!(world.done(), [""; 0], "the site has two connections");
-    world.idle(ConnectionId(0), HostFeedback::Good);
+    world.idle(ConnectionId(0), Report::of(Health::Good));
     assert_eq!(world.done(), ["assign 0 3"]);
-    world.idle(ConnectionId(1), HostFeedback::Good);
+    world.idle(ConnectionId(1), Report::of(Health::Good));
     world.accept(&["a.test"]);
     assert_eq!(world.done(), ["assign 1 4"], "an idle connection is used again");
 }
@@ -156,8 +163,8 @@ fn domains_of_one_message_that_share_a_site_share_a_transaction() {
     world.done();
     world.accept(&["a.test", "b.test"]);
     world.accept(&["a.test"]);
-    world.idle(ConnectionId(0), HostFeedback::Good);
-    world.idle(ConnectionId(1), HostFeedback::Good);
+    world.idle(ConnectionId(0), Report::of(Health::Good));
+    world.idle(ConnectionId(1), Report::of(Health::Good));
     assert_eq!(world.done(), ["assign 0 3+3", "assign 1 4"]);
 }
 
@@ -173,26 +180,26 @@ fn one_site_never_holds_up_another_and_the_last_connection_goes_round() {
     world.resolve("b.test", "b");
     world.resolve("c.test", "c");
     assert_eq!(world.done(), [""; 0], "all connections are taken");
-    world.idle(ConnectionId(0), HostFeedback::Good);
+    world.idle(ConnectionId(0), Report::of(Health::Good));
     assert_eq!(world.done(), ["close 0"], "an idle connection makes room");
-    world.scheduler.connection_closed(ConnectionId(0), HostFeedback::None, Vec::new(), world.now, &mut world.actions);
+    world.scheduler.connection_closed(ConnectionId(0), Report::default(), Vec::new(), world.now, &mut world.actions);
     assert_eq!(world.done(), ["open 2 b 3"]);
-    world.scheduler.connection_closed(ConnectionId(1), HostFeedback::None, Vec::new(), world.now, &mut world.actions);
+    world.scheduler.connection_closed(ConnectionId(1), Report::default(), Vec::new(), world.now, &mut world.actions);
     assert_eq!(world.done(), ["open 3 c 5"]);
 }
 
 #[test]
 fn a_connection_counts_until_it_is_gone_though_its_last_assignment_came_back() {
-    let mut world = World::new(Settings { connections_per_site_max: 1, ..settings() });
+    let mut world = World::new(Settings { limits: LaneLimits { connections: 1, ..LaneLimits::default() }, ..settings() });
     world.accept(&["a.test"]);
     world.resolve("a.test", "a");
     world.accept(&["a.test"]);
     world.done();
-    world.idle(ConnectionId(0), HostFeedback::Good);
+    world.idle(ConnectionId(0), Report::of(Health::Good));
     let Some(Action::Assign { jobs, .. }) = world.actions.pop() else { panic!("nothing was assigned") };
     world.scheduler.returned(jobs, world.now, &mut world.actions);
     assert_eq!(world.done(), [""; 0], "it still says QUIT");
-    world.scheduler.connection_closed(ConnectionId(0), HostFeedback::None, Vec::new(), world.now, &mut world.actions);
+    world.scheduler.connection_closed(ConnectionId(0), Report::default(), Vec::new(), world.now, &mut world.actions);
     assert_eq!(world.done(), ["open 1 a 2"]);
 }
 
@@ -208,7 +215,7 @@ fn a_site_whose_connection_ends_stands_behind_those_that_wait_for_one() {
     // The first site was in line for a second connection before the other one came.
     for (connection, next) in [(0, "open 1 a 2"), (1, "open 2 b 4"), (2, "open 3 a 3")] {
         let connection = ConnectionId(connection);
-        world.scheduler.connection_closed(connection, HostFeedback::Good, Vec::new(), world.now, &mut world.actions);
+        world.scheduler.connection_closed(connection, Report::of(Health::Good), Vec::new(), world.now, &mut world.actions);
         assert_eq!(world.done(), [next]);
     }
 }
@@ -223,7 +230,7 @@ fn a_dead_site_gets_one_probe_at_a_time_and_its_jobs_no_attempt() {
     world.resolve("a.test", "mx");
     world.done();
     for connection in [0, 1] {
-        let feedback = HostFeedback::Unreachable("refused".to_owned());
+        let feedback = Report::of(Health::Unreachable("refused".into()));
         world.scheduler.connection_closed(
             ConnectionId(connection),
             feedback,
@@ -233,12 +240,11 @@ fn a_dead_site_gets_one_probe_at_a_time_and_its_jobs_no_attempt() {
         );
     }
     assert_eq!(world.done(), [""; 0]);
-    let place =
-        world.scheduler.whereabouts(JobKey { id: first, group: 0 }, NOW, &Domain::parse("a.test").unwrap(), world.now);
+    let place = world.scheduler.whereabouts(&due(first, NOW, "a.test"), world.now);
     assert_eq!(place, Some(Whereabouts::InFlight), "what was tried is settled by its own message");
     world.advance(Duration::from_secs(16));
     assert_eq!(world.done(), ["open 2 mx 3"], "one probe");
-    world.idle(ConnectionId(2), HostFeedback::Good);
+    world.idle(ConnectionId(2), Report::of(Health::Good));
     assert_eq!(world.done(), ["assign 2 4", "open 3 mx 5"], "and a ramp when it succeeds");
 }
 
@@ -250,7 +256,7 @@ fn a_site_that_stays_dead_is_reported_with_its_reason() {
     }
     world.resolve("a.test", "mx");
     for connection in 0..2 {
-        let refused = HostFeedback::Unreachable("refused".to_owned());
+        let refused = Report::of(Health::Unreachable("refused".into()));
         world.scheduler.connection_closed(ConnectionId(connection), refused, Vec::new(), world.now, &mut world.actions);
     }
     world.accept(&["a.test"]);
@@ -267,8 +273,8 @@ fn a_deferred_job_comes_back_when_it_is_due_and_not_before() {
     world.resolve("a.test", "mx");
     world.done();
     let at = world.now.plus(Duration::from_secs(20));
-    world.settle(id, Settled::Due { at, attempts: 1 });
-    world.idle(ConnectionId(0), HostFeedback::Good);
+    world.settle(id, due_again(at, 1));
+    world.idle(ConnectionId(0), Report::of(Health::Good));
     assert_eq!(world.scheduler.next_wakeup(), at);
     world.advance(Duration::from_secs(19));
     assert_eq!(world.done(), [""; 0]);
@@ -282,7 +288,7 @@ fn what_is_due_later_costs_no_memory_and_is_paged_in_on_time() {
     let id = world.accept(&["a.test"]);
     world.resolve("a.test", "mx");
     let at = world.now.plus(Duration::from_secs(7_200));
-    world.settle(id, Settled::Due { at, attempts: 1 });
+    world.settle(id, due_again(at, 1));
     assert_eq!(world.scheduler.totals().jobs, 0);
     world.done();
     world.now = at.minus(Duration::from_secs(20));
@@ -329,15 +335,14 @@ fn a_dead_site_with_a_long_backlog_leaves_room_for_all_others() {
     let mut world = World::new(Settings { jobs_max: 1_000, ..settings() });
     world.accept(&["dead.test"]);
     world.resolve("dead.test", "dead");
-    let refused = HostFeedback::Unreachable("refused".to_owned());
+    let refused = Report::of(Health::Unreachable("refused".into()));
     world.scheduler.connection_closed(ConnectionId(0), refused, Vec::new(), world.now, &mut world.actions);
     for _ in 0..5_000 {
         world.accept(&["dead.test"]);
     }
     world.done();
     let last = world.accept(&["dead.test"]);
-    let key = JobKey { id: last, group: 0 };
-    let place = world.scheduler.whereabouts(key, NOW, &Domain::parse("dead.test").unwrap(), world.now);
+    let place = world.scheduler.whereabouts(&due(last, NOW, "dead.test"), world.now);
     assert!(matches!(place, Some(Whereabouts::Behind(site)) if matches!(*site, Whereabouts::Suspended { .. })));
     assert!(world.scheduler.command(&due(last, NOW, "dead.test"), &Command::Cancel, NOW, &mut world.actions));
     assert_eq!(world.done(), ["settle Cancelled"], "operators reach what was left on disk");
@@ -353,7 +358,7 @@ fn what_a_dead_site_left_on_disk_expires_and_its_senders_hear_of_the_delay() {
         world.accept(&["dead.test"]);
     }
     let domain = Domain::parse("dead.test").unwrap();
-    world.scheduler.resolved(&domain, SiteName::new("dead"), Timestamp::MAX, NOW, &mut world.actions);
+    world.scheduler.resolved(&domain, Destination::of_hosts(SiteName::new("dead"), Timestamp::MAX), NOW, &mut world.actions);
     world.actions.clear();
     // The last one is on disk only: an eighth of the table is taken by those before it.
     let last = due(MessageId::new(NOW, 200), NOW, "dead.test");
@@ -361,7 +366,8 @@ fn what_a_dead_site_left_on_disk_expires_and_its_senders_hear_of_the_delay() {
     let patrol = |world: &mut World, after_s: u64| {
         world.now = NOW.plus(Duration::from_secs(after_s));
         let site = world.scheduler.sites.values_mut().next().unwrap();
-        site.learn(HostFeedback::Unreachable("refused".to_owned()), 2, world.now);
+        let source = site.lanes[0].source;
+        site.learn(&Health::Unreachable("refused".into()), source, true, world.now);
         // Pages ahead and behind take turns; the patrol is the one that finds the last job.
         for _ in 0..6 {
             world.scheduler.tick(world.now, &mut world.actions);
@@ -390,7 +396,7 @@ fn bodies_in_memory_are_bounded() {
     assert_eq!(world.scheduler.payload_bytes, 100 * PAYLOAD_BYTES);
     world.resolve("a.test", "mx");
     assert_eq!(world.scheduler.payload_bytes, 98 * PAYLOAD_BYTES, "two are with their connections");
-    let refused = HostFeedback::Unreachable("refused".to_owned());
+    let refused = Report::of(Health::Unreachable("refused".into()));
     world.scheduler.connection_closed(ConnectionId(0), refused, Vec::new(), world.now, &mut world.actions);
     assert_eq!(world.scheduler.payload_bytes, 0, "what waits for a dead site is read back when it goes");
     world.accept(&["a.test"]);
@@ -403,17 +409,17 @@ fn a_flush_makes_deferred_jobs_due_once() {
     let id = world.accept(&["a.test"]);
     world.resolve("a.test", "mx");
     let at = world.now.plus(Duration::from_secs(30));
-    world.settle(id, Settled::Due { at, attempts: 1 });
-    world.idle(ConnectionId(0), HostFeedback::Good);
+    world.settle(id, due_again(at, 1));
+    world.idle(ConnectionId(0), Report::of(Health::Good));
     world.done();
     world.scheduler.flush(world.now, &mut world.actions);
     assert_eq!(world.done(), ["assign 0 1"]);
     // Deferred again while the flush still reads: it is not made due a second time.
     let at = world.now.plus(Duration::from_secs(5_000));
-    world.settle(id, Settled::Due { at, attempts: 2 });
+    world.settle(id, due_again(at, 2));
     let page = DuePage { jobs: vec![due(id, at, "a.test")], next: None, damaged: Vec::new() };
     world.scheduler.paged(page, world.now, &mut world.actions);
-    world.idle(ConnectionId(0), HostFeedback::Good);
+    world.idle(ConnectionId(0), Report::of(Health::Good));
     assert_eq!(world.done(), [""; 0]);
 }
 
@@ -446,8 +452,8 @@ fn an_assignment_that_crossed_the_end_of_its_connection_is_not_lost() {
     world.resolve("a.test", "mx");
     let Some(Action::Open { jobs, .. }) = world.actions.pop() else { panic!("a connection is opened") };
     world.done();
-    world.scheduler.connection_closed(ConnectionId(0), HostFeedback::None, Vec::new(), NOW, &mut world.actions);
-    world.scheduler.connection_closed(ConnectionId(0), HostFeedback::None, jobs, NOW, &mut world.actions);
+    world.scheduler.connection_closed(ConnectionId(0), Report::default(), Vec::new(), NOW, &mut world.actions);
+    world.scheduler.connection_closed(ConnectionId(0), Report::default(), jobs, NOW, &mut world.actions);
     assert_eq!(world.done(), ["open 1 mx 1"]);
     assert_eq!(world.scheduler.totals().in_flight, 1);
 }
@@ -479,9 +485,9 @@ fn a_drain_starts_nothing_new_and_is_quiet_when_all_is_settled() {
     assert_eq!(world.done(), [""; 0]);
     assert!(!world.scheduler.is_quiet());
     world.settle(id, Settled::Out);
-    world.idle(ConnectionId(0), HostFeedback::Good);
+    world.idle(ConnectionId(0), Report::of(Health::Good));
     assert_eq!(world.done(), ["close 0"], "a connection that becomes idle is closed");
-    world.scheduler.connection_closed(ConnectionId(0), HostFeedback::None, Vec::new(), NOW, &mut world.actions);
+    world.scheduler.connection_closed(ConnectionId(0), Report::default(), Vec::new(), NOW, &mut world.actions);
     assert!(world.scheduler.is_quiet());
 }
 
@@ -513,19 +519,19 @@ fn a_job_that_was_told_of_its_delay_expires_once() {
         world.accept(&["a.test"]);
     }
     let domain = Domain::parse("a.test").unwrap();
-    world.scheduler.resolved(&domain, SiteName::new("mx"), Timestamp::MAX, NOW, &mut world.actions);
+    world.scheduler.resolved(&domain, Destination::of_hosts(SiteName::new("mx"), Timestamp::MAX), NOW, &mut world.actions);
     world.done();
     let ids: Vec<MessageId> = (1..=3).map(|number| MessageId::new(NOW, number)).collect();
     // Two are tried and deferred for long; the third waits at the dead site.
     for (id, connection) in [(ids[0], 0), (ids[1], 1)] {
-        world.settle(id, Settled::Due { at: NOW.plus(Duration::from_secs(80_000)), attempts: 1 });
-        let dead = HostFeedback::Unreachable("refused".to_owned());
+        world.settle(id, due_again(NOW.plus(Duration::from_secs(80_000)), 1));
+        let dead = Report::of(Health::Unreachable("refused".into()));
         world.scheduler.connection_closed(ConnectionId(connection), dead, Vec::new(), world.now, &mut world.actions);
     }
     // A probe right before each look keeps the site suspended.
     let look = |world: &mut World, after_s: u64| {
         world.now = NOW.plus(Duration::from_secs(after_s));
-        let dead = HostFeedback::Unreachable("refused".to_owned());
+        let dead = Report::of(Health::Unreachable("refused".into()));
         let site = world.scheduler.sites.values_mut().next().unwrap();
         site.learn(dead, 2, world.now);
         world.scheduler.tick(world.now, &mut world.actions);
@@ -561,7 +567,7 @@ fn a_clock_that_goes_back_stalls_nobody() {
     world.resolve("a.test", "mx");
     world.done();
     for connection in [0, 1] {
-        let dead = HostFeedback::Unreachable("refused".to_owned());
+        let dead = Report::of(Health::Unreachable("refused".into()));
         world.scheduler.connection_closed(ConnectionId(connection), dead, Vec::new(), world.now, &mut world.actions);
     }
     let hour = Duration::from_secs(3_600);

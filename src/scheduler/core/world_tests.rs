@@ -10,7 +10,13 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::queue::{DueEntry, DuePage};
+use crate::policy::lane::Health;
+use crate::policy::limits::LaneLimits;
 use crate::types::MessageId;
+
+fn due_again(at: Timestamp, attempts: u32) -> Settled {
+    Settled::Due { at, attempts, source: None, blocked: false }
+}
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
 const SITES: u32 = 6;
@@ -44,13 +50,14 @@ impl World {
             jobs_max,
             body_cache_bytes: 1_000,
             connections_max: 4,
-            connections_per_site_max: 2,
+            limits: LaneLimits { connections: 2, ..LaneLimits::default() },
             recipients_per_transaction_max: 50,
             delay_notices: vec![Duration::from_secs(3_600)],
+            ..Settings::default()
         };
         Self {
             rng: SmallRng::seed_from_u64(seed),
-            scheduler: Scheduler::new(settings, None),
+            scheduler: Scheduler::new(settings, None, Vec::new(), false, NOW),
             now: NOW,
             actions: Vec::new(),
             disk: BTreeMap::new(),
@@ -105,19 +112,20 @@ impl World {
                     let site = domain.as_str()[1..2].parse().unwrap();
                     self.busy.insert(connection.0, (site, jobs));
                 }
-                Action::Assign { connection, jobs } => {
+                Action::Assign { connection, jobs, .. } => {
                     self.give_out(&jobs);
                     self.busy.get_mut(&connection.0).unwrap().1 = jobs;
                 }
                 Action::Close(connection) => {
                     self.busy.remove(&connection.0);
-                    let none = HostFeedback::None;
+                    let none = Report::default();
                     self.scheduler.connection_closed(connection, none, Vec::new(), self.now, &mut self.actions);
                 }
                 Action::Settle { lease, verdict } => {
                     self.give_out(std::slice::from_ref(&lease));
                     self.clerks.push((lease, verdict));
                 }
+                Action::SaveLanes(_) => {}
                 Action::PageIn { from, until, limit } => {
                     assert!(self.page.is_none(), "one page at a time");
                     let limit = limit.min(37);
@@ -147,7 +155,7 @@ impl World {
         match settled {
             Settled::Out => {}
             Settled::Unchanged => drop(self.disk.insert(old, job)),
-            Settled::Due { at, attempts } => {
+            Settled::Due { at, attempts, .. } => {
                 let entry = DueEntry { attempts, ..job.entry };
                 self.disk.insert(DueKey::of(at, lease.key), DueJob { due_at: at, key: lease.key, entry });
             }
@@ -189,7 +197,7 @@ impl World {
         let Some(domain) = self.lookups.pop() else { return };
         let site = SiteName::new(&domain.as_str()[..2]);
         let until = self.now.plus(Duration::from_secs(300));
-        self.scheduler.resolved(&domain, site, until, self.now, &mut self.actions);
+        self.scheduler.resolved(&domain, Destination::of_hosts(site, until), self.now, &mut self.actions);
     }
 
     fn connection_ends(&mut self) {
@@ -199,10 +207,10 @@ impl World {
         if self.dead[site as usize] {
             for job in &jobs {
                 let wait = Duration::from_secs(self.rng.random_range(60..7_200));
-                let settled = Settled::Due { at: self.now.plus(wait), attempts: job.attempts + 1 };
+                let settled = due_again(self.now.plus(wait), job.attempts + 1);
                 self.settled(job, settled);
             }
-            let feedback = HostFeedback::Unreachable("refused".to_owned());
+            let feedback = Report::of(Health::Unreachable("refused".into()));
             return self.scheduler.connection_closed(id, feedback, Vec::new(), self.now, &mut self.actions);
         }
         if self.rng.random_ratio(1, 20) {
@@ -210,14 +218,14 @@ impl World {
             for job in &jobs {
                 assert!(self.out.remove(&job.key));
             }
-            return self.scheduler.connection_closed(id, HostFeedback::None, jobs, self.now, &mut self.actions);
+            return self.scheduler.connection_closed(id, Report::default(), jobs, self.now, &mut self.actions);
         }
         for job in &jobs {
             assert!(self.delivered.insert(job.key));
             self.settled(job, Settled::Out);
         }
         self.busy.insert(connection, (site, Vec::new()));
-        self.scheduler.connection_idle(id, HostFeedback::Good, self.now, &mut self.actions);
+        self.scheduler.connection_idle(id, Report::of(Health::Good), self.now, &mut self.actions);
     }
 
     fn clerk_ends(&mut self) {
