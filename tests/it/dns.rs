@@ -16,6 +16,7 @@ use posthaste::delivery::settings::Settings;
 use posthaste::net::Resolver;
 use posthaste::net::dns::HickoryResolver;
 use posthaste::net::settings::DnsSettings;
+use posthaste::policy::pools::Family;
 use posthaste::types::{Domain, ManualClock, SystemClock, Timestamp};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -168,7 +169,7 @@ async fn hosts_of_a_real_zone_get_their_addresses() {
         let RouteOutcome::Route(route) = router.route(&domain(name)).await else { panic!("{name} has no route") };
         let mut shown = Vec::new();
         for hop in route.order(1) {
-            shown.push(match router.addresses(&route, hop).await {
+            shown.push(match router.addresses(&route, hop, Family::Any).await {
                 Ok(addresses) => addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" "),
                 Err(failure) => format!("{} {}", failure.status(), failure.rule()),
             });

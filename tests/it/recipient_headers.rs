@@ -20,6 +20,7 @@ use posthaste::net::dns::HickoryResolver;
 use posthaste::net::tls_client::TlsClient;
 use posthaste::policy::token::{Addressee, KeyRing, Purpose, Secret, TokenKeys, mint};
 use posthaste::policy::{Providers, Rules, retry};
+use posthaste::policy::limits::LaneLimits;
 use posthaste::queue::model::ModelStore;
 use posthaste::queue::store::Store;
 use posthaste::queue::{
@@ -58,11 +59,11 @@ impl Running {
             jobs_max: 1_000,
             body_cache_bytes: 1 << 20,
             connections_max: 10,
-            connections_per_site_max: 1,
+            limits: LaneLimits { connections: 1, ..LaneLimits::default() },
             recipients_per_transaction_max: 50,
-            delay_notices: Vec::new(),
+            ..scheduler::Settings::default()
         };
-        let (dispatcher, delivery) = Dispatcher::start(shared, settings, handoffs, None);
+        let (dispatcher, delivery) = Dispatcher::start(shared, settings, handoffs, None, Vec::new(), false);
         Self { queue, dispatcher, delivery, committer }
     }
 

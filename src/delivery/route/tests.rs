@@ -191,7 +191,7 @@ async fn a_smart_host_carries_its_settings_and_may_be_local() {
     let router = router(zones, &Settings { routes: vec![relay], ..settings() });
     let route = route(&router, "a.test").await;
     assert_eq!((route.kind, route.tls, route.login.as_ref()), (RouteKind::SmartHost, TlsMode::Require, Some(&login)));
-    assert_eq!(router.addresses(&route, &route.hops[0]).await.unwrap(), ["127.0.0.1:587".parse().unwrap()]);
+    assert_eq!(router.addresses(&route, &route.hops[0], Family::Any).await.unwrap(), ["127.0.0.1:587".parse().unwrap()]);
 }
 
 /// Addresses of the first hop of `a.test` whose MX host has `addresses`.
@@ -199,7 +199,7 @@ async fn check_addresses(addresses: &[&str], settings: &Settings) -> Result<Vec<
     let zones = Zones::default().with("a.test", &["10 mx.test"], &[]).with("mx.test", &[], addresses);
     let router = router(zones, settings);
     let route = route(&router, "a.test").await;
-    router.addresses(&route, &route.hops[0]).await
+    router.addresses(&route, &route.hops[0], settings.sources[0].family()).await
 }
 
 #[tokio::test]
@@ -244,7 +244,7 @@ async fn equal_addresses_take_turns() {
     let route = route(&router, "a.test").await;
     let mut first = HashSet::new();
     for _ in 0..50 {
-        first.insert(router.addresses(&route, &route.hops[0]).await.unwrap()[0]);
+        first.insert(router.addresses(&route, &route.hops[0], Family::Any).await.unwrap()[0]);
     }
     assert_eq!(first.len(), 3);
 }
@@ -259,7 +259,7 @@ async fn hosts_without_addresses_and_their_sum() {
     let route = route(&router, "a.test").await;
     let mut failures = Vec::new();
     for hop in route.order(7) {
-        failures.push(router.addresses(&route, hop).await.unwrap_err());
+        failures.push(router.addresses(&route, hop, Family::Any).await.unwrap_err());
     }
     let rules: Vec<&str> = failures.iter().map(RouteFailure::rule).collect();
     assert_eq!(rules, ["no-address", "no-address", "refused-address", "dns-failure"]);
@@ -274,7 +274,7 @@ async fn hosts_without_addresses_and_their_sum() {
 async fn plan(router: &Router, route: &Route, seed: u64, dead: &DeadHosts, now: Timestamp) -> Vec<SocketAddr> {
     let (mut plan, mut later) = (Vec::new(), Vec::new());
     for hop in route.order(seed) {
-        let (live, dead) = dead.split(router.addresses(route, hop).await.unwrap(), None, now);
+        let (live, dead) = dead.split(router.addresses(route, hop, Family::Any).await.unwrap(), None, now);
         plan.extend(live);
         later.extend(dead);
     }

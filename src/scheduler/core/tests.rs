@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::*;
+use crate::scheduler::{Totals, Whereabouts};
 use crate::queue::{DueEntry, DuePage, RecipientHeaders, StoredBody, StoredMessage};
 use crate::policy::lane::Health;
 use crate::policy::limits::LaneLimits;
@@ -509,7 +510,7 @@ fn a_message_that_a_page_showed_first_is_not_taken_for_a_second_one() {
     assert_eq!(world.done(), [""; 0]);
     assert_eq!(world.scheduler.totals().in_flight, 1);
     world.settle(id, Settled::Out);
-    assert_eq!(world.scheduler.totals(), Totals { connections: 1, sites: 1, ..Totals::default() });
+    assert_eq!(world.scheduler.totals(), Totals { connections: 1, sites: 1, lanes: 1, ..Totals::default() });
 }
 
 #[test]
@@ -531,9 +532,9 @@ fn a_job_that_was_told_of_its_delay_expires_once() {
     // A probe right before each look keeps the site suspended.
     let look = |world: &mut World, after_s: u64| {
         world.now = NOW.plus(Duration::from_secs(after_s));
-        let dead = Report::of(Health::Unreachable("refused".into()));
         let site = world.scheduler.sites.values_mut().next().unwrap();
-        site.learn(dead, 2, world.now);
+        let source = site.lanes[0].source;
+        site.learn(&Health::Unreachable("refused".into()), source, true, world.now);
         world.scheduler.tick(world.now, &mut world.actions);
         world.done()
     };

@@ -49,6 +49,8 @@ fn unanswered(
         now: ACCEPTED_AT.plus(age),
         ambiguous: false,
         kind,
+        blocks: 0,
+        source: None,
         original: b"",
     };
     let mut verdict = Fault::ConnectionLost.verdict();
@@ -98,6 +100,8 @@ fn held_back(tier: SuppressionTier, reason: SuppressionReason, kind: AttemptKind
         now: ACCEPTED_AT,
         ambiguous: false,
         kind,
+        blocks: 0,
+        source: None,
         original: b"Subject: x\r\n\r\n",
     };
     let settings = SettlementSettings {

@@ -23,6 +23,7 @@ use posthaste::events::writer::{Pump, Step};
 use posthaste::events::{self, EventKind, SinkSettings};
 use posthaste::message::dkim::{Key, Signer};
 use posthaste::net::tls_client::TlsClient;
+use posthaste::policy::limits::LaneLimits;
 use posthaste::policy::quota::{Minute, WINDOW_MINUTES};
 use posthaste::policy::token::{KeyRing, Secret, TokenKeys};
 use posthaste::policy::{Providers, Rules, retry};
@@ -114,8 +115,10 @@ impl Daemon {
         let reception = Arc::new(Reception::start(&[], reception_ports).map_err(|error| error.to_string())?);
         queue.mark_running().map_err(|error| error.to_string())?;
         world.ledger().started(opened.unclean_since.unwrap_or(world.now()), true);
+        let lanes = queue.lanes(1_000).map_err(|error| error.to_string())?;
+        let saved = lanes.into_iter().filter_map(posthaste::delivery::lanes::saved).collect();
         let (dispatcher, dispatcher_task) =
-            Dispatcher::start(shared, scheduler_settings(plan), opened.handoffs, opened.unclean_since);
+            Dispatcher::start(shared, scheduler_settings(plan), opened.handoffs, opened.unclean_since, saved, !opened.was_clean);
         Ok(Self { queue, reception, dispatcher, dispatcher_task, stop_events, events_task })
     }
 
@@ -228,9 +231,14 @@ fn scheduler_settings(plan: &Plan) -> scheduler::Settings {
         jobs_max: plan.jobs_max,
         body_cache_bytes: plan.body_cache_bytes,
         connections_max: plan.connections_max,
-        connections_per_site_max: plan.connections_per_site_max,
+        limits: LaneLimits {
+            connections: u32::try_from(plan.connections_per_site_max).unwrap(),
+            messages_per_connection: plan.messages_per_connection_max,
+            ..LaneLimits::default()
+        },
         recipients_per_transaction_max: plan.recipients_per_transaction_max,
         delay_notices: retry_settings().delay_notices,
+        ..scheduler::Settings::default()
     }
 }
 
