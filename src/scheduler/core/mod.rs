@@ -12,6 +12,7 @@
 mod fairness_tests;
 mod learn;
 mod line;
+mod operate;
 mod paging;
 mod pick;
 mod report;
@@ -35,7 +36,7 @@ use crate::scheduler::fleet::{Destination, Families, Fleet, MeterKey, SourceId};
 use crate::scheduler::sites::Site;
 use crate::scheduler::window::Window;
 use crate::scheduler::{
-    Action, Command, ConnectionId, LaneEvent, LaneName, Lease, Payload, Report, RoutingFailure, SavedLane, Settings,
+    Action, ConnectionId, LaneEvent, LaneName, Lease, Payload, Report, RoutingFailure, SavedLane, Settings,
     Settled, SiteName, Verdict, job_from_due,
 };
 use crate::types::{Domain, PoolName, SourceName, Timestamp};
@@ -109,8 +110,9 @@ struct DomainState {
     lacks: Families,
     /// Wait for the site. Not empty: a lookup is under way.
     parked: Vec<JobKey>,
-    /// More of them, for whom there was no room.
+    /// More of them, for whom there was no room, and their classes.
     backlog: Backlog,
+    left: BTreeSet<Arc<Class>>,
 }
 
 #[derive(Debug)]
@@ -313,13 +315,14 @@ impl Scheduler {
         state.lacks = Families::default();
         state.destination = Some(destination);
         let parked = std::mem::take(&mut state.parked);
-        let backlog = std::mem::take(&mut state.backlog);
+        let (backlog, left) = (std::mem::take(&mut state.backlog), std::mem::take(&mut state.left));
         for key in parked {
             self.enqueue(key, &name, now);
         }
-        if let Some(place) = backlog.from() {
-            // They may be of any class.
-            self.leave_stray(place);
+        for class in left {
+            if let Some(place) = backlog.from() {
+                self.leave_behind(&name, &class, place);
+            }
         }
         self.serve(&name, now, actions);
         self.page_in(now, actions);
@@ -330,6 +333,7 @@ impl Scheduler {
         let Some(state) = self.domains.get_mut(domain) else { return };
         state.destination = None;
         let parked = std::mem::take(&mut state.parked);
+        state.left.clear();
         if let Some(place) = std::mem::take(&mut state.backlog).from() {
             self.leave_stray(place);
         }
@@ -379,7 +383,12 @@ impl Scheduler {
             || report.learned.spent_after.is_some();
         // What it learned comes first: the jobs that it gives back go by what is known now.
         self.ended(id, &report, now);
-        let Some(connection) = self.connections.remove(&id) else { return };
+        let connection = self.connections.remove(&id);
+        for mut lease in unserved {
+            lease.spared = lease.spared.saturating_add(u8::from(sent_away));
+            self.give_back(lease, now, actions);
+        }
+        let Some(connection) = connection else { return };
         let name = connection.site;
         self.closing -= usize::from(connection.closing);
         self.idle.remove(&id);
@@ -391,10 +400,6 @@ impl Scheduler {
                 entry.closing -= u32::from(connection.closing);
                 entry.idle.retain(|(idle, _)| *idle != id);
             }
-        }
-        for mut lease in unserved {
-            lease.spared = lease.spared.saturating_add(u8::from(sent_away));
-            self.give_back(lease, now, actions);
         }
         // Its own site comes after those that wait for a connection: otherwise a long line would keep its place forever.
         self.serve_line(now, actions);
@@ -533,70 +538,5 @@ impl Scheduler {
         let alarm = self.alarms.first().map(|(at, _)| *at);
         let postponed = self.postponed.first().map(|(at, _)| *at);
         [waiting, alarm, postponed, Some(self.next_sweep)].into_iter().flatten().min().unwrap_or(Timestamp::MAX)
-    }
-
-    /// Everything deferred is due now, suspended sites are tried at once (SIGUSR2).
-    pub fn flush(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        self.window.flush();
-        for name in self.site_names() {
-            self.unsuspend(&name, now);
-            self.serve(&name, now, actions);
-        }
-        for (_, key) in std::mem::take(&mut self.waiting) {
-            self.make_ready(key, now, actions);
-        }
-        self.room = true;
-        self.page_in(now, actions);
-    }
-
-    /// Applies an operator's command to a job; `false` where it is in flight and the command must be given again.
-    pub fn command(&mut self, due: &DueJob, command: &Command, now: Timestamp, actions: &mut Vec<Action>) -> bool {
-        if self.jobs.get(&due.key).is_some_and(|job| job.state == JobState::Leased) {
-            return false;
-        }
-        if !self.jobs.contains_key(&due.key) {
-            let place = DueKey::of(due.due_at, due.key);
-            let Some((domain, expires_at)) = job_from_due(due) else { return false };
-            // What the window covers and memory has not, and was not left on disk, is not as the caller saw it; what has
-            // no room must wait.
-            let full = self.jobs.len() >= self.settings.jobs_max;
-            let class = self.classes.of(&due.entry);
-            if full || (self.window.covers(place) && !self.is_left_behind(&domain, &class, place)) {
-                return false;
-            }
-            let mut job = Job::waiting(domain, class, due.due_at, expires_at);
-            (job.attempts, job.source) = (due.entry.attempts, SourceName::parse(&due.entry.source));
-            job.ambiguous = self.unclean_since.is_some_and(|since| due.due_at <= since);
-            job.unverified = true;
-            self.jobs.insert(due.key, job);
-            self.waiting.insert((due.due_at, due.key));
-        }
-        let verdict = match command {
-            Command::Retry => {
-                self.unpark(due.key);
-                let domain = self.jobs.get(&due.key).map(|job| job.domain.clone());
-                self.unsuspend_domain(domain.as_ref(), now);
-                self.make_ready(due.key, now, actions);
-                return true;
-            }
-            Command::Hold(reason) => Verdict::Hold(reason.clone()),
-            Command::Cancel => Verdict::Cancelled,
-        };
-        self.unpark(due.key);
-        self.settle(due.key, verdict, actions);
-        true
-    }
-
-    /// No new work from now on; what is in flight goes on.
-    pub fn drain(&mut self, actions: &mut Vec<Action>) {
-        self.draining = true;
-        for id in self.idle.clone() {
-            self.close(id, actions);
-        }
-    }
-
-    /// Whether nothing is in flight.
-    pub fn is_quiet(&self) -> bool {
-        self.in_flight == 0 && self.connections.is_empty()
     }
 }

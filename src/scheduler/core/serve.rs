@@ -69,6 +69,7 @@ impl Scheduler {
             }
             _ if !early && (state.parked.len() >= share || state.backlog.covers(place)) => {
                 state.backlog.leave(place, self.window.page_number());
+                state.left.insert(Arc::clone(&job.class));
                 self.remove(key);
             }
             _ => {
