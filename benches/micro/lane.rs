@@ -12,7 +12,12 @@ const IN_A_MILLISECOND: u32 = 1_000;
 
 pub(crate) fn decide(criterion: &mut Criterion) {
     // High enough that nothing waits.
-    let rates = Rates { second: Some(4_000_000), minute: Some(200_000_000), hour: Some(2_000_000_000), day: Some(4_000_000_000) };
+    let rates = Rates {
+        second: Some(4_000_000),
+        minute: Some(200_000_000),
+        hour: Some(2_000_000_000),
+        day: Some(4_000_000_000),
+    };
     let limits = LaneLimits { rates, ..LaneLimits::default() };
     let mut now = super::NOW;
     let mut lane = Lane::new(limits, now);

@@ -113,9 +113,21 @@ fn a_lane_is_told_of_without_a_mail() {
     });
     assert_eq!(event, expected);
     for change in LaneChange::ALL {
-        let pool = LaneInfo { change, source: None, pool: Some("bulk"), rule: None, reply: None, until: None, mode: None, ..info };
+        let pool = LaneInfo {
+            change,
+            source: None,
+            pool: Some("bulk"),
+            rule: None,
+            reply: None,
+            until: None,
+            mode: None,
+            ..info
+        };
         let event = parsed(&lane(&pool));
-        assert_eq!((event["lane"]["change"].as_str(), event["lane"]["pool"].as_str()), (Some(change.name()), Some("bulk")));
+        assert_eq!(
+            (event["lane"]["change"].as_str(), event["lane"]["pool"].as_str()),
+            (Some(change.name()), Some("bulk"))
+        );
     }
 }
 

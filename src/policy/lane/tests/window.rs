@@ -129,7 +129,8 @@ impl Host {
 
 #[test]
 fn connections_settle_at_what_a_host_takes_and_climb_when_it_takes_more() {
-    for (limit, room, per_connection) in [(10, 6, 20), (20, 3, 100), (50, 31, 10), (20, 1, 5), (8, 7, 1), (100, 2, 50)] {
+    for (limit, room, per_connection) in [(10, 6, 20), (20, 3, 100), (50, 31, 10), (20, 1, 5), (8, 7, 1), (100, 2, 50)]
+    {
         let mut lane = Lane::new(LaneLimits { connections: limit, ..LaneLimits::default() }, NOW);
         let mut host = Host::new(room, per_connection);
         host.run(&mut lane, NOW, 1_800);
