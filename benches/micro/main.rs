@@ -4,6 +4,7 @@
 //! whole is measured by `benches/relay.rs`, side by side with another mail server. Does not: open sockets.
 
 mod admission;
+mod lane;
 mod mime;
 mod signing;
 
@@ -56,6 +57,7 @@ const HEADER: &str = "From: News <news@example.com>\r\nTo: Ann <ann@example.org>
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     commands(&mut criterion);
+    lane::decide(&mut criterion);
     framing(&mut criterion);
     replies(&mut criterion);
     records(&mut criterion);

@@ -82,7 +82,7 @@ fn raw_key(source: &str, site: &str) -> Key {
     Key::new(digest(&SHA256, &[source.as_bytes(), b"\0", site.as_bytes()].concat()).as_ref())
 }
 
-fn read(store: &dyn Store, limit: usize) -> Result<Vec<LaneRecord>, StoreError> {
+pub(super) fn read(store: &dyn Store, limit: usize) -> Result<Vec<LaneRecord>, StoreError> {
     let (mut lanes, mut from) = (Vec::new(), Vec::new());
     loop {
         let page = store.scan(Family::Lane, &from, &[0xff; format::LANE_KEY_BYTES + 1], PAGE)?;

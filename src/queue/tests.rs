@@ -42,6 +42,8 @@ enum Step {
         list: u8,
         address: u8,
     },
+    SaveLane(u32),
+    ForgetLane(u32),
     Consume,
     Reopen,
     Crash,
@@ -58,6 +60,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => any::<usize>().prop_map(Step::Defer),
         1 => any::<usize>().prop_map(Step::Hold),
         1 => (any::<usize>(), any::<bool>()).prop_map(|(job, dsn)| Step::Bounce { job, dsn }),
+        1 => (0..32_u32).prop_map(Step::SaveLane),
+        1 => (0..32_u32).prop_map(Step::ForgetLane),
         1 => Just(Step::Consume),
         1 => Just(Step::Reopen),
         1 => Just(Step::Crash),
@@ -78,14 +82,16 @@ struct World {
     jobs: BTreeMap<JobKey, Option<Timestamp>>,
     /// Suppression lists: list and address to reason.
     lists: BTreeMap<(u8, u8), SuppressionReason>,
+    /// Lanes by site.
+    lanes: BTreeMap<Box<str>, LaneRecord>,
     last_event: u64,
 }
 
 impl World {
     fn new(store: Arc<dyn Store>) -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
-        let mut world =
-            Self { store, clock, opened: None, jobs: BTreeMap::new(), lists: BTreeMap::new(), last_event: 0 };
+        let (jobs, lists, lanes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut world = Self { store, clock, opened: None, jobs, lists, lanes, last_event: 0 };
         world.open();
         world
     }
@@ -212,6 +218,16 @@ impl World {
                 let was = self.queue().unsuppress(&suppression_tests::list(list), &address_text).await.unwrap();
                 assert_eq!(was, self.lists.remove(&(list, address)).is_some());
             }
+            Step::SaveLane(number) => {
+                let lane = lanes_tests::record(number);
+                self.lanes.insert(lane.site.clone(), lane.clone());
+                self.save_lanes(LaneChanges { put: vec![lane], sync: number % 3 == 0, ..LaneChanges::default() }).await;
+            }
+            Step::ForgetLane(number) => {
+                let LaneRecord { source, site, .. } = lanes_tests::record(number);
+                self.lanes.remove(&site);
+                self.save_lanes(LaneChanges { remove: vec![(source, site)], ..LaneChanges::default() }).await;
+            }
             Step::Deliver(number) => self.end(number, false).await,
             Step::Bounce { job, dsn } => self.end(job, dsn).await,
             Step::Defer(number) => {
@@ -240,6 +256,18 @@ impl World {
         self.check();
     }
 
+    /// With an event.
+    async fn save_lanes(&mut self, mut changes: LaneChanges) {
+        let (sender, receiver) = oneshot::channel();
+        changes.events.push(line(EventKind::Lane));
+        self.last_event += 1;
+        let done = move || {
+            let _ = sender.send(());
+        };
+        self.queue().save_lanes(changes, done).await;
+        receiver.await.unwrap();
+    }
+
     async fn end(&mut self, number: usize, dsn: bool) {
         let Some((key, place, message)) = self.pick(number) else { return };
         let end = EndGroup {
@@ -256,6 +284,9 @@ impl World {
 
     fn check(&self) {
         assert_eq!(violations(&*self.store).unwrap(), Vec::<String>::new());
+        let mut lanes = self.queue().lanes(100).unwrap();
+        lanes.sort_by(|left, right| left.site.cmp(&right.site));
+        assert!(lanes.iter().eq(self.lanes.values()), "{lanes:?}");
         let due = self.queue().due(DueKey::START, DueKey::at(Timestamp::MAX), 10_000).unwrap();
         let mut found: BTreeMap<JobKey, Option<Timestamp>> =
             due.jobs.iter().map(|job| (job.key, Some(job.due_at))).collect();

@@ -15,9 +15,10 @@ use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use queue_format::{
-    CounterRecord, DueEntry, DueEntryRef, FORMAT_VERSION, FormatError, HoldEntry, MessageRecord, OutboxRecord,
-    OutboxRecordRef, RecipientEntry, RecipientOutcome, RecipientState, Ret, SuppressionRecord, decode_body,
-    decode_meta_number, decode_meta_text, encode_body, encode_meta_number, encode_meta_text,
+    CounterRecord, DueEntry, DueEntryRef, FORMAT_VERSION, FormatError, HoldEntry, LaneBlock, LaneConnections,
+    LaneCounts, LaneLearning, LaneRecord, LaneSlow, LaneTold, MessageRecord, OutboxRecord, OutboxRecordRef,
+    RecipientEntry, RecipientOutcome, RecipientState, Ret, SuppressionRecord, decode_body, decode_meta_number,
+    decode_meta_text, encode_body, encode_meta_number, encode_meta_text,
 };
 
 fn directory(version: u32) -> PathBuf {
@@ -262,6 +263,52 @@ fn counters_keep_their_bytes() {
     check("counter", &counter, CounterRecord::encode, CounterRecord::decode);
     let full = CounterRecord { scope: "server".into(), count: u64::MAX };
     check("counter-max", &full, CounterRecord::encode, CounterRecord::decode);
+}
+
+fn full_lane() -> LaneRecord {
+    LaneRecord {
+        source: "192.0.2.7".into(),
+        site: "google".into(),
+        saved_at_ms: 1_795_302_000_123,
+        is_last: true,
+        connections: Some(LaneConnections {
+            window: 5,
+            refused_at_ms: 1_795_301_000_000,
+            ceiling: Some(LaneLearning { count: 6, held_until_ms: 1_795_302_300_000, level: 2 }),
+        }),
+        messages: Some(LaneLearning { count: 10, held_until_ms: 1_795_305_600_000, level: 1 }),
+        failures: 3,
+        ramp: 1,
+        unreachable_until_ms: Some(1_795_302_060_000),
+        fewer: Some((2, 1_795_303_000_000)),
+        slow: Some(LaneSlow { count: 20, per_ms: 60_000, until_ms: 1_795_303_600_000 }),
+        suspended_until_ms: Some(1_795_302_600_000),
+        block: Some(LaneBlock { until_ms: 1_795_305_600_000, lasts_ms: 3_600_000, returned_at_ms: Some(1) }),
+        told: Some(LaneTold { mode: 6, rule: Some("blocked".into()), words: "550 5.7.1 Blocked".into() }),
+        outstanding: 300,
+        counts: vec![
+            LaneCounts {
+                span_ms: 3_600_000,
+                part_ms: 120_000,
+                newest_end_ms: 1_795_302_120_000,
+                counts: vec![7, 0, 300],
+            },
+            LaneCounts { span_ms: 86_400_000, ..LaneCounts::default() },
+        ],
+    }
+}
+
+#[test]
+fn lanes_keep_their_bytes() {
+    check("lane-empty", &LaneRecord::default(), LaneRecord::encode, LaneRecord::decode);
+    check("lane-full", &full_lane(), LaneRecord::encode, LaneRecord::decode);
+    let half = LaneRecord {
+        connections: Some(LaneConnections { window: 1, ..LaneConnections::default() }),
+        block: Some(LaneBlock::default()),
+        told: Some(LaneTold::default()),
+        ..LaneRecord::default()
+    };
+    check("lane-half", &half, LaneRecord::encode, LaneRecord::decode);
 }
 
 #[test]

@@ -88,6 +88,50 @@ const EXTRAS: Extras<'static> = Extras {
 };
 
 #[test]
+fn a_lane_is_told_of_without_a_mail() {
+    let info = LaneInfo {
+        change: LaneChange::BackedOff,
+        at: Timestamp::from_millis(1_683_320_424_300),
+        site: "google",
+        source: Some("192.0.2.1"),
+        pool: None,
+        provider: Some("gmail"),
+        rule: Some("gmail-rate"),
+        reply: Some("421 4.7.28 \"posthaste\":{\"eventId\":\u{2028}"),
+        until: Some(Timestamp::from_millis(1_683_324_024_300)),
+        mode: Some("slowed"),
+    };
+    let event = parsed(&lane(&info));
+    let expected = json!({
+        "eventType": "Lane",
+        "lane": {
+            "change": "backed-off", "timestamp": "2023-05-05T21:00:24.300Z", "site": "google", "source": "192.0.2.1",
+            "provider": "gmail", "rule": "gmail-rate", "reply": info.reply, "until": "2023-05-05T22:00:24.300Z",
+            "mode": "slowed",
+        },
+        "posthaste": { "eventId": 7 },
+    });
+    assert_eq!(event, expected);
+    for change in LaneChange::ALL {
+        let pool = LaneInfo {
+            change,
+            source: None,
+            pool: Some("bulk"),
+            rule: None,
+            reply: None,
+            until: None,
+            mode: None,
+            ..info
+        };
+        let event = parsed(&lane(&pool));
+        assert_eq!(
+            (event["lane"]["change"].as_str(), event["lane"]["pool"].as_str()),
+            (Some(change.name()), Some("bulk"))
+        );
+    }
+}
+
+#[test]
 fn the_documented_delivery_is_rendered_to_the_letter() {
     let json = full_mail();
     let info = DeliveryInfo {

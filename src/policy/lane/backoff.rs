@@ -11,7 +11,7 @@ use crate::types::{LaneState, Timestamp};
 /// Rules whose hits are counted on one lane. Full: the one that was hit longest ago is forgotten.
 const COUNTED_RULES_MAX: usize = 4;
 /// Into so many parts the time of a rule's hits is cut; one more is kept, so that none counts for less than the time.
-const HIT_PARTS: u64 = 8;
+const HIT_PARTS: usize = 8;
 /// After a backoff of the rate it doubles each minute, so often; then it is over.
 const RAMP_STEPS: u32 = 6;
 const RAMP_STEP: Duration = Duration::from_secs(60);
@@ -33,7 +33,7 @@ struct Hits {
     part_ms: u64,
     /// The number of the newest part.
     newest: u64,
-    parts: [u16; HIT_PARTS as usize + 1],
+    parts: [u16; HIT_PARTS + 1],
 }
 
 impl Backoff {
@@ -44,7 +44,7 @@ impl Backoff {
 
     /// Counts a hit. Whether the rule was hit so often within that time now.
     pub(super) fn hit(&mut self, rule: &Arc<str>, (count, within): (u32, Duration), now: Timestamp) -> bool {
-        let part_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX).div_ceil(HIT_PARTS).max(1);
+        let part_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX).div_ceil(HIT_PARTS as u64).max(1);
         let newest = now.millis() / part_ms;
         let known = self.hits.iter().position(|hits| hits.rule == *rule && hits.part_ms == part_ms);
         let mut hits = match known {
@@ -136,7 +136,7 @@ impl Backoff {
 
     /// Whether nothing is left of it.
     pub(super) fn is_over(&self, now: Timestamp) -> bool {
-        let is_counted = |hits: &Hits| now.millis() / hits.part_ms <= hits.newest.saturating_add(HIT_PARTS);
+        let is_counted = |hits: &Hits| now.millis() / hits.part_ms <= hits.newest.saturating_add(HIT_PARTS as u64);
         self.fewer.is_none()
             && self.slow(now).is_none()
             && self.suspended_until(now).is_none()

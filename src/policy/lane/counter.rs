@@ -143,7 +143,8 @@ impl Counter {
 
     /// Counts as many as the limit allows as sent now: nobody knows how many were.
     pub(super) fn fill(&mut self, limit: u32) {
-        self.add(limit.saturating_sub(self.total));
+        // Whatever is known of before: that ends to count sooner.
+        self.add(limit);
     }
 
     /// Whether nothing counts any more, and no pace has to be kept.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::types::{Timestamp, ToldState};
 
 /// Octets of a reply or failure that are kept; what is longer is cut.
-const WORDS_BYTES_MAX: usize = 200;
+const WORDS_BYTES_MAX: usize = 160;
 
 /// See [`Lane::trouble`](super::Lane::trouble).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::*;
-use crate::scheduler::{Totals, Whereabouts};
+use crate::scheduler::{Command, Totals, Whereabouts};
 use crate::queue::{DueEntry, DuePage, RecipientHeaders, StoredBody, StoredMessage};
 use crate::policy::lane::Health;
 use crate::policy::limits::LaneLimits;
