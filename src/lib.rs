@@ -5,6 +5,8 @@
 
 pub mod types;
 
+pub mod tables;
+
 pub mod smtp;
 
 pub mod message;

@@ -109,6 +109,8 @@ pub(super) fn reloadable(
     Ok(Reloadable {
         router: Router::new(&config.delivery, own_addresses, resolver, clock, seed),
         settings: config.delivery.clone(),
+        rules: Arc::clone(&config.rules.replies),
+        providers: Arc::clone(&config.rules.providers),
         settlement: SettlementSettings {
             hostname,
             retry: retry_settings(config),

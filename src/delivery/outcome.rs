@@ -229,7 +229,7 @@ fn fate(index: usize, result: RecipientResult, feedback: &mut HostFeedback) -> F
         }
         RecipientResult::Refused { reply, stage } => {
             let fate = replied(index, reply, stage);
-            if fate.verdict.scope == Scope::Host {
+            if fate.verdict.scope == Scope::Lane {
                 *feedback = HostFeedback::Busy(words(&fate));
             } else if *feedback == HostFeedback::None {
                 *feedback = HostFeedback::Good;
@@ -309,7 +309,7 @@ pub(super) fn connect_fates(unreached: &Unreached, way: &Arc<Way>, results: &mut
                 ConnectCause::Refused(reply) => {
                     let mut fate = replied(index, reply.clone(), failure.stage);
                     // What a greeting says is about us and the host: the recipient is not at fault.
-                    fate.verdict.scope = Scope::Host;
+                    fate.verdict.scope = Scope::Lane;
                     fate
                 }
                 _ => {

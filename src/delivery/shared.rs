@@ -15,6 +15,7 @@ use crate::events::metric;
 use crate::net::Dialer;
 use crate::net::tls_client::TlsClient;
 use crate::policy::token::TokenKeys;
+use crate::policy::{Providers, Rules};
 use crate::queue::Queue;
 use crate::queue::suppression::SuppressionCheck;
 use crate::scheduler::settlement::{SettlementSettings, Tally};
@@ -26,6 +27,10 @@ pub struct Reloadable {
     pub settings: Settings,
     /// Outcomes.
     pub settlement: SettlementSettings,
+    /// What replies mean.
+    pub rules: Arc<Rules>,
+    /// What providers let us do.
+    pub providers: Arc<Providers>,
     /// Routes.
     pub router: Router,
     /// TLS.

@@ -71,6 +71,7 @@ impl Fault {
             bounce_type,
             bounce_sub_type,
             delay_type,
+            reaction: None,
         }
     }
 
@@ -86,7 +87,7 @@ impl Fault {
         use BounceType::{Permanent, Transient};
         use DelayType as Delay;
         use Disposition::{Bounced, Deferred};
-        use Scope::{Host, Message, Recipient};
+        use Scope::{Lane, Message, Recipient};
         let down = Delay::TransientCommunicationFailure;
         let soft = (Transient, General);
         let hard = (Permanent, General);
@@ -96,12 +97,12 @@ impl Fault {
             Fault::NullMx => Row("null-mx", (5, 1, 10), Bounced, Recipient, Class::BadDomain, hard, down),
             Fault::DnsFailed => Row("dns-failed", (4, 4, 3), Deferred, Recipient, Class::Dns, soft, down),
             Fault::MxLoop => Row("mx-loop", (5, 4, 6), Bounced, Recipient, Class::Loop, soft, Delay::General),
-            Fault::ConnectFailed => Row("connect-failed", (4, 4, 1), Deferred, Host, Class::Connection, soft, down),
-            Fault::ConnectionLost => Row("connection-lost", (4, 4, 2), Deferred, Host, Class::Connection, soft, down),
+            Fault::ConnectFailed => Row("connect-failed", (4, 4, 1), Deferred, Lane, Class::Connection, soft, down),
+            Fault::ConnectionLost => Row("connection-lost", (4, 4, 2), Deferred, Lane, Class::Connection, soft, down),
             Fault::Protocol => {
-                Row("protocol-error", (4, 5, 0), Deferred, Host, Class::Protocol, soft, Delay::RecipientServerError)
+                Row("protocol-error", (4, 5, 0), Deferred, Lane, Class::Protocol, soft, Delay::RecipientServerError)
             }
-            Fault::TlsRequired => Row("tls-unavailable", (4, 7, 10), Deferred, Host, Class::Tls, soft, down),
+            Fault::TlsRequired => Row("tls-unavailable", (4, 7, 10), Deferred, Lane, Class::Tls, soft, down),
             Fault::TooLarge => {
                 let large = (Transient, MessageTooLarge);
                 Row("size-limit", (5, 3, 4), Bounced, Message, Class::TooLarge, large, Delay::General)

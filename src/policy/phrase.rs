@@ -61,22 +61,84 @@ fn without_paths(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// A normalised text with what tells quickly that a phrase is not in it.
+#[derive(Clone, Debug)]
+pub(super) struct Text {
+    text: String,
+    pairs: Pairs,
+}
+
+impl Text {
+    /// Normalises the lines of a reply.
+    pub(super) fn new(lines: &[Box<str>]) -> Self {
+        let text = normalise(lines);
+        let pairs = Pairs::of(text.as_bytes());
+        Self { text, pairs }
+    }
+
+    /// The text.
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+/// Which pairs of neighbouring octets occur, one bit for many of them: what is not in here is not in the text. Most phrases end
+/// here, without a search.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pairs([u64; 4]);
+
+impl Pairs {
+    fn of(text: &[u8]) -> Self {
+        let mut pairs = Self::default();
+        for pair in text.array_windows::<2>() {
+            let mixed = u16::from_le_bytes(*pair).wrapping_mul(0x9e37).to_be_bytes();
+            let [high, _] = mixed;
+            if let Some(word) = pairs.0.get_mut(usize::from(high >> 6)) {
+                *word |= 1 << (high & 63);
+            }
+        }
+        pairs
+    }
+
+    fn has_all(&self, wanted: &Pairs) -> bool {
+        self.0.iter().zip(&wanted.0).all(|(here, wanted)| here & wanted == *wanted)
+    }
+
+    fn with(self, other: Pairs) -> Self {
+        let [a, b, c, d] = self.0;
+        let [e, f, g, h] = other.0;
+        Self([a | e, b | f, c | g, d | h])
+    }
+}
+
 /// A phrase, ready to be looked for.
 #[derive(Clone, Debug)]
 pub(super) struct Phrase {
     parts: Vec<memmem::Finder<'static>>,
+    pairs: Pairs,
 }
 
 impl Phrase {
     /// `text` in lower case; `*` is a gap.
     pub(super) fn new(text: &str) -> Self {
         let text = text.to_ascii_lowercase();
-        let parts = text.split('*').map(str::trim).filter(|part| !part.is_empty());
-        Self { parts: parts.map(|part| memmem::Finder::new(part).into_owned()).collect() }
+        let parts = parts(&text);
+        let pairs = parts.clone().map(|part| Pairs::of(part.as_bytes())).fold(Pairs::default(), Pairs::with);
+        Self { parts: parts.map(|part| memmem::Finder::new(part).into_owned()).collect(), pairs }
     }
 
     /// Whether a normalised text holds the phrase.
-    pub(super) fn is_in(&self, text: &str) -> bool {
+    pub(super) fn is_in(&self, text: &Text) -> bool {
+        text.pairs.has_all(&self.pairs) && self.is_within(&text.text)
+    }
+
+    /// Whether every text with the phrase `other` holds this one, too; `false` where that is not plain to see.
+    pub(super) fn is_implied_by(&self, other: &str) -> bool {
+        parts(other).any(|part| self.is_within(part))
+            || parts(other).map(str::as_bytes).eq(self.parts.iter().map(|part| part.needle()))
+    }
+
+    fn is_within(&self, text: &str) -> bool {
         let Some((first, more)) = self.parts.split_first() else { return false };
         let text = text.as_bytes();
         let mut from = 0;
@@ -88,6 +150,11 @@ impl Phrase {
         }
         false
     }
+}
+
+/// What stands between the gaps of a phrase.
+pub(super) fn parts(phrase: &str) -> impl Iterator<Item = &str> + Clone {
+    phrase.split('*').map(str::trim).filter(|part| !part.is_empty())
 }
 
 /// Whether the other parts follow, each within the gap.
@@ -128,7 +195,7 @@ mod tests {
     use super::*;
 
     fn found(phrase: &str, text: &str) -> bool {
-        Phrase::new(phrase).is_in(&normalise(&[text.into()]))
+        Phrase::new(phrase).is_in(&Text::new(&[text.into()]))
     }
 
     #[test]
@@ -165,10 +232,11 @@ mod tests {
         #[test]
         fn any_text_can_be_searched(lines in prop::collection::vec("\\PC{0,80}", 0..5), phrase in "[a-z* <\"]{0,20}") {
             let lines: Vec<Box<str>> = lines.into_iter().map(Into::into).collect();
-            let text = normalise(&lines);
-            prop_assert!(text.len() <= TEXT_BYTES_MAX + 1);
-            prop_assert!(!text.contains('@'));
-            let _ = Phrase::new(&phrase).is_in(&text);
+            let text = Text::new(&lines);
+            prop_assert!(text.as_str().len() <= TEXT_BYTES_MAX + 1);
+            prop_assert!(!text.as_str().contains('@'));
+            let phrase = Phrase::new(&phrase);
+            prop_assert_eq!(phrase.is_in(&text), phrase.is_within(text.as_str()), "the pairs only save searches");
         }
     }
 }

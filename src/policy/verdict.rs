@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::reaction::Reaction;
 pub use crate::types::DelayType;
 
 /// What becomes of the recipients that a reply covers.
@@ -16,15 +17,32 @@ pub enum Disposition {
     Bounced,
 }
 
-/// What a reply says something about. Only [`Scope::Host`] feeds concurrency, backoff and IP health.
+/// What a reply says something about. Only [`Scope::Lane`] feeds concurrency, backoff and IP health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// This recipient.
     Recipient,
     /// This message or its sender: other recipients at this site fare the same.
     Message,
-    /// The host, our address there, or the site: other messages fare the same.
-    Host,
+    /// Our source at this site: other messages from there fare the same.
+    Lane,
+    /// This one host, whatever is sent there from wherever: other hosts of the site may do better.
+    OneHost,
+}
+
+impl Scope {
+    /// All.
+    pub const ALL: [Scope; 4] = [Scope::Recipient, Scope::Message, Scope::Lane, Scope::OneHost];
+
+    /// As rule files and the command line spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Scope::Recipient => "recipient",
+            Scope::Message => "message",
+            Scope::Lane => "lane",
+            Scope::OneHost => "host",
+        }
+    }
 }
 
 /// The kind of failure, as `posthaste.class` shows it.
@@ -61,6 +79,37 @@ pub enum BounceClass {
 }
 
 impl BounceClass {
+    /// All.
+    pub const ALL: [BounceClass; 27] = [
+        BounceClass::None,
+        BounceClass::BadMailbox,
+        BounceClass::InactiveMailbox,
+        BounceClass::MailboxFull,
+        BounceClass::BadDomain,
+        BounceClass::Greylist,
+        BounceClass::RateLimit,
+        BounceClass::TooManyRecipients,
+        BounceClass::IpBlock,
+        BounceClass::Spam,
+        BounceClass::Virus,
+        BounceClass::Attachment,
+        BounceClass::Content,
+        BounceClass::TooLarge,
+        BounceClass::Authentication,
+        BounceClass::Policy,
+        BounceClass::Sender,
+        BounceClass::Relay,
+        BounceClass::Tls,
+        BounceClass::Dns,
+        BounceClass::Connection,
+        BounceClass::Protocol,
+        BounceClass::System,
+        BounceClass::Loop,
+        BounceClass::Unsupported,
+        BounceClass::Expired,
+        BounceClass::Other,
+    ];
+
     /// As events spell it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -110,6 +159,23 @@ pub enum RetryKind {
     MailboxFull,
 }
 
+impl RetryKind {
+    /// All.
+    pub const ALL: [RetryKind; 5] =
+        [RetryKind::Normal, RetryKind::Greylist, RetryKind::RateLimited, RetryKind::Blocked, RetryKind::MailboxFull];
+
+    /// As rule files and the command line spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            RetryKind::Normal => "normal",
+            RetryKind::Greylist => "greylist",
+            RetryKind::RateLimited => "rate-limited",
+            RetryKind::Blocked => "blocked",
+            RetryKind::MailboxFull => "mailbox-full",
+        }
+    }
+}
+
 /// `bounceType` of SES.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "SES's own words")]
@@ -120,6 +186,9 @@ pub enum BounceType {
 }
 
 impl BounceType {
+    /// All.
+    pub const ALL: [BounceType; 3] = [BounceType::Undetermined, BounceType::Permanent, BounceType::Transient];
+
     /// As events spell it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -144,6 +213,27 @@ pub enum BounceSubType {
 }
 
 impl BounceSubType {
+    /// All.
+    pub const ALL: [BounceSubType; 7] = [
+        BounceSubType::Undetermined,
+        BounceSubType::General,
+        BounceSubType::MailboxFull,
+        BounceSubType::MessageTooLarge,
+        BounceSubType::ContentRejected,
+        BounceSubType::AttachmentRejected,
+        BounceSubType::CustomTimeoutExceeded,
+    ];
+
+    /// The type that SES writes it with.
+    pub const fn is_of(self, bounce_type: BounceType) -> bool {
+        match (bounce_type, self) {
+            (BounceType::Undetermined, BounceSubType::Undetermined)
+            | (BounceType::Permanent, BounceSubType::General) => true,
+            (BounceType::Transient, sub_type) => !matches!(sub_type, BounceSubType::Undetermined),
+            _ => false,
+        }
+    }
+
     /// As events spell it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -179,6 +269,8 @@ pub struct Verdict {
     pub bounce_sub_type: BounceSubType,
     /// The delay that this is, for [`Disposition::Deferred`].
     pub delay_type: DelayType,
+    /// What the lane does beyond this recipient.
+    pub reaction: Option<Reaction>,
 }
 
 impl Verdict {

@@ -24,6 +24,19 @@ pub enum DelayType {
 }
 
 impl DelayType {
+    /// All.
+    pub const ALL: [DelayType; 9] = [
+        DelayType::InternalFailure,
+        DelayType::General,
+        DelayType::MailboxFull,
+        DelayType::SpamDetected,
+        DelayType::RecipientServerError,
+        DelayType::IpFailure,
+        DelayType::TransientCommunicationFailure,
+        DelayType::Undetermined,
+        DelayType::SendingDeferral,
+    ];
+
     /// As SES spells it.
     pub const fn name(self) -> &'static str {
         match self {

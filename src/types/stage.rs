@@ -27,6 +27,19 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// All, in the order of a session.
+    pub const ALL: [Stage; 9] = [
+        Stage::Connect,
+        Stage::Greeting,
+        Stage::Ehlo,
+        Stage::Tls,
+        Stage::Auth,
+        Stage::Mail,
+        Stage::Rcpt,
+        Stage::Data,
+        Stage::Dot,
+    ];
+
     /// A bit of its own, for sets.
     pub const fn bit(self) -> u16 {
         1 << self as u16

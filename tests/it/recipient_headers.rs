@@ -18,8 +18,8 @@ use posthaste::events::schema::{CommonHeaders, Extras, Mail, MailObject, render_
 use posthaste::net::dial::TcpDialer;
 use posthaste::net::dns::HickoryResolver;
 use posthaste::net::tls_client::TlsClient;
-use posthaste::policy::retry;
 use posthaste::policy::token::{Addressee, KeyRing, Purpose, Secret, TokenKeys, mint};
+use posthaste::policy::{Providers, Rules, retry};
 use posthaste::queue::model::ModelStore;
 use posthaste::queue::store::Store;
 use posthaste::queue::{
@@ -97,6 +97,8 @@ fn reloadable(lab: &Lab, clock: &Arc<dyn Clock>) -> Reloadable {
     let resolver = HickoryResolver::new(&Default::default(), Arc::clone(clock)).unwrap();
     let outlets = Outlets::new(&settings, |_| unreachable!("no proxies here")).unwrap();
     Reloadable {
+        rules: Rules::built_in(),
+        providers: Providers::built_in(),
         router: Router::new(&settings, &[], Arc::new(resolver), Arc::clone(clock), 1),
         settings,
         settlement: SettlementSettings {

@@ -8,22 +8,19 @@
 //! Every key stands with its default, unit and effect in `config.toml.example`, which the tests hold against this code.
 
 mod environment;
-mod findings;
 mod intake;
 mod keeping;
-mod nearest;
 mod operation;
 mod outbound;
 mod restart;
 mod return_path;
-mod section;
+mod rules;
 pub mod settings;
 mod signing;
 mod sources;
 #[cfg(test)]
 mod sources_test;
 mod submission;
-pub mod units;
 
 #[cfg(test)]
 mod example_test;
@@ -38,9 +35,9 @@ use std::cell::RefCell;
 use std::io::Read;
 use std::path::Path;
 
-use toml::de::DeTable;
-
-pub use findings::{ConfigErrors, Finding};
+pub use crate::tables::units;
+pub use crate::tables::{ConfigErrors, Finding};
+pub use rules::RuleSettings;
 pub use settings::{
     AdminSettings, AuditStreamSettings, BounceMessages, DEFAULT_SOCKET, DsnSettings, EventFileSettings, EventsSettings,
     LogFormat, LogLevel, LogSettings, MetricsSettings, QueueSettings, RetrySettings, ReturnPathSettings,
@@ -52,8 +49,9 @@ use crate::events::EventKind;
 use crate::net::settings::DnsSettings;
 use crate::reception::settings::ListenerSettings;
 use crate::scheduler::settlement::MailBounces;
+use crate::tables::{findings, section};
 use crate::types::Domain;
-use crate::{delivery, reception};
+use crate::{delivery, reception, tables};
 use findings::{Findings, Problem};
 use section::Section;
 
@@ -84,6 +82,8 @@ pub struct Config {
     pub retry: RetrySettings,
     /// `[delivery]` and `[[route]]`.
     pub delivery: delivery::settings::Settings,
+    /// `[rules]`.
+    pub rules: RuleSettings,
     /// `[dns]`.
     pub dns: DnsSettings,
     /// `[events]`.
@@ -112,8 +112,10 @@ impl Config {
         let findings = RefCell::new(Findings::new(&name, &text));
         let config = read_tables(&text, &findings);
         let mut findings = findings.into_inner();
+        let (rules, errors) = rules::load(&mut findings);
         environment::check(&mut findings);
-        with_warnings(config, findings)
+        let config = with_warnings(config.map(|config| Config { rules, ..config }), findings);
+        with_errors(config, errors)
     }
 
     /// Parses and validates a text; `name` is the file name in errors. Touches no disk.
@@ -133,6 +135,18 @@ impl Config {
                 let sets = takers().flat_map(|file| &file.sets).map(|set| set.as_str().into());
                 MailBounces { otherwise: takers().all(|file| !file.sets.is_empty()), not_of_sets: sets.collect() }
             }
+        }
+    }
+}
+
+/// Errors of other files behind those of the config.
+fn with_errors(config: Result<Config, ConfigErrors>, errors: Vec<Finding>) -> Result<Config, ConfigErrors> {
+    match config {
+        Ok(config) if errors.is_empty() => Ok(config),
+        Ok(config) => Err(ConfigErrors { errors, warnings: config.warnings }),
+        Err(mut found) => {
+            found.errors.extend(errors);
+            Err(found)
         }
     }
 }
@@ -167,16 +181,7 @@ fn whole_file(name: &str, problem: Problem) -> ConfigErrors {
 
 /// `None` only where the text is not TOML. Otherwise a whole config, with defaults in place of what is wrong.
 fn read_tables(text: &str, findings: &RefCell<Findings>) -> Option<Config> {
-    let (document, syntax_errors) = DeTable::parse_recoverable(text);
-    for error in &syntax_errors {
-        let span = error.span().unwrap_or_default();
-        let problem = Problem::new(format!("not TOML: {}", error.message()), "see config.toml.example for the form");
-        findings.borrow_mut().error(&span, "", problem);
-    }
-    if !syntax_errors.is_empty() {
-        return None;
-    }
-    Some(read_root(Section::root(document.get_ref(), findings)))
+    tables::read(text, findings, "config.toml.example", read_root)
 }
 
 fn read_root(mut root: Section<'_>) -> Config {
@@ -192,6 +197,7 @@ fn read_root(mut root: Section<'_>) -> Config {
     let signing = signing::signing(&mut root);
     let retry = keeping::retry(root.child("retry"), queue.lifetime);
     let delivery = outbound::delivery(&mut root, delivery, &hostname, sending);
+    let rules = rules::section(root.child("rules"));
     let dns = outbound::dns(root.child("dns"));
     let events = keeping::events(root.child("events"), &admission);
     let audit = keeping::audit(root.child("audit"), &events);
@@ -205,6 +211,7 @@ fn read_root(mut root: Section<'_>) -> Config {
         return_path,
         retry,
         delivery,
+        rules,
         dns,
         events,
         audit,

@@ -24,8 +24,8 @@ use posthaste::events::{self, EventKind, SinkSettings};
 use posthaste::message::dkim::{Key, Signer};
 use posthaste::net::tls_client::TlsClient;
 use posthaste::policy::quota::{Minute, WINDOW_MINUTES};
-use posthaste::policy::retry;
 use posthaste::policy::token::{KeyRing, Secret, TokenKeys};
+use posthaste::policy::{Providers, Rules, retry};
 use posthaste::queue::store::Store;
 use posthaste::queue::suppression::SuppressionCheck;
 use posthaste::queue::{self, Queue, invariants};
@@ -251,6 +251,8 @@ fn reloadable(plan: &Plan, ports: &Arc<network::Ports>, clock: &Arc<dyn Clock>, 
     };
     let outlets = Outlets::new(&settings, |_| unreachable!("no proxies here")).unwrap();
     Reloadable {
+        rules: Rules::built_in(),
+        providers: Providers::built_in(),
         router: Router::new(&settings, &[], Arc::clone(ports) as _, Arc::clone(clock), seed),
         settings,
         settlement: SettlementSettings {

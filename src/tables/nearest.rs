@@ -1,7 +1,7 @@
 //! The known word that a misspelt one most likely stands for.
 
 /// The closest of `known` by edit distance, if it is close enough to be a slip: a third of its letters, at least one.
-pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let word = word.to_ascii_lowercase().replace('-', "_");
     let close_enough = |candidate: &str| (candidate.len() / 3).max(1);
     known

@@ -17,7 +17,7 @@ use super::units::{format_duration, format_size, parse_duration, parse_size};
 use crate::types::Domain;
 
 /// One table, or its absence, which means defaults.
-pub(super) struct Section<'a> {
+pub(crate) struct Section<'a> {
     path: String,
     span: Range<usize>,
     table: Option<&'a DeTable<'a>>,
@@ -26,18 +26,18 @@ pub(super) struct Section<'a> {
 }
 
 /// One value as it stands in the file.
-pub(super) struct Value<'a> {
-    pub(super) value: &'a DeValue<'a>,
-    pub(super) span: Range<usize>,
+pub(crate) struct Value<'a> {
+    pub(crate) value: &'a DeValue<'a>,
+    pub(crate) span: Range<usize>,
 }
 
 impl<'a> Section<'a> {
-    pub(super) fn root(table: &'a DeTable<'a>, findings: &'a RefCell<Findings>) -> Self {
+    pub(crate) fn root(table: &'a DeTable<'a>, findings: &'a RefCell<Findings>) -> Self {
         Self { path: String::new(), span: 0..0, table: Some(table), asked: Vec::new(), findings }
     }
 
     /// The table `key` of this one; all defaults where it is absent or not a table.
-    pub(super) fn child(&mut self, key: &'static str) -> Section<'a> {
+    pub(crate) fn child(&mut self, key: &'static str) -> Section<'a> {
         let path = join(&self.path, key);
         let (span, table) = match self.take(key) {
             None => (self.span.clone(), None),
@@ -53,7 +53,7 @@ impl<'a> Section<'a> {
     }
 
     /// The array of tables `key`, such as all `[[listener]]`; `None` where it is absent.
-    pub(super) fn children(&mut self, key: &'static str) -> Option<Vec<Section<'a>>> {
+    pub(crate) fn children(&mut self, key: &'static str) -> Option<Vec<Section<'a>>> {
         let path = join(&self.path, key);
         let Value { value, span } = self.take(key)?;
         let items = value.as_array();
@@ -69,7 +69,7 @@ impl<'a> Section<'a> {
     }
 
     /// Reads `key` with `convert`; the default where it is absent or wrong.
-    pub(super) fn read<T>(
+    pub(crate) fn read<T>(
         &mut self,
         key: &'static str,
         default: T,
@@ -79,7 +79,7 @@ impl<'a> Section<'a> {
     }
 
     /// Reads `key` with `convert`; `None` where it is absent or wrong.
-    pub(super) fn optional<T>(
+    pub(crate) fn optional<T>(
         &mut self,
         key: &'static str,
         convert: impl FnOnce(&Value<'a>) -> Result<T, Problem>,
@@ -95,7 +95,7 @@ impl<'a> Section<'a> {
     }
 
     /// Like [`Section::optional`], but absence is an error that shows `example`.
-    pub(super) fn required<T>(
+    pub(crate) fn required<T>(
         &mut self,
         key: &'static str,
         example: &str,
@@ -107,21 +107,21 @@ impl<'a> Section<'a> {
         self.optional(key, convert)
     }
 
-    pub(super) fn flag(&mut self, key: &'static str, default: bool) -> bool {
+    pub(crate) fn flag(&mut self, key: &'static str, default: bool) -> bool {
         self.read(key, default, |value| {
             value.value.as_bool().ok_or_else(|| value.expected("true or false", "true or false without quotes"))
         })
     }
 
     /// A whole number.
-    pub(super) fn count<T>(&mut self, key: &'static str, default: T, range: RangeInclusive<T>) -> T
+    pub(crate) fn count<T>(&mut self, key: &'static str, default: T, range: RangeInclusive<T>) -> T
     where
         T: TryFrom<u64> + PartialOrd + Display,
     {
         self.read(key, default, |value| value.count(&range))
     }
 
-    pub(super) fn duration(
+    pub(crate) fn duration(
         &mut self,
         key: &'static str,
         default: Duration,
@@ -131,7 +131,7 @@ impl<'a> Section<'a> {
     }
 
     /// Octets.
-    pub(super) fn size<T>(&mut self, key: &'static str, default: T, range: RangeInclusive<u64>) -> T
+    pub(crate) fn size<T>(&mut self, key: &'static str, default: T, range: RangeInclusive<u64>) -> T
     where
         T: TryFrom<u64>,
     {
@@ -143,12 +143,12 @@ impl<'a> Section<'a> {
     }
 
     /// One of some words, each with what it means.
-    pub(super) fn word<T: Copy>(&mut self, key: &'static str, default: T, words: &[(&str, T)]) -> T {
+    pub(crate) fn word<T: Copy>(&mut self, key: &'static str, default: T, words: &[(&str, T)]) -> T {
         self.read(key, default, |value| value.word(words))
     }
 
     /// An absolute path, registered to be looked at.
-    pub(super) fn path(&mut self, key: &'static str, kind: PathKind) -> Option<PathBuf> {
+    pub(crate) fn path(&mut self, key: &'static str, kind: PathKind) -> Option<PathBuf> {
         let path = self.optional(key, Value::absolute_path)?;
         let named = NamedPath { kind, path: path.clone(), key: join(&self.path, key), span: self.span_of(key) };
         self.findings.borrow_mut().paths.push(named);
@@ -156,7 +156,7 @@ impl<'a> Section<'a> {
     }
 
     /// A list, every item read with `convert`; wrong items are reported one by one.
-    pub(super) fn list<T>(
+    pub(crate) fn list<T>(
         &mut self,
         key: &'static str,
         default: Vec<T>,
@@ -182,7 +182,7 @@ impl<'a> Section<'a> {
     }
 
     /// A table whose keys are names, every entry read with `convert`; wrong entries are reported one by one.
-    pub(super) fn entries<T>(
+    pub(crate) fn entries<T>(
         &mut self,
         key: &'static str,
         example: &str,
@@ -206,22 +206,44 @@ impl<'a> Section<'a> {
         converted
     }
 
-    pub(super) fn has(&self, key: &str) -> bool {
+    /// Like [`Section::list`], but `None` where it is absent, and an error where it is empty.
+    pub(crate) fn items<T>(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        convert: impl Fn(&Value<'a>) -> Result<T, Problem>,
+    ) -> Option<Vec<T>> {
+        let is_there = self.has(key);
+        let is_empty =
+            self.table.and_then(|table| table.get(key)?.get_ref().as_array()).is_some_and(|list| list.is_empty());
+        if is_empty {
+            self.error(key, Problem::new("is empty", format!("write {example}, or remove it")));
+        }
+        let items = self.list(key, Vec::new(), example, convert);
+        is_there.then_some(items)
+    }
+
+    /// Where the table stands in the text.
+    pub(crate) fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.contains_key(key))
     }
 
     /// Reports at the value of `key`, or at the section where it is absent.
-    pub(super) fn error(&self, key: &str, problem: Problem) {
+    pub(crate) fn error(&self, key: &str, problem: Problem) {
         self.findings.borrow_mut().error(&self.span_of(key), &join(&self.path, key), problem);
     }
 
     /// Like [`Section::error`].
-    pub(super) fn warn(&self, key: &str, problem: Problem) {
+    pub(crate) fn warn(&self, key: &str, problem: Problem) {
         self.findings.borrow_mut().warn(&self.span_of(key), &join(&self.path, key), problem);
     }
 
     /// Every key was asked for: what is left is unknown.
-    pub(super) fn close(self) {
+    pub(crate) fn close(self) {
         for (key, _) in self.table.into_iter().flat_map(DeTable::iter) {
             let name: &str = key.get_ref();
             if !self.asked.contains(&name) {
@@ -243,19 +265,19 @@ impl<'a> Section<'a> {
 }
 
 impl Value<'_> {
-    pub(super) fn text(&self) -> Result<&str, Problem> {
+    pub(crate) fn text(&self) -> Result<&str, Problem> {
         self.value.as_str().ok_or_else(|| self.expected("a text in quotes", "put it in \"quotes\""))
     }
 
     /// A domain.
-    pub(super) fn domain(&self) -> Result<Domain, Problem> {
+    pub(crate) fn domain(&self) -> Result<Domain, Problem> {
         let text = self.text()?;
         let remedy = "write a domain such as \"example.com\"";
         Domain::parse(text).map_err(|error| Problem::new(format!("{text:?}: {error}"), remedy))
     }
 
     /// A whole number.
-    pub(super) fn count<T>(&self, range: &RangeInclusive<T>) -> Result<T, Problem>
+    pub(crate) fn count<T>(&self, range: &RangeInclusive<T>) -> Result<T, Problem>
     where
         T: TryFrom<u64> + PartialOrd + Display,
     {
@@ -268,7 +290,7 @@ impl Value<'_> {
         in_range.ok_or_else(|| Problem::new(format!("{integer} is out of range"), remedy))
     }
 
-    pub(super) fn duration(&self, range: &RangeInclusive<Duration>) -> Result<Duration, Problem> {
+    pub(crate) fn duration(&self, range: &RangeInclusive<Duration>) -> Result<Duration, Problem> {
         let remedy = || format!("write {}", shown_range(range.start(), range.end(), |span| format_duration(*span)));
         if let Some(integer) = self.value.as_integer() {
             return Err(Problem::new(
@@ -286,7 +308,7 @@ impl Value<'_> {
         if range.contains(&span) { Ok(span) } else { Err(Problem::new(format!("{text:?} is out of range"), remedy())) }
     }
 
-    pub(super) fn size(&self, range: &RangeInclusive<u64>) -> Result<u64, Problem> {
+    pub(crate) fn size(&self, range: &RangeInclusive<u64>) -> Result<u64, Problem> {
         if let Some(integer) = self.value.as_integer() {
             return Err(Problem::new(
                 format!("{integer} has no unit"),
@@ -305,7 +327,7 @@ impl Value<'_> {
         Err(Problem::new(format!("{text:?} is out of range"), remedy))
     }
 
-    pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, Problem> {
+    pub(crate) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, Problem> {
         let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
         let all = format!("write {}", names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(" or "));
         let Some(text) = self.value.as_str() else {
@@ -318,7 +340,7 @@ impl Value<'_> {
         })
     }
 
-    pub(super) fn absolute_path(&self) -> Result<PathBuf, Problem> {
+    pub(crate) fn absolute_path(&self) -> Result<PathBuf, Problem> {
         let text = self.text()?;
         if !text.starts_with('/') || text.contains('\0') {
             let problem = format!("{text:?} is not an absolute path");
@@ -327,7 +349,7 @@ impl Value<'_> {
         Ok(Path::new(text).to_owned())
     }
 
-    pub(super) fn expected(&self, what: &str, remedy: &str) -> Problem {
+    pub(crate) fn expected(&self, what: &str, remedy: &str) -> Problem {
         Problem::new(format!("expected {what}, found {}", self.shown()), remedy)
     }
 

@@ -58,29 +58,29 @@ impl fmt::Display for ConfigErrors {
 
 /// What a value must be, in the words of an error.
 #[derive(Debug)]
-pub(super) struct Problem {
-    pub(super) problem: String,
-    pub(super) remedy: String,
+pub(crate) struct Problem {
+    pub(crate) problem: String,
+    pub(crate) remedy: String,
 }
 
 impl Problem {
-    pub(super) fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { problem: problem.into(), remedy: remedy.into() }
     }
 }
 
 /// A file or directory that the config names, to be looked at by `environment` (parsing itself touches no disk).
 #[derive(Debug)]
-pub(super) struct NamedPath {
-    pub(super) kind: PathKind,
-    pub(super) path: PathBuf,
-    pub(super) key: String,
-    pub(super) span: Range<usize>,
+pub(crate) struct NamedPath {
+    pub(crate) kind: PathKind,
+    pub(crate) path: PathBuf,
+    pub(crate) key: String,
+    pub(crate) span: Range<usize>,
 }
 
 /// What a named path must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PathKind {
+pub(crate) enum PathKind {
     /// PEM with at least one certificate.
     Certificate,
     /// PEM with a private key; not readable by everyone.
@@ -89,6 +89,10 @@ pub(super) enum PathKind {
     SigningKey,
     /// A first line that is the password; not readable by everyone.
     Password,
+    /// Reply rules; read apart.
+    ReplyRules,
+    /// Provider rules; read apart.
+    ProviderRules,
     /// A directory, or nothing yet.
     DataDirectory,
     /// A directory, or nothing yet.
@@ -99,7 +103,7 @@ pub(super) enum PathKind {
 
 /// Collects the findings of one reading.
 #[derive(Debug)]
-pub(super) struct Findings {
+pub(crate) struct Findings {
     file: String,
     /// Byte offset of the start of each line.
     line_starts: Vec<usize>,
@@ -110,11 +114,11 @@ pub(super) struct Findings {
     known: BTreeSet<(String, &'static str)>,
     /// Section, name and span of keys that nobody asked for.
     unknown: Vec<(String, String, Range<usize>)>,
-    pub(super) paths: Vec<NamedPath>,
+    pub(crate) paths: Vec<NamedPath>,
 }
 
 impl Findings {
-    pub(super) fn new(file: &str, text: &str) -> Self {
+    pub(crate) fn new(file: &str, text: &str) -> Self {
         let after_newlines = text.match_indices('\n').map(|(at, _)| at + 1);
         Self {
             file: file.to_owned(),
@@ -128,32 +132,32 @@ impl Findings {
         }
     }
 
-    pub(super) fn error(&mut self, span: &Range<usize>, key: &str, problem: Problem) {
+    pub(crate) fn error(&mut self, span: &Range<usize>, key: &str, problem: Problem) {
         let finding = self.finding(span, key, problem);
         self.errors.push((span.start, finding));
     }
 
-    pub(super) fn warn(&mut self, span: &Range<usize>, key: &str, problem: Problem) {
+    pub(crate) fn warn(&mut self, span: &Range<usize>, key: &str, problem: Problem) {
         let finding = self.finding(span, key, problem);
         self.warnings.push((span.start, finding));
     }
 
-    pub(super) fn know(&mut self, section: &str, key: &'static str) {
+    pub(crate) fn know(&mut self, section: &str, key: &'static str) {
         self.known.insert((section.to_owned(), key));
     }
 
-    pub(super) fn unknown(&mut self, section: &str, key: &str, span: Range<usize>) {
+    pub(crate) fn unknown(&mut self, section: &str, key: &str, span: Range<usize>) {
         self.unknown.push((section.to_owned(), key.to_owned(), span));
     }
 
     /// Every key asked for, with its section.
     #[cfg(test)]
-    pub(super) fn known(&self) -> &BTreeSet<(String, &'static str)> {
+    pub(crate) fn known(&self) -> &BTreeSet<(String, &'static str)> {
         &self.known
     }
 
     /// The errors, if any, and the warnings; both in the order of the file.
-    pub(super) fn finish(mut self) -> Result<Vec<Finding>, ConfigErrors> {
+    pub(crate) fn finish(mut self) -> Result<Vec<Finding>, ConfigErrors> {
         for (section, key, span) in std::mem::take(&mut self.unknown) {
             let problem = self.unknown_problem(&section, &key);
             self.error(&span, &join(&section, &key), problem);
@@ -183,6 +187,12 @@ impl Findings {
         }
     }
 
+    /// `file:line` of what stands there.
+    pub(crate) fn file_and_line(&self, span: &Range<usize>) -> String {
+        let (line, _) = self.place(span.start);
+        format!("{}:{line}", self.file)
+    }
+
     fn finding(&self, span: &Range<usize>, key: &str, problem: Problem) -> Finding {
         Finding {
             file: self.file.clone(),
@@ -202,6 +212,12 @@ impl Findings {
 }
 
 /// `delivery` and `port` give `delivery.port`.
-pub(super) fn join(section: &str, key: &str) -> String {
-    if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }
+pub(crate) fn join(section: &str, key: &str) -> String {
+    if key.is_empty() {
+        section.to_owned()
+    } else if section.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{section}.{key}")
+    }
 }
