@@ -26,11 +26,13 @@ pub enum RecordKind {
     Suppression = 9,
     /// [`CounterRecord`](crate::CounterRecord).
     Counter = 10,
+    /// [`LaneRecord`](crate::LaneRecord).
+    Lane = 11,
 }
 
 impl RecordKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [RecordKind; 10] = [
+    pub const ALL: [RecordKind; 11] = [
         RecordKind::Message,
         RecordKind::Recipient,
         RecordKind::Due,
@@ -41,6 +43,7 @@ impl RecordKind {
         RecordKind::MetaText,
         RecordKind::Suppression,
         RecordKind::Counter,
+        RecordKind::Lane,
     ];
 
     /// The first byte of a record of this kind.
@@ -71,6 +74,7 @@ impl fmt::Display for RecordKind {
             RecordKind::MetaText => "meta text",
             RecordKind::Suppression => "suppression",
             RecordKind::Counter => "counter",
+            RecordKind::Lane => "lane",
         })
     }
 }

@@ -19,6 +19,8 @@ pub const BODY_PART_KEY_BYTES: usize = ID_BYTES + 4;
 pub const OUTBOX_KEY_BYTES: usize = 8;
 /// Length of a [`counter_key`].
 pub const COUNTER_KEY_BYTES: usize = 1 + 8 + SCOPE_HASH_BYTES;
+/// Length of the key of a lane: SHA-256 of the name of its source, an octet 0 and the name of its site.
+pub const LANE_KEY_BYTES: usize = 32;
 /// First byte of the keys of counters that quotas ask for.
 pub const COUNTER_QUOTA: u8 = 1;
 /// Of the scope's name a key holds a hash: names are longer than a key may be.

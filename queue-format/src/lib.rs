@@ -19,6 +19,7 @@ mod due;
 mod error;
 mod frame;
 mod keys;
+mod lane;
 mod message;
 mod meta;
 mod outbox;
@@ -31,13 +32,14 @@ pub use counter::{CounterRecord, decode_counter, encode_counter};
 pub use due::{DueEntry, DueEntryRef, HoldEntry};
 pub use error::{FormatError, Problem, RecordKind};
 pub use keys::{
-    BODY_PART_KEY_BYTES, COUNTER_KEY_BYTES, COUNTER_QUOTA, DUE_KEY_BYTES, HOLD_KEY_BYTES, ID_BYTES, OUTBOX_KEY_BYTES,
-    RECIPIENT_KEY_BYTES, SUPPRESSION_ADDRESS_BYTES, SUPPRESSION_KEY_BYTES, SUPPRESSION_LIST_BYTES, body_part_key,
-    body_part_range, counter_key, counter_range, due_key, due_range, fnv1a, hold_key, hold_range, outbox_key,
-    outbox_range, parse_body_part_key, parse_counter_key, parse_due_key, parse_hold_key, parse_outbox_key,
+    BODY_PART_KEY_BYTES, COUNTER_KEY_BYTES, COUNTER_QUOTA, DUE_KEY_BYTES, HOLD_KEY_BYTES, ID_BYTES, LANE_KEY_BYTES,
+    OUTBOX_KEY_BYTES, RECIPIENT_KEY_BYTES, SUPPRESSION_ADDRESS_BYTES, SUPPRESSION_KEY_BYTES, SUPPRESSION_LIST_BYTES,
+    body_part_key, body_part_range, counter_key, counter_range, due_key, due_range, fnv1a, hold_key, hold_range,
+    outbox_key, outbox_range, parse_body_part_key, parse_counter_key, parse_due_key, parse_hold_key, parse_outbox_key,
     parse_recipient_header_key, parse_recipient_key, parse_suppression_key, recipient_header_key, recipient_key,
     recipient_range, suppression_key, suppression_range,
 };
+pub use lane::{LaneBlock, LaneConnections, LaneCounts, LaneLearning, LaneRecord, LaneSlow, LaneTold};
 pub use message::{MessageRecord, RecipientEntry, Ret};
 pub use meta::{check_format_version, decode_meta_number, decode_meta_text, encode_meta_number, encode_meta_text};
 pub use outbox::{OutboxRecord, OutboxRecordRef};

@@ -66,7 +66,7 @@ impl EventId {
     }
 }
 
-/// What an event tells. The names are SES's.
+/// What an event tells. The names are SES's, but for the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventKind {
     /// Accepted and will be attempted.
@@ -81,17 +81,20 @@ pub enum EventKind {
     Complaint,
     /// Refused for its content.
     Reject,
+    /// What a source may send to a site changed: ours, not SES's, and not about a message.
+    Lane,
 }
 
 impl EventKind {
     /// Every kind, in the order of their stored codes.
-    pub const ALL: [EventKind; 6] = [
+    pub const ALL: [EventKind; 7] = [
         EventKind::Send,
         EventKind::Delivery,
         EventKind::DeliveryDelay,
         EventKind::Bounce,
         EventKind::Complaint,
         EventKind::Reject,
+        EventKind::Lane,
     ];
 
     /// `eventType` as SES spells it; the same names stand in the config.
@@ -103,6 +106,7 @@ impl EventKind {
             EventKind::Bounce => "Bounce",
             EventKind::Complaint => "Complaint",
             EventKind::Reject => "Reject",
+            EventKind::Lane => "Lane",
         }
     }
 

@@ -64,6 +64,8 @@ pub(super) struct Transaction {
     pub(super) lists: Option<ListChanges>,
     /// The caller's promise depends on the disk: accept.
     pub(super) sync: bool,
+    /// The caller waits for the disk, but asks for no sync of its own: it is told after the next one.
+    pub(super) told_when_synced: bool,
     /// Where the disk fails, the caller hears of it and tells a client; otherwise the transaction is tried again.
     pub(super) may_fail: bool,
     pub(super) done: Completion,
@@ -102,6 +104,8 @@ pub(super) struct Committer {
     /// Not droppable, not yet written: the store failed.
     backlog: Vec<Transaction>,
     unsynced_since: Option<Instant>,
+    /// Written, and to be told when it is synced.
+    told_later: Vec<Completion>,
     /// Since when writes fail for want of room while there is room.
     baseless_since: Option<Instant>,
 }
@@ -146,6 +150,7 @@ impl Committer {
             counters: Counters::default(),
             backlog: Vec::new(),
             unsynced_since: None,
+            told_later: Vec::new(),
             baseless_since: None,
         }
     }
@@ -251,11 +256,15 @@ impl Committer {
                 metrics::histogram!(metric::COMMIT_OPERATIONS).record(transactions.len() as f64);
                 let synced = if batch.sync { "yes" } else { "no" };
                 metrics::histogram!(metric::COMMIT_SECONDS, "synced" => synced).record(started.elapsed());
-                self.committed(batch, started);
+                let is_synced = batch.sync;
                 self.health.add_accepted(transactions.iter().map(|transaction| u64::from(transaction.accepts)).sum());
+                let mut done = Vec::with_capacity(transactions.len());
                 for transaction in transactions {
-                    (transaction.done)(Ok(()));
+                    let later = transaction.told_when_synced && !is_synced;
+                    if later { &mut self.told_later } else { &mut done }.push(transaction.done);
                 }
+                self.committed(batch, started);
+                done.into_iter().for_each(|done| done(Ok(())));
             }
             Err(error) => self.failed(transactions, &error),
         }
@@ -334,8 +343,7 @@ impl Committer {
             self.outbox.committed(batch.events);
         }
         if batch.sync {
-            self.unsynced_since = None;
-            self.outbox.synced();
+            self.synced();
         } else {
             self.unsynced_since.get_or_insert(started);
             if self.unsynced_since.is_some_and(|since| since.elapsed() >= LAZY_SYNC_AFTER) {
@@ -369,12 +377,18 @@ impl Committer {
         match &result {
             Ok(()) => {
                 self.works();
-                self.unsynced_since = None;
-                self.outbox.synced();
+                self.synced();
             }
             Err(error) => self.note(error),
         }
         result.is_ok()
+    }
+
+    /// All that was written is on disk.
+    fn synced(&mut self) {
+        self.unsynced_since = None;
+        self.outbox.synced();
+        std::mem::take(&mut self.told_later).into_iter().for_each(|done| done(Ok(())));
     }
 
     /// A write or sync succeeded.
@@ -439,6 +453,7 @@ impl Transaction {
             ends: None,
             lists: None,
             sync: false,
+            told_when_synced: false,
             may_fail: false,
             done,
         }

@@ -56,6 +56,7 @@ pub fn violations(store: &dyn Store) -> Result<Vec<String>, StoreError> {
     check_counter(store, meta::JOBS, jobs, &mut found)?;
     check_outbox(store, &mut found)?;
     check_charges(store, &mut found)?;
+    found.extend(super::lanes::violations(store)?.iter().map(|violation| format!("LANE: {violation}")));
     let mut lists = Vec::new();
     super::list_counts::violations(store, &mut lists)?;
     found.extend(lists.iter().map(|violation| format!("SUPPRESSION: {violation}")));

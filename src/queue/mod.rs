@@ -14,6 +14,9 @@ mod ids;
 mod inline;
 pub mod intake;
 pub mod invariants;
+pub mod lanes;
+#[cfg(test)]
+mod lanes_tests;
 mod list_counts;
 mod meta;
 pub mod model;
@@ -58,6 +61,7 @@ pub use inline::InlineCommitter;
 pub use intake::{
     AcceptError, Charge, Charges, Claim, Ended, Granularity, Intake, NewBody, NewMessage, Origin, ReturnPath,
 };
+pub use lanes::{LaneChanges, LaneRecord};
 pub use open::{OpenError, Opened, random_seed};
 pub use salvage::{HeldGroup, LostMessage, Salvaged};
 pub use stored::{

@@ -36,12 +36,13 @@ const OPEN_FILES_MAX: i32 = 1_000;
 /// everything are read first, the rest is checked when it is read, and a message with a damaged block is set aside.
 const VERIFY_BYTES_MAX: u64 = 512 << 20;
 /// In the order in which they are read through.
-const VERIFY_ORDER: [Family; 10] = [
+const VERIFY_ORDER: [Family; 11] = [
     Family::Meta,
     Family::Due,
     Family::Hold,
     Family::Outbox,
     Family::Counter,
+    Family::Lane,
     Family::Recipient,
     Family::Message,
     Family::Body,

@@ -12,7 +12,7 @@ use queue_format as format;
 use super::committer::{ENDED_GROUPS_INDEX, meta_put};
 use super::store::{Change, Family, Key, Store, StoreError};
 use super::stored::{JobKey, RecipientState, StoredMessage};
-use super::{list_counts, meta};
+use super::{lanes, list_counts, meta};
 use crate::events::EventId;
 use crate::types::{MessageId, Timestamp};
 
@@ -126,6 +126,7 @@ pub(super) fn salvage(
     }
     salvage.events(newest_in_files)?;
     salvage.counters()?;
+    salvage.lanes()?;
     salvage.suppression()?;
     salvage.finish()
 }
@@ -368,6 +369,27 @@ impl Salvage<'_> {
             match format::decode_counter(&value) {
                 Ok(_) => self.put(Family::Counter, &key, value),
                 Err(error) => damage.push(format!("a quota counter, whose recipients count no more: {error}")),
+            }
+            if self.bytes >= BATCH_BYTES {
+                self.write(false)?;
+            }
+        }
+        self.found.damage.extend(damage);
+        Ok(())
+    }
+
+    /// What was learned and counted of lanes; a record that cannot be read is forgotten.
+    fn lanes(&mut self) -> Result<(), StoreError> {
+        let (mut kept, mut damage) = (BTreeMap::new(), Vec::new());
+        self.sources.each(Family::Lane, &mut damage, |key, value| {
+            if !matches!(kept.get(key), Some(Ok(_))) {
+                kept.insert(key.to_vec(), lanes::decode(key, value).map(|_| value.clone()));
+            }
+        });
+        for (key, value) in kept {
+            match value {
+                Ok(value) => self.put(Family::Lane, &key, value),
+                Err(error) => damage.push(format!("a lane, of which nothing is known any more: {error}")),
             }
             if self.bytes >= BATCH_BYTES {
                 self.write(false)?;

@@ -29,11 +29,13 @@ pub enum Family {
     Meta,
     /// What is counted, minute and scope to a number: what was charged to quotas.
     Counter,
+    /// Hash of source and site to what was learned of the source there.
+    Lane,
 }
 
 impl Family {
     /// All families.
-    pub const ALL: [Family; 10] = [
+    pub const ALL: [Family; 11] = [
         Family::Message,
         Family::Body,
         Family::BodyPart,
@@ -44,6 +46,7 @@ impl Family {
         Family::Suppression,
         Family::Meta,
         Family::Counter,
+        Family::Lane,
     ];
 
     /// The column family's name on disk.
@@ -59,6 +62,7 @@ impl Family {
             Family::Suppression => "suppression",
             Family::Meta => "meta",
             Family::Counter => "counter",
+            Family::Lane => "lane",
         }
     }
 

@@ -8,6 +8,7 @@
 //! Promises: the lines validate against docs/event.schema.json; text of any kind comes out as it went in; the only
 //! occurrence of `"posthaste":{"eventId":` in a line is the one where the id belongs. Does not: cut or clean text.
 
+mod lane;
 mod outcome;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -23,6 +24,7 @@ use super::json::Object;
 use crate::types::{MessageId, Recipient, ReversePath};
 
 pub use crate::types::DelayType;
+pub use lane::{LaneChange, LaneInfo, lane};
 pub use outcome::{
     BounceInfo, BounceKind, BouncedRecipient, ComplaintInfo, DelayInfo, DelayedRecipient, DeliveryInfo, Extras, bounce,
     delivery, delivery_delay, diagnostic_code, feedback_id, send, suppressed_complaint,

@@ -2,12 +2,17 @@
 //!
 //! Pure: the time is an argument, and what is to be kept over a restart is plain data ([`LaneState`]).
 
+mod reach;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::limits::LaneLimits;
 use super::reaction::Reaction;
 use crate::types::Timestamp;
+
+pub use crate::types::LaneState;
+pub use reach::{PROBE_INTERVALS, Reach};
 
 /// What a connection learned of its lane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,15 +109,18 @@ pub struct Lane {
     limits: LaneLimits,
 }
 
-/// What of a lane is kept over a restart.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LaneState {}
-
 impl Lane {
     /// A lane of which nothing is known.
     pub fn new(limits: LaneLimits, now: Timestamp) -> Self {
         let _ = now;
         Self { limits }
+    }
+
+    /// Sets what its jitter depends on: another number for each lane.
+    #[must_use]
+    pub fn with_seed(self, seed: u64) -> Self {
+        let _ = seed;
+        self
     }
 
     /// A lane as it was saved. `unclean`: the daemon did not stop in order, so more may have been sent than was saved.
@@ -187,7 +195,18 @@ impl Lane {
     /// What to write to disk now, with a reservation ahead for what hour's and day's limits let it send. One save at a time.
     pub fn save(&mut self, now: Timestamp) -> LaneState {
         let _ = now;
-        LaneState {}
+        LaneState::default()
+    }
+
+    /// Whether the next save asks for a sync of its own (a block, a grant ahead). To be asked before [`Lane::save`].
+    pub fn wants_sync(&self) -> bool {
+        false
+    }
+
+    /// At an orderly stop, with nothing in flight and no save under way: what to write, so that the next start knows exactly
+    /// what was sent. `None`: nothing needs to be remembered.
+    pub fn last_save(&mut self, now: Timestamp) -> Option<LaneState> {
+        (!self.is_forgettable(now)).then(|| self.save(now))
     }
 
     /// The last [`Lane::save`] is durable, or (`false`) failed.
