@@ -138,7 +138,7 @@ fn a_store_of_format_1_is_read_and_marked_so_that_an_older_release_refuses_it() 
     let store = Arc::new(ModelStore::new());
     close(open(Arc::clone(&store) as _));
     store.write(&[committer::meta_put(meta::FORMAT, 1)], true).unwrap();
-    // A message as version 1 wrote it: without the second octet of flags.
+    // A message as version 1 wrote it: without the second octet of flags, and what follows from it.
     let id = MessageId::new(NOW, 7);
     let opened = open(Arc::clone(&store) as _);
     assert_eq!(
@@ -147,7 +147,8 @@ fn a_store_of_format_1_is_read_and_marked_so_that_an_older_release_refuses_it() 
     );
     let new = new_message(id, 1, NewBody::Inline(Bytes::from_static(b"\r\n")));
     let mut record = Vec::new();
-    StoredMessage::from_new(&new).to_record().encode(&mut record);
+    let of_today = StoredMessage::from_new(&new).to_record();
+    format::MessageRecord { pool: String::new(), priority: 0, ..of_today }.encode(&mut record);
     let (_, payload) = record.split_at(6);
     let payload = [&payload[..1], &payload[2..]].concat();
     let checksum = crc32c::crc32c_append(crc32c::crc32c(&[1, 1]), &payload).to_le_bytes();

@@ -181,28 +181,6 @@ impl<'a> Section<'a> {
         converted
     }
 
-    /// Like [`Section::list`], but `None` where it is absent, and an error where it is empty.
-    pub(crate) fn items<T>(
-        &mut self,
-        key: &'static str,
-        example: &str,
-        convert: impl Fn(&Value<'a>) -> Result<T, Problem>,
-    ) -> Option<Vec<T>> {
-        let is_there = self.has(key);
-        let is_empty =
-            self.table.and_then(|table| table.get(key)?.get_ref().as_array()).is_some_and(|list| list.is_empty());
-        if is_empty {
-            self.error(key, Problem::new("is empty", format!("write {example}, or remove it")));
-        }
-        let items = self.list(key, Vec::new(), example, convert);
-        is_there.then_some(items)
-    }
-
-    /// Where the table stands in the text.
-    pub(crate) fn span(&self) -> Range<usize> {
-        self.span.clone()
-    }
-
     /// A table whose keys are names, every entry read with `convert`; wrong entries are reported one by one.
     pub(crate) fn entries<T>(
         &mut self,
@@ -226,6 +204,28 @@ impl<'a> Section<'a> {
             }
         }
         converted
+    }
+
+    /// Like [`Section::list`], but `None` where it is absent, and an error where it is empty.
+    pub(crate) fn items<T>(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        convert: impl Fn(&Value<'a>) -> Result<T, Problem>,
+    ) -> Option<Vec<T>> {
+        let is_there = self.has(key);
+        let is_empty =
+            self.table.and_then(|table| table.get(key)?.get_ref().as_array()).is_some_and(|list| list.is_empty());
+        if is_empty {
+            self.error(key, Problem::new("is empty", format!("write {example}, or remove it")));
+        }
+        let items = self.list(key, Vec::new(), example, convert);
+        is_there.then_some(items)
+    }
+
+    /// Where the table stands in the text.
+    pub(crate) fn span(&self) -> Range<usize> {
+        self.span.clone()
     }
 
     pub(crate) fn has(&self, key: &str) -> bool {

@@ -67,7 +67,9 @@ fn a_reload_takes_sources_and_pools_away_and_their_mail_goes_on() {
             .table(&pool("other", "\"new\""))
             .table("[[tenant]]\nname = \"local\"\nsenders = \"any\"\npool = \"own\"\n")
     };
-    let mut daemon = lab.daemon_with(two(lab.config().set("retry.steps", "[\"5s\"]")));
+    // By then the connection from the old source is gone.
+    let config = lab.config().set("retry.steps", "[\"5s\"]").set("delivery.idle_timeout", "\"1s\"");
+    let mut daemon = lab.daemon_with(two(config));
     lab.client(&daemon).send_simple(FROM, &["you@example.test"], "moved");
     mx.wait_asked("you@example.test", 1);
     daemon.reload(|config| {
