@@ -9,6 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
+use crate::scheduler::Command;
 use crate::queue::{DueEntry, DuePage};
 use crate::policy::lane::Health;
 use crate::policy::limits::LaneLimits;
