@@ -95,7 +95,7 @@ impl Places {
                     Description { state: RecipientState::InFlight, next_attempt_at: None, waits_for: None }
                 }
                 Whereabouts::Resolving => waits(RecipientState::Ready, None, "DNS answers for its domain".to_owned()),
-                Whereabouts::Ready(site) => waits(RecipientState::Ready, None, format!("a connection to {site}")),
+                Whereabouts::Ready { site, cause, .. } => waits(RecipientState::Ready, cause.until(), format!("{site}: {cause}")),
                 Whereabouts::Suspended { site, until, reason } => {
                     waits(RecipientState::Ready, Some(*until), format!("site {site} is down: {reason}"))
                 }

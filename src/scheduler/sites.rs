@@ -61,7 +61,8 @@ pub(super) struct SiteQueue {
 }
 
 impl SiteQueue {
-    fn new(site: &SiteName, pool: PoolName, fleet: &Fleet) -> Self {
+    /// One in which nothing waits.
+    pub(super) fn new(site: &SiteName, pool: PoolName, fleet: &Fleet) -> Self {
         let mut queue = Self {
             pool,
             slots: Vec::new(),
@@ -170,10 +171,15 @@ impl Site {
 
     /// Whether one more connection may be opened, as far as the site as a whole says.
     pub(super) fn may_open(&self, now: Timestamp) -> bool {
-        let total = self.limits.connections_total.unwrap_or(u32::MAX);
-        let total = if self.proven { total } else { total.min(self.limits.connections) };
-        let total = if self.reach.is_probing(now) { 1 } else { total };
+        let total = self.connections_max(now).unwrap_or(u32::MAX);
         self.down_until(now).is_none() && self.connections < usize::try_from(total).unwrap_or(usize::MAX)
+    }
+
+    /// Connections that all sources together may have now, where that is limited.
+    pub(super) fn connections_max(&self, now: Timestamp) -> Option<u32> {
+        let total = self.limits.connections_total;
+        let total = if self.proven { total } else { Some(total.unwrap_or(u32::MAX).min(self.limits.connections)) };
+        if self.reach.is_probing(now) { Some(1) } else { total }
     }
 
     pub(super) fn lane(&self, source: SourceId) -> Option<&LaneEntry> {

@@ -19,7 +19,7 @@ use crate::scheduler::{Action, ConnectionId, LaneName, Lease, Payload, SiteName,
 use crate::types::{Domain, PoolName, Timestamp};
 
 /// A pool's mail goes by its overflow pool where all its own sources are closed for at least this long.
-const OVERFLOW_AFTER: Duration = Duration::from_secs(60);
+pub(super) const OVERFLOW_AFTER: Duration = Duration::from_secs(60);
 /// Jobs of a flow that are looked through for one that an idle connection leads to.
 const SAME_HOSTS_SCAN_MAX: usize = 16;
 /// Transactions that a message may take of which nothing is in memory: what it does not take is given back.
