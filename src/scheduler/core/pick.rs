@@ -6,15 +6,16 @@
 //!
 //! [`FairQueue`]: crate::scheduler::fair::FairQueue
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Connection, JobState, Scheduler};
-use crate::policy::lane::{Cause, Lane};
+use crate::policy::lane::{Cause, Lane, Wait};
 use crate::queue::JobKey;
 use crate::scheduler::class::Class;
-use crate::scheduler::fleet::{Families, SourceId};
-use crate::scheduler::sites::Slot;
+use crate::scheduler::fleet::{Families, Fleet, SourceId};
+use crate::scheduler::sites::{LaneEntry, Site, Slot};
 use crate::scheduler::{Action, ConnectionId, LaneName, Lease, Payload, SiteName, Terms, Verdict};
 use crate::types::{Domain, PoolName, Timestamp};
 
@@ -63,6 +64,22 @@ enum Means {
     Full,
     /// Not before that time.
     Closed(Timestamp),
+}
+
+/// Whether a lane is there.
+enum Made {
+    Known,
+    New,
+    /// There are too many, and all are in use.
+    NoRoom,
+}
+
+/// Where a lane is looked at, and for what.
+struct Place<'a> {
+    site: &'a SiteName,
+    pool: &'a PoolName,
+    hosts: &'a SiteName,
+    may_open: bool,
 }
 
 /// The lane that takes a job.
@@ -250,24 +267,54 @@ impl Scheduler {
     /// The source whose turn it is among those that can take a job.
     fn choose(&mut self, name: &SiteName, at: usize, task: &Task, now: Timestamp) -> Choice {
         let may_connect = self.may_connect_to(name);
-        let queue = self.sites.get(name).and_then(|site| site.queues.get(at));
-        let (turn, slots) = queue.map_or((0, Vec::new()), |queue| (queue.turn, queue.slots.clone()));
+        let mut choice = self.look_at_slots(name, at, task, may_connect, now);
+        // A new lane may have a limit that must be on disk before anything is sent.
+        while let Choice::Take(source, Means::New) = choice {
+            match self.make_lane(name, source, now) {
+                Made::Known => break,
+                Made::New => choice = self.look_at_slots(name, at, task, may_connect, now),
+                Made::NoRoom => return Choice::Wait { until: now.plus(METER_PAUSE), stuck: false },
+            }
+        }
+        choice
+    }
+
+    fn look_at_slots(
+        &mut self,
+        name: &SiteName,
+        at: usize,
+        task: &Task,
+        may_connect: bool,
+        now: Timestamp,
+    ) -> Choice {
+        let Some(site) = self.sites.get_mut(name) else { return Choice::Wait { until: Timestamp::MAX, stuck: false } };
+        let may_open = site.may_open(now);
+        let Site { lanes, queues, .. } = site;
+        let Some(queue) = queues.get(at) else { return Choice::Wait { until: Timestamp::MAX, stuck: false } };
+        let fleet = &mut self.fleet;
         // Where no source is of a family that the hosts have, the one whose turn it is finds that out anew.
-        let lacks = |slot: &Slot| self.fleet.source(slot.source).is_some_and(|source| task.lacks.has(source.family));
-        let reaches: Vec<bool> = slots.iter().map(|slot| !lacks(slot)).collect();
-        let anyway = !reaches.contains(&true);
+        let reaches = |fleet: &Fleet, slot: &Slot| {
+            task.lacks == Families::default()
+                || fleet.source(slot.source).is_none_or(|source| !task.lacks.has(source.family))
+        };
+        let anyway = !queue.slots.iter().any(|slot| reaches(fleet, slot));
         let mut best: Option<(u64, SourceId, Means)> = None;
         let (mut swap, mut no_connection) = (None, false);
         let (mut until, mut tier, mut closed) = (Timestamp::MAX, 0, true);
-        for (slot, _) in slots.iter().zip(reaches).filter(|(_, reaches)| *reaches || anyway) {
+        for slot in &queue.slots {
             if slot.tier > tier {
                 if !closed || best.is_some() {
                     break;
                 }
                 tier = slot.tier;
             }
-            let pass = slot.pass.max(turn);
-            match self.means(name, at, slot.source, task, now) {
+            let pass = slot.pass.max(queue.turn);
+            // Only who has the least is looked for.
+            if best.is_some_and(|(least, ..)| pass >= least) || !(anyway || reaches(fleet, slot)) {
+                continue;
+            }
+            let place = Place { site: name, pool: &queue.pool, hosts: &task.hosts, may_open };
+            match look(lanes, fleet, slot.source, &place, &mut self.dirty, now) {
                 Means::Closed(end) => {
                     until = until.min(end);
                     closed &= end >= now.plus(OVERFLOW_AFTER);
@@ -276,8 +323,7 @@ impl Scheduler {
                 Means::Full => {}
                 Means::Swap(connection) => swap = swap.or(Some(connection)),
                 Means::New if !may_connect => no_connection = true,
-                means if best.is_none_or(|(least, ..)| pass < least) => best = Some((pass, slot.source, means)),
-                Means::New | Means::Idle(_) => {}
+                means => best = Some((pass, slot.source, means)),
             }
             closed = false;
         }
@@ -290,65 +336,39 @@ impl Scheduler {
         }
     }
 
-    /// How a source can take a job now.
+    /// How the source that a job keeps can take it now.
     fn means(&mut self, name: &SiteName, at: usize, source: SourceId, task: &Task, now: Timestamp) -> Means {
-        let pool = self.sites.get(name).and_then(|site| site.queues.get(at)).map(|queue| queue.pool.clone());
-        let pool = pool.unwrap_or_default();
-        for (key, meter) in self.fleet.meters(source, &pool) {
-            if let Err(wait) = meter.lane.admits(1, now) {
-                if wait.cause == Cause::Saving {
-                    self.dirty.insert(key.lane_name());
-                }
-                // What ends at another site may make room.
-                return Means::Closed(wait.until.min(now.plus(METER_PAUSE)));
-            }
-        }
-        if !self.has_lane(name, source, now) {
+        if matches!(self.make_lane(name, source, now), Made::NoRoom) {
             return Means::Closed(now.plus(METER_PAUSE));
         }
         let Some(site) = self.sites.get_mut(name) else { return Means::Full };
         let may_open = site.may_open(now);
-        let Some(entry) = site.lane_mut(source) else { return Means::Full };
-        let window = entry.lane.window(now);
-        if window == 0 {
-            return Means::Closed(entry.lane.next_change(now).unwrap_or(Timestamp::MAX));
-        }
-        if let Err(wait) = entry.lane.admits(1, now) {
-            if wait.cause == Cause::Saving {
-                let source = self.fleet.name(source);
-                self.dirty.insert(LaneName::Lane(name.clone(), source));
-            }
-            return Means::Closed(wait.until);
-        }
-        if let Some((idle, _)) = entry.idle.iter().rev().find(|(_, hosts)| *hosts == task.hosts) {
-            return Means::Idle(*idle);
-        }
-        if entry.connections < window && may_open {
-            return Means::New;
-        }
-        // The one that was not used for longest; one at a time.
-        let idle = if entry.closing == 0 { entry.idle.first() } else { None };
-        idle.map_or(Means::Full, |(idle, _)| Means::Swap(*idle))
+        let Site { lanes, queues, .. } = site;
+        let Some(queue) = queues.get(at) else { return Means::Full };
+        let place = Place { site: name, pool: &queue.pool, hosts: &task.hosts, may_open };
+        look(lanes, &mut self.fleet, source, &place, &mut self.dirty, now)
     }
 
-    /// Whether a source has a lane at a site; it is made where there is room for one.
-    fn has_lane(&mut self, name: &SiteName, source: SourceId, now: Timestamp) -> bool {
-        let Some(site) = self.sites.get(name) else { return false };
+    /// Makes the lane of a source at a site, where there is none and room for one.
+    fn make_lane(&mut self, name: &SiteName, source: SourceId, now: Timestamp) -> Made {
+        let Some(site) = self.sites.get(name) else { return Made::NoRoom };
         if site.lane(source).is_some() {
-            return true;
+            return Made::Known;
         }
         if self.lanes >= self.settings.lanes_max && !self.forget_lanes(now) {
-            return false;
+            return Made::NoRoom;
         }
-        let lane_name = LaneName::Lane(name.clone(), self.fleet.name(source));
-        let Some(site) = self.sites.get_mut(name) else { return false };
-        let lane = match self.saved.remove(&lane_name) {
+        let source_name = self.fleet.name(source);
+        let seed = crate::queue::fnv1a(format!("{name} {source_name}").as_bytes()) & u128::from(u64::MAX);
+        let saved = self.saved.remove(&LaneName::Lane(name.clone(), source_name));
+        let Some(site) = self.sites.get_mut(name) else { return Made::NoRoom };
+        let lane = match saved {
             Some(state) => Lane::restore(&state, site.limits, self.unclean, now),
             None => Lane::new(site.limits, now),
         };
-        site.add_lane(source, lane, now);
+        site.add_lane(source, lane.with_seed(u64::try_from(seed).unwrap_or_default()), now);
         self.lanes += 1;
-        true
+        Made::New
     }
 
     /// Gives the job out whose turn it is, with others of its message that can share its transaction.
@@ -513,6 +533,53 @@ impl Scheduler {
             }
         }
     }
+}
+
+/// How a source can take a job now. What must be on disk before it can is noted in `dirty`.
+fn look(
+    lanes: &mut [LaneEntry],
+    fleet: &mut Fleet,
+    source: SourceId,
+    place: &Place<'_>,
+    dirty: &mut BTreeSet<LaneName>,
+    now: Timestamp,
+) -> Means {
+    for (key, meter) in fleet.meters(source, place.pool) {
+        if let Err(wait) = meter.lane.admits(1, now) {
+            if wait.cause == Cause::Saving {
+                dirty.insert(key.lane_name());
+            }
+            // What ends at another site may make room.
+            return Means::Closed(wait.until.min(now.plus(METER_PAUSE)));
+        }
+    }
+    let Ok(at) = lanes.binary_search_by_key(&source, |entry| entry.source) else {
+        return if place.may_open { Means::New } else { Means::Full };
+    };
+    let Some(entry) = lanes.get_mut(at) else { return Means::Full };
+    let window = entry.lane.window(now);
+    if window == 0 {
+        return Means::Closed(entry.lane.next_change(now).unwrap_or(Timestamp::MAX));
+    }
+    match entry.lane.admits(1, now) {
+        Ok(_) => {}
+        Err(Wait { cause: Cause::Saving, .. }) => {
+            dirty.insert(LaneName::Lane(place.site.clone(), fleet.name(source)));
+            return Means::Full;
+        }
+        // As soon as a message ends.
+        Err(Wait { cause: Cause::Rate(_), until: Timestamp::MAX }) => return Means::Full,
+        Err(wait) => return Means::Closed(wait.until),
+    }
+    if let Some((idle, _)) = entry.idle.iter().rev().find(|(_, hosts)| hosts == place.hosts) {
+        return Means::Idle(*idle);
+    }
+    if entry.connections < window && place.may_open {
+        return Means::New;
+    }
+    // The one that was not used for longest; one at a time.
+    let idle = if entry.closing == 0 { entry.idle.first() } else { None };
+    idle.map_or(Means::Full, |(idle, _)| Means::Swap(*idle))
 }
 
 /// How many transactions jobs of one message may take.
