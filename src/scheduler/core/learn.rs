@@ -9,7 +9,7 @@ use crate::scheduler::{
 use crate::types::{PoolName, Timestamp};
 
 /// The part of all lanes that is forgotten at once where there is no room for one more.
-const FORGET_SHARE: usize = 64;
+const FORGET_SHARE: usize = 16;
 /// Lanes whose states are written at once.
 const SAVE_LANES_MAX: usize = 1_024;
 
@@ -243,10 +243,11 @@ impl Scheduler {
                 idle.push((!entry.lane.is_forgettable(now), entry.used_at, name.clone(), entry.source));
             }
         }
-        idle.sort_unstable();
         let least = (self.settings.lanes_max / FORGET_SHARE).max(1);
-        let learned_nothing = idle.iter().filter(|(learned, ..)| !learned).count();
-        idle.truncate(least.max(learned_nothing));
+        if idle.len() > least {
+            idle.select_nth_unstable(least);
+            idle.truncate(least);
+        }
         for (_, _, name, source) in &idle {
             let lane_name = LaneName::Lane(name.clone(), self.fleet.name(*source));
             if self.saving.contains(&lane_name) {

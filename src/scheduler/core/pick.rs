@@ -26,6 +26,9 @@ const SAME_HOSTS_SCAN_MAX: usize = 16;
 /// Transactions that a message may take of which nothing is in memory: what it does not take is given back.
 const UNKNOWN_TRANSACTIONS: u32 = 8;
 
+/// Turns that a source may be ahead of the others at a site while it has an idle connection there: a new connection costs
+/// more than a turn.
+const IDLE_TURNS_AHEAD: u64 = 8;
 /// How long a site waits for a limit of a pool or source as a whole, or for room for a lane, before it looks again.
 const METER_PAUSE: Duration = Duration::from_secs(1);
 
@@ -309,8 +312,10 @@ impl Scheduler {
                 tier = slot.tier;
             }
             let pass = slot.pass.max(queue.turn);
+            let if_idle = pass.saturating_sub(IDLE_TURNS_AHEAD * slot.stride);
+            let is_better = |rank: u64| best.is_none_or(|(least, ..)| rank < least);
             // Only who has the least is looked for.
-            if best.is_some_and(|(least, ..)| pass >= least) || !(anyway || reaches(fleet, slot)) {
+            if !is_better(if_idle) || !(anyway || reaches(fleet, slot)) {
                 continue;
             }
             let place = Place { site: name, pool: &queue.pool, hosts: &task.hosts, may_open };
@@ -323,7 +328,9 @@ impl Scheduler {
                 Means::Full => {}
                 Means::Swap(connection) => swap = swap.or(Some(connection)),
                 Means::New if !may_connect => no_connection = true,
-                means => best = Some((pass, slot.source, means)),
+                means @ Means::Idle(_) => best = Some((if_idle, slot.source, means)),
+                Means::New if is_better(pass) => best = Some((pass, slot.source, Means::New)),
+                Means::New => {}
             }
             closed = false;
         }
