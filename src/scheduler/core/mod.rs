@@ -10,6 +10,8 @@
 
 #[cfg(test)]
 mod fairness_tests;
+#[cfg(test)]
+mod lane_tests;
 mod learn;
 mod line;
 mod operate;

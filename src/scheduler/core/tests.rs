@@ -5,29 +5,29 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::*;
-use crate::scheduler::{Command, Totals, Whereabouts};
+use crate::scheduler::{Command, LaneEventKind, Totals, Whereabouts};
 use crate::queue::{DueEntry, DuePage, RecipientHeaders, StoredBody, StoredMessage};
 use crate::policy::lane::Health;
 use crate::policy::limits::LaneLimits;
 use crate::types::{BodyKind, EmailAddress, EnhancedStatus, Envelope, MessageId, Recipient, ReversePath};
 
-fn due_again(at: Timestamp, attempts: u32) -> Settled {
+pub(super) fn due_again(at: Timestamp, attempts: u32) -> Settled {
     Settled::Due { at, attempts, source: None, blocked: false }
 }
 
-const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
+pub(super) const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
 
-struct World {
-    scheduler: Scheduler,
-    now: Timestamp,
-    actions: Vec<Action>,
+pub(super) struct World {
+    pub(super) scheduler: Scheduler,
+    pub(super) now: Timestamp,
+    pub(super) actions: Vec<Action>,
     next_id: u128,
 }
 
 /// What a message of these tests takes: ten octets of body and one recipient.
 const PAYLOAD_BYTES: usize = 710;
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings {
         jobs_max: 100_000,
         body_cache_bytes: 100 * PAYLOAD_BYTES,
@@ -40,8 +40,14 @@ fn settings() -> Settings {
 }
 
 impl World {
-    fn new(settings: Settings) -> Self {
-        let mut world = Self { scheduler: Scheduler::new(settings, None, Vec::new(), false, NOW), now: NOW, actions: Vec::new(), next_id: 0 };
+    pub(super) fn new(settings: Settings) -> Self {
+        Self::restored(settings, Vec::new(), false)
+    }
+
+    /// With lanes from before a restart.
+    pub(super) fn restored(settings: Settings, saved: Vec<SavedLane>, unclean: bool) -> Self {
+        let scheduler = Scheduler::new(settings, None, saved, unclean, NOW);
+        let mut world = Self { scheduler, now: NOW, actions: Vec::new(), next_id: 0 };
         // The first page: the queue is empty.
         world.scheduler.tick(NOW, &mut world.actions);
         assert!(matches!(world.actions.pop(), Some(Action::PageIn { from: crate::queue::DueKey::START, .. })));
@@ -49,7 +55,44 @@ impl World {
         world
     }
 
-    fn accept(&mut self, domains: &[&str]) -> MessageId {
+    /// What the next saves of lanes tell of; they are on disk at once.
+    pub(super) fn saved_events(&mut self) -> Vec<LaneEventKind> {
+        let mut events = Vec::new();
+        for action in std::mem::take(&mut self.actions) {
+            let Action::SaveLanes(save) = action else {
+                self.actions.push(action);
+                continue;
+            };
+            events.extend(save.events.into_iter().map(|event| event.kind));
+            let names: Vec<LaneName> = save.put.iter().map(|saved| saved.name.clone()).collect();
+            self.scheduler.lanes_saved(&names, self.now, &mut self.actions);
+        }
+        events
+    }
+
+    /// Everything that is given out goes well at once; saves take no time. How many transactions there were.
+    pub(super) fn run_lanes(&mut self, span: Duration) -> u32 {
+        let (end, mut sent) = (self.now.plus(span), 0);
+        while self.now < end {
+            self.scheduler.flush_lanes(self.now, &mut self.actions);
+            self.saved_events();
+            for action in std::mem::take(&mut self.actions) {
+                if let Action::Open { connection, jobs, .. } | Action::Assign { connection, jobs, .. } = action {
+                    sent += 1;
+                    for job in jobs {
+                        self.scheduler.settled(job.key, Settled::Out, self.now, &mut self.actions);
+                    }
+                    self.idle(connection, Report::of(Health::Good));
+                }
+            }
+            if self.actions.is_empty() {
+                self.advance(Duration::from_secs(1));
+            }
+        }
+        sent
+    }
+
+    pub(super) fn accept(&mut self, domains: &[&str]) -> MessageId {
         self.next_id += 1;
         let id = MessageId::new(self.now, self.next_id);
         let recipient = |domain: &&str| Recipient {
@@ -91,21 +134,21 @@ impl World {
         id
     }
 
-    fn resolve(&mut self, domain: &str, site: &str) {
+    pub(super) fn resolve(&mut self, domain: &str, site: &str) {
         let expires_at = self.now.plus(Duration::from_secs(600));
         let domain = Domain::parse(domain).unwrap();
         self.scheduler.resolved(&domain, Destination::of_hosts(SiteName::new(site), expires_at), self.now, &mut self.actions);
     }
 
-    fn idle(&mut self, connection: ConnectionId, feedback: Report) {
+    pub(super) fn idle(&mut self, connection: ConnectionId, feedback: Report) {
         self.scheduler.connection_idle(connection, feedback, self.now, &mut self.actions);
     }
 
-    fn settle(&mut self, id: MessageId, settled: Settled) {
+    pub(super) fn settle(&mut self, id: MessageId, settled: Settled) {
         self.scheduler.settled(JobKey { id, group: 0 }, settled, self.now, &mut self.actions);
     }
 
-    fn advance(&mut self, span: Duration) {
+    pub(super) fn advance(&mut self, span: Duration) {
         self.now = self.now.plus(span);
         self.scheduler.tick(self.now, &mut self.actions);
     }
