@@ -109,4 +109,3 @@ pub(crate) fn scheduling(criterion: &mut Criterion) {
     });
     group.finish();
 }
-

@@ -170,7 +170,8 @@ async fn decide(shared: &Shared, lease: &Lease, payload: &Payload, verdict: &Ver
     let message = &*payload.message;
     let now = shared.clock.now();
     let rules = Arc::clone(&shared.reloadable().rules);
-    let fates: Vec<Fate> = message.pending(lease.key.group).map(|index| fate(verdict, message, index, now, &rules)).collect();
+    let fates: Vec<Fate> =
+        message.pending(lease.key.group).map(|index| fate(verdict, message, index, now, &rules)).collect();
     let first_part;
     let original: &[u8] = match &payload.body {
         StoredBody::Inline(bytes) => bytes,

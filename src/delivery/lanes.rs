@@ -64,10 +64,12 @@ pub(super) async fn save_and_wait(queue: &Queue, save: LaneSave) {
     }
     let (done, ended) = oneshot::channel();
     let (changes, _) = changes(LaneSave { urgent: true, ..save });
-    queue.save_lanes(changes, move || {
-        // Nobody waits any more: then nobody is to be told.
-        let _ = done.send(());
-    }).await;
+    queue
+        .save_lanes(changes, move || {
+            // Nobody waits any more: then nobody is to be told.
+            let _ = done.send(());
+        })
+        .await;
     // An error: the queue ended first, and says why.
     let _ = ended.await;
 }

@@ -258,7 +258,8 @@ impl Site {
     /// Why mail waits here, in the words of the last reply or failure; of the whole site, or of any lane.
     pub(super) fn reason(&self, now: Timestamp) -> Option<String> {
         let of_site = || self.failure.as_deref().map(str::to_owned);
-        let of_lane = || self.lanes.iter().find_map(|entry| entry.lane.trouble(now)).map(|trouble| trouble.words.into());
+        let of_lane =
+            || self.lanes.iter().find_map(|entry| entry.lane.trouble(now)).map(|trouble| trouble.words.into());
         if self.down_until(now).is_some() { of_site() } else { of_lane().or_else(of_site) }
     }
 
@@ -278,8 +279,7 @@ impl Site {
 
     /// The same for all its queues together.
     pub(super) fn all_suspended_until(&self, now: Timestamp) -> Option<Timestamp> {
-        let ends: Option<Vec<Timestamp>> =
-            self.queues.iter().map(|queue| self.suspended_until(queue, now)).collect();
+        let ends: Option<Vec<Timestamp>> = self.queues.iter().map(|queue| self.suspended_until(queue, now)).collect();
         ends?.into_iter().min().or_else(|| self.down_until(now))
     }
 

@@ -1,6 +1,6 @@
 //! Pools, sources and lanes: who sends what, and what happens when one of them cannot.
 
-use super::tests::{NOW, World, due_again, settings};
+use super::testing::{NOW, World, due_again, settings};
 use super::*;
 use crate::policy::lane::{Health, Hit, Learned};
 use crate::policy::limits::{LaneLimits, Rates};
@@ -35,7 +35,8 @@ fn pool(text: &str) -> PoolSettings {
 }
 
 fn world(sources: &[&str], pools: &[&str]) -> World {
-    let pools = Pools::new(sources.iter().map(|name| source(name)).collect(), pools.iter().map(|text| pool(text)).collect());
+    let pools =
+        Pools::new(sources.iter().map(|name| source(name)).collect(), pools.iter().map(|text| pool(text)).collect());
     World::new(Settings { pools: Arc::new(pools.unwrap()), connections_max: 100, ..settings() })
 }
 
@@ -173,7 +174,13 @@ fn a_greylisted_job_keeps_its_source_until_that_is_blocked_or_gone() {
         world.advance(Duration::from_secs(21));
         let out = given(&mut world);
         assert_eq!(sources_of(&out), expected);
-        world.scheduler.connection_closed(out[0].0, Report::of(Health::Good), Vec::new(), world.now, &mut world.actions);
+        world.scheduler.connection_closed(
+            out[0].0,
+            Report::of(Health::Good),
+            Vec::new(),
+            world.now,
+            &mut world.actions,
+        );
     }
     // Blocked: another one.
     let at = world.now.plus(Duration::from_secs(20));
@@ -259,7 +266,13 @@ fn lanes_are_bounded_and_those_in_use_stay() {
         world.accept(&[&format!("d{number}.test")]);
         world.resolve(&format!("d{number}.test"), &format!("mx{number}"));
         for (connection, ..) in given(&mut world) {
-            world.scheduler.connection_closed(connection, Report::of(Health::Good), Vec::new(), world.now, &mut world.actions);
+            world.scheduler.connection_closed(
+                connection,
+                Report::of(Health::Good),
+                Vec::new(),
+                world.now,
+                &mut world.actions,
+            );
         }
         assert!(world.scheduler.totals().lanes <= 20);
     }

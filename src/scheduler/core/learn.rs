@@ -61,9 +61,8 @@ impl Scheduler {
         site.stuck = false;
         let was_proven = site.is_proven();
         site.learn(&learned.health, source, alone, now);
-        let changes = site.lane_mut(source).map_or_else(Vec::new, |entry| {
-            entry.lane.learn(learned, entry.connections, now)
-        });
+        let changes =
+            site.lane_mut(source).map_or_else(Vec::new, |entry| entry.lane.learn(learned, entry.connections, now));
         let until = site.all_suspended_until(now);
         self.move_line(name, was_proven);
         self.tell(name, source, changes, now);
@@ -128,11 +127,16 @@ impl Scheduler {
         let blocked = |source| site.lane(source).filter(|entry| entry.blocked);
         let mut told = Vec::new();
         for queue in &site.queues {
-            let ends: Option<Vec<Timestamp>> =
-                queue.slots.iter().map(|slot| Some(blocked(slot.source)?.lane.next_change(now).unwrap_or(now))).collect();
+            let ends: Option<Vec<Timestamp>> = queue
+                .slots
+                .iter()
+                .map(|slot| Some(blocked(slot.source)?.lane.next_change(now).unwrap_or(now)))
+                .collect();
             let first_end = ends.and_then(|ends| ends.into_iter().min());
             match first_end {
-                Some(until) if !queue.blocked => told.push((LaneEventKind::PoolBlocked(queue.pool.clone(), until), true)),
+                Some(until) if !queue.blocked => {
+                    told.push((LaneEventKind::PoolBlocked(queue.pool.clone(), until), true))
+                }
                 None if queue.blocked => told.push((LaneEventKind::PoolUnblocked(queue.pool.clone()), false)),
                 _ => {}
             }

@@ -21,6 +21,8 @@ mod report;
 mod serve;
 mod sweep;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod world_tests;
@@ -38,8 +40,8 @@ use crate::scheduler::fleet::{Destination, Families, Fleet, MeterKey, SourceId};
 use crate::scheduler::sites::Site;
 use crate::scheduler::window::Window;
 use crate::scheduler::{
-    Action, ConnectionId, LaneEvent, LaneName, Lease, Payload, Report, RoutingFailure, SavedLane, Settings,
-    Settled, SiteName, Verdict, job_from_due,
+    Action, ConnectionId, LaneEvent, LaneName, Lease, Payload, Report, RoutingFailure, SavedLane, Settings, Settled,
+    SiteName, Verdict, job_from_due,
 };
 use crate::types::{Domain, PoolName, SourceName, Timestamp};
 
@@ -304,13 +306,7 @@ impl Scheduler {
     }
 
     /// Where mail for a domain goes is known.
-    pub fn resolved(
-        &mut self,
-        domain: &Domain,
-        destination: Destination,
-        now: Timestamp,
-        actions: &mut Vec<Action>,
-    ) {
+    pub fn resolved(&mut self, domain: &Domain, destination: Destination, now: Timestamp, actions: &mut Vec<Action>) {
         let name = destination.site.clone();
         self.make_site(&destination, now);
         let state = self.domains.entry(domain.clone()).or_default();

@@ -92,7 +92,10 @@ enum Choice {
     /// There are too many connections to open one more.
     NoConnection,
     /// No lane can take it before then; `stuck`: nor any other job.
-    Wait { until: Timestamp, stuck: bool },
+    Wait {
+        until: Timestamp,
+        stuck: bool,
+    },
 }
 
 impl Scheduler {
@@ -282,14 +285,7 @@ impl Scheduler {
         choice
     }
 
-    fn look_at_slots(
-        &mut self,
-        name: &SiteName,
-        at: usize,
-        task: &Task,
-        may_connect: bool,
-        now: Timestamp,
-    ) -> Choice {
+    fn look_at_slots(&mut self, name: &SiteName, at: usize, task: &Task, may_connect: bool, now: Timestamp) -> Choice {
         let Some(site) = self.sites.get_mut(name) else { return Choice::Wait { until: Timestamp::MAX, stuck: false } };
         let may_open = site.may_open(now);
         let Site { lanes, queues, .. } = site;
@@ -459,9 +455,10 @@ impl Scheduler {
                 }
                 let Some(queue) = self.sites.get_mut(name).and_then(|site| site.queues.get_mut(at)) else { break };
                 queue.fair.take(&task.class, 0);
-                let ready = self.jobs.get(&key).is_some_and(|job| {
-                    job.queued_at.as_ref() == Some(name) && job.state == JobState::Ready
-                });
+                let ready = self
+                    .jobs
+                    .get(&key)
+                    .is_some_and(|job| job.queued_at.as_ref() == Some(name) && job.state == JobState::Ready);
                 leases.extend(if ready { self.lease(key) } else { None });
             }
         }
@@ -481,14 +478,7 @@ impl Scheduler {
     }
 
     /// Takes what these jobs may send from all that limits it.
-    fn charge(
-        &mut self,
-        name: &SiteName,
-        pool: &PoolName,
-        source: SourceId,
-        jobs: &[Lease],
-        now: Timestamp,
-    ) -> Terms {
+    fn charge(&mut self, name: &SiteName, pool: &PoolName, source: SourceId, jobs: &[Lease], now: Timestamp) -> Terms {
         let per_transaction = self.settings.recipients_per_transaction_max;
         let wanted = transactions_of(jobs, per_transaction);
         let alternative = self.has_alternative(name, pool, source, now);

@@ -117,8 +117,14 @@ impl Daemon {
         world.ledger().started(opened.unclean_since.unwrap_or(world.now()), true);
         let lanes = queue.lanes(1_000).map_err(|error| error.to_string())?;
         let saved = lanes.into_iter().filter_map(posthaste::delivery::lanes::saved).collect();
-        let (dispatcher, dispatcher_task) =
-            Dispatcher::start(shared, scheduler_settings(plan), opened.handoffs, opened.unclean_since, saved, !opened.was_clean);
+        let (dispatcher, dispatcher_task) = Dispatcher::start(
+            shared,
+            scheduler_settings(plan),
+            opened.handoffs,
+            opened.unclean_since,
+            saved,
+            !opened.was_clean,
+        );
         Ok(Self { queue, reception, dispatcher, dispatcher_task, stop_events, events_task })
     }
 
