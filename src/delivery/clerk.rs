@@ -126,7 +126,7 @@ async fn release(shared: &Shared, lease: &Lease, message: &StoredMessage, inputs
 }
 
 async fn hold(shared: &Shared, lease: &Lease, message: &StoredMessage, reason: String, inputs: &mpsc::Sender<Input>) {
-    let entry = message.due_entry(lease.key.group, lease.attempts, None);
+    let entry = message.due_entry(lease.key.group, lease.attempts, lease.source.as_ref());
     let due_at = lease.due_at.unwrap_or_else(|| shared.clock.now());
     move_to(shared, lease, Next::Held { due_at, entry, reason }, Settled::Out, inputs).await;
 }

@@ -59,7 +59,7 @@ pub(super) async fn save(queue: &Queue, save: LaneSave, inputs: mpsc::Sender<Inp
 
 /// Writes them and waits until they are on disk, or the queue has ended.
 pub(super) async fn save_and_wait(queue: &Queue, save: LaneSave) {
-    if save.put.is_empty() && save.events.is_empty() {
+    if save.put.is_empty() && save.remove.is_empty() && save.events.is_empty() {
         return;
     }
     let (done, ended) = oneshot::channel();

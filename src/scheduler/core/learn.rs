@@ -218,7 +218,10 @@ impl Scheduler {
             let Some(site) = self.sites.get_mut(&site_name) else { continue };
             for entry in &mut site.lanes {
                 let name = LaneName::Lane(site_name.clone(), self.fleet.name(entry.source));
-                save.put.extend(entry.lane.last_save(now).map(|state| SavedLane { name, state }));
+                match entry.lane.last_save(now) {
+                    Some(state) => save.put.push(SavedLane { name, state }),
+                    None => save.remove.push(name),
+                }
             }
         }
         for (key, meter) in self.fleet.all_meters() {

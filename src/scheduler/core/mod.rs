@@ -151,6 +151,7 @@ pub struct Scheduler {
     saved: HashMap<LaneName, LaneState>,
     /// The daemon was not stopped in order: more may have been sent than was saved.
     unclean: bool,
+    started_at: Timestamp,
     /// Lanes in memory.
     lanes: usize,
     /// Lanes that may have something to save.
@@ -224,6 +225,7 @@ impl Scheduler {
             classes: Classes::default(),
             saved,
             unclean,
+            started_at: now,
             lanes: 0,
             dirty: BTreeSet::new(),
             saving: BTreeSet::new(),

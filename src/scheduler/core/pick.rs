@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Connection, JobState, Scheduler};
-use crate::policy::lane::{Cause, Lane, Wait};
+use crate::policy::lane::{Cause, Lane, LaneState, Wait};
 use crate::queue::JobKey;
 use crate::scheduler::class::Class;
 use crate::scheduler::fleet::{Families, Fleet, SourceId};
@@ -31,6 +31,9 @@ const UNKNOWN_TRANSACTIONS: u32 = 8;
 const IDLE_TURNS_AHEAD: u64 = 8;
 /// How long a site waits for a limit of a pool or source as a whole, or for room for a lane, before it looks again.
 const METER_PAUSE: Duration = Duration::from_secs(1);
+
+/// After a start that was not preceded by an orderly stop, what was sent right before it is unknown for so long.
+const UNKNOWN_AFTER_START: Duration = Duration::from_secs(60);
 
 /// What became of a turn of a queue.
 enum Turn {
@@ -367,6 +370,10 @@ impl Scheduler {
         let Some(site) = self.sites.get_mut(name) else { return Made::NoRoom };
         let lane = match saved {
             Some(state) => Lane::restore(&state, site.limits, self.unclean, now),
+            // What the run before sent in its last minute may not be known.
+            None if self.unclean && now < self.started_at.plus(UNKNOWN_AFTER_START) => {
+                Lane::restore(&LaneState::default(), site.limits, true, self.started_at)
+            }
             None => Lane::new(site.limits, now),
         };
         site.add_lane(source, lane.with_seed(u64::try_from(seed).unwrap_or_default()), now);
