@@ -169,7 +169,7 @@ impl Worker {
             session.quit().await;
         }
         while !results.is_complete() {
-            if report.transactions >= self.terms.transactions_max {
+            if report.transactions >= self.terms.transactions_max || results.is_lane_closed() {
                 results.leave_untried(&Arc::new(self.way.clone()));
                 break;
             }

@@ -201,6 +201,20 @@ impl Site {
         self.lanes.insert(at, entry);
     }
 
+    /// What an event told before a restart is not told again: that a lane is blocked, or all of a pool.
+    pub(super) fn note_blocked(&mut self, source: SourceId, now: Timestamp) {
+        let Some(entry) = self.lane_mut(source) else { return };
+        entry.blocked = entry.lane.trouble(now).is_some_and(|trouble| trouble.mode == "blocked");
+        if !entry.blocked {
+            return;
+        }
+        let Self { lanes, queues, .. } = self;
+        let is_blocked = |slot: &Slot| lanes.iter().any(|entry| entry.source == slot.source && entry.blocked);
+        for queue in queues {
+            queue.blocked |= queue.slots.iter().all(is_blocked);
+        }
+    }
+
     /// The queue of a pool, by its place; made where there is none.
     pub(super) fn queue_of(&mut self, name: &SiteName, pool: &PoolName, fleet: &Fleet) -> &mut SiteQueue {
         let pool = fleet.effective(pool);

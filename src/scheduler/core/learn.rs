@@ -226,7 +226,10 @@ impl Scheduler {
         }
         for (key, meter) in self.fleet.all_meters() {
             let name = key.lane_name();
-            save.put.extend(meter.lane.last_save(now).map(|state| SavedLane { name, state }));
+            match meter.lane.last_save(now) {
+                Some(state) => save.put.push(SavedLane { name, state }),
+                None => save.remove.push(name),
+            }
         }
         save
     }

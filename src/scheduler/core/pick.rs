@@ -377,6 +377,7 @@ impl Scheduler {
             None => Lane::new(site.limits, now),
         };
         site.add_lane(source, lane.with_seed(u64::try_from(seed).unwrap_or_default()), now);
+        site.note_blocked(source, now);
         self.lanes += 1;
         Made::New
     }
@@ -399,7 +400,7 @@ impl Scheduler {
         }
         let pool = self.sites.get(name).and_then(|site| site.queues.get(at)).map(|queue| queue.pool.clone());
         let pool = pool.unwrap_or_default();
-        let terms = self.charge(name, &pool, source, &jobs, now);
+        let (terms, taken) = self.charge(name, &pool, source, &jobs, now);
         let source_name = self.fleet.name(source);
         if let Some(queue) = self.sites.get_mut(name).and_then(|site| site.queues.get_mut(at)) {
             queue.fair.served(&task.class, jobs.len());
@@ -409,7 +410,7 @@ impl Scheduler {
             Means::Idle(connection) => {
                 self.take_idle(connection);
                 if let Some(connection) = self.connections.get_mut(&connection) {
-                    (connection.taken, connection.pool) = (terms.transactions_max, pool);
+                    (connection.taken, connection.pool) = (taken, pool);
                 }
                 actions.push(Action::Assign { connection, jobs, terms });
             }
@@ -420,7 +421,7 @@ impl Scheduler {
                     pool,
                     hosts: task.hosts.clone(),
                     domain: task.domain.clone(),
-                    taken: terms.transactions_max,
+                    taken,
                     closing: false,
                 });
                 let (site, domain) = (name.clone(), task.domain.clone());
@@ -484,18 +485,28 @@ impl Scheduler {
         destination.is_none_or(|destination| destination.hosts == *hosts)
     }
 
-    /// Takes what these jobs may send from all that limits it.
-    fn charge(&mut self, name: &SiteName, pool: &PoolName, source: SourceId, jobs: &[Lease], now: Timestamp) -> Terms {
+    /// Takes what these jobs may send from all that limits it: the terms, and how much was taken.
+    fn charge(
+        &mut self,
+        name: &SiteName,
+        pool: &PoolName,
+        source: SourceId,
+        jobs: &[Lease],
+        now: Timestamp,
+    ) -> (Terms, u32) {
         let per_transaction = self.settings.recipients_per_transaction_max;
         let wanted = transactions_of(jobs, per_transaction);
-        let alternative = self.has_alternative(name, pool, source, now);
-        let mut allowed = wanted;
+        // Where one source has failed to reach it already, the next failure is told: it is an attempt.
+        let is_first_failure = self.sites.get(name).is_some_and(|site| site.failed_by.is_none());
+        let alternative = is_first_failure && self.has_alternative(name, pool, source, now);
+        let mut free = u32::MAX;
         for (_, meter) in self.fleet.meters(source, pool) {
-            allowed = allowed.min(meter.lane.admits(wanted, now).unwrap_or(1));
+            free = free.min(meter.lane.admits(u32::MAX, now).unwrap_or(1));
         }
-        let mut messages_per_connection_max = u32::MAX;
+        let (mut allowed, mut messages_per_connection_max) = (wanted.min(free), u32::MAX);
         if let Some(entry) = self.sites.get_mut(name).and_then(|site| site.lane_mut(source)) {
-            allowed = allowed.min(entry.lane.admits(allowed, now).unwrap_or(1)).max(1);
+            free = free.min(entry.lane.admits(u32::MAX, now).unwrap_or(1));
+            allowed = wanted.min(free).max(1);
             entry.lane.take(allowed, now);
             messages_per_connection_max = entry.lane.messages_per_connection();
         }
@@ -506,7 +517,10 @@ impl Scheduler {
             }
         }
         self.note_dirty(name, source, now);
-        Terms { transactions_max: allowed, messages_per_connection_max, alternative }
+        // Without a limit, a transaction that did not come about may be had again.
+        let transactions_max = if free == u32::MAX { u32::MAX } else { allowed };
+        let terms = Terms { transactions_max, messages_per_connection_max, alternative };
+        (terms, allowed)
     }
 
     /// Whether another source of the pool could try what this one fails at for reasons of its own.
