@@ -91,6 +91,7 @@ pub(super) async fn serve(world: Arc<World>, host: Arc<Host>, source: IpAddr, st
         from: String::new(),
         recipients: Vec::new(),
         messages: 0,
+        is_begun: false,
         begun: 0,
         is_probe: false,
     };
@@ -110,6 +111,8 @@ struct Session {
     from: String,
     recipients: Vec<String>,
     messages: u32,
+    /// MAIL was taken.
+    is_begun: bool,
     /// Transactions that were not refused at MAIL.
     begun: u32,
     /// The transaction is the first one after a block.
@@ -172,6 +175,7 @@ impl Session {
             return Err(Over);
         }
         self.probe_ended(false);
+        self.is_begun = false;
         let now = self.world.true_now();
         self.world.network.sent(&self.world, self.source, now);
         if let Some(provider) = &self.provider {
@@ -186,6 +190,7 @@ impl Session {
                 }
             }
         }
+        self.is_begun = true;
         self.begun += 1;
         self.from = path(line);
         self.recipients.clear();
@@ -193,6 +198,9 @@ impl Session {
     }
 
     async fn rcpt(&mut self, line: &str) -> Result<(), Over> {
+        if !self.is_begun {
+            return self.say("503 5.5.1 MAIL first").await;
+        }
         let address = path(line);
         let now = self.world.now();
         // Notifications go to one address again and again: which one is due does not show here.
@@ -237,7 +245,7 @@ impl Session {
     }
 
     async fn data(&mut self) -> Result<(), Over> {
-        if self.recipients.is_empty() {
+        if self.recipients.is_empty() || !self.is_begun {
             return self.say("503 5.5.1 No recipients").await;
         }
         self.say("354 Go on").await?;

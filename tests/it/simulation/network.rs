@@ -65,7 +65,7 @@ impl Network {
         }
     }
 
-    /// CONNECTIONS, PER CONNECTION, RATE, BLOCKED at providers.
+    /// CONNECTIONS, MESSAGES, RATE, BLOCKED at providers.
     pub(super) fn tell_of_providers(&self, world: &World) {
         for violation in self.providers.iter().flat_map(|provider| provider.violations()) {
             world.ledger().violation(violation);

@@ -242,7 +242,7 @@ impl Provider {
             state.count(address, true, now);
             state.probe_ended(address, probes, false);
             if told {
-                state.violation(self.plan.kind, format!("PER CONNECTION: more than {limit} from {address}"));
+                state.violation(self.plan.kind, format!("MESSAGES: {address} sends more than {limit} on a connection"));
             }
             return Err(Refusal { text: self.plan.kind.enough_on_connection(), closes: true });
         }
