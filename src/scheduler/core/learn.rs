@@ -60,15 +60,18 @@ impl Scheduler {
         let Some(site) = self.sites.get_mut(name) else { return };
         site.stuck = false;
         let was_proven = site.is_proven();
+        let was_suspended = site.all_suspended_until(now).is_some();
         site.learn(&learned.health, source, alone, now);
         let changes =
             site.lane_mut(source).map_or_else(Vec::new, |entry| entry.lane.learn(learned, entry.connections, now));
         let until = site.all_suspended_until(now);
         self.move_line(name, was_proven);
         self.tell(name, source, changes, now);
-        if let Some(until) = until.filter(|_| learned.health != Health::Good) {
+        if let Some(until) = until {
             self.set_alarm(name, until);
-            self.drop_payloads(name);
+            if !was_suspended {
+                self.drop_payloads(name);
+            }
         }
     }
 
