@@ -17,6 +17,8 @@ use super::route::{NO_SUCH_DOMAIN_RULE, Route, RouteKind, RouteOutcome, no_such_
 use super::shared::Shared;
 use super::worker::{Order, Start, Worker};
 use crate::events::metric;
+use crate::policy::Providers;
+use crate::policy::lane::Learned;
 use crate::queue::store::{StoreError, StoreErrorKind};
 use crate::queue::{DamagedDue, DueJob, DuePage, Handoff, HeldJob, JobKey};
 use crate::scheduler::core::Scheduler;
@@ -25,8 +27,6 @@ use crate::scheduler::{
     Action, Command, ConnectionId, Destination, LaneName, Lease, Report, RoutingFailure, RoutingFailureKind, SavedLane,
     Settings, Settled, SiteName, SiteReport, Terms, Totals, Verdict, Whereabouts,
 };
-use crate::policy::Providers;
-use crate::policy::lane::Learned;
 use crate::types::{Domain, SourceName, Timestamp};
 
 /// Reports waiting for the dispatcher. Full: workers and the committer wait, so nothing new is started or accepted.
@@ -506,14 +506,7 @@ impl Run {
         }
     }
 
-    fn open(
-        &mut self,
-        connection: ConnectionId,
-        source: SourceName,
-        domain: &Domain,
-        jobs: Vec<Lease>,
-        terms: Terms,
-    ) {
+    fn open(&mut self, connection: ConnectionId, source: SourceName, domain: &Domain, jobs: Vec<Lease>, terms: Terms) {
         let Some((route, destination)) = self.routes.get(domain) else {
             // Pruned with a domain that had been forgotten: the jobs find their way anew.
             self.scheduler.forget_route(domain);

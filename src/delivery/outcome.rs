@@ -125,7 +125,13 @@ impl Results {
         before > self.learned.reactions.len()
     }
 
-    /// The rest is not tried: a limit of messages is reached.
+    /// A reply closed the lane: nothing more goes this way.
+    pub(super) fn is_lane_closed(&self) -> bool {
+        let closes = |kind| matches!(kind, ReactionKind::Block | ReactionKind::Suspend);
+        self.learned.reactions.iter().any(|hit| hit.reaction.after.is_none() && closes(hit.reaction.kind))
+    }
+
+    /// The rest is not tried: a limit of messages is reached, or its lane is closed.
     pub(super) fn leave_untried(&mut self, way: &Arc<Way>) {
         let rest = std::mem::take(&mut self.pending);
         self.fates.extend(rest.into_iter().map(|index| Fate::untried(index, Arc::clone(way))));

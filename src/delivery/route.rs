@@ -69,7 +69,8 @@ impl Route {
     /// The names of the hosts of the best preference: whose they are says which provider it is. None for smart hosts.
     pub fn best_hosts(&self) -> impl Iterator<Item = &Domain> {
         let best = self.hops.iter().map(|hop| hop.preference).min();
-        let hops = self.hops.iter().filter(move |hop| self.kind != RouteKind::SmartHost && Some(hop.preference) == best);
+        let hops =
+            self.hops.iter().filter(move |hop| self.kind != RouteKind::SmartHost && Some(hop.preference) == best);
         hops.filter_map(|hop| if let HopHost::Name(name) = &hop.host { Some(name) } else { None })
     }
 

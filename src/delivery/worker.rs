@@ -22,10 +22,10 @@ use super::shared::{Reloadable, Shared};
 use super::sources::Outlet;
 use crate::events::metric;
 use crate::net::BoxFuture;
-use crate::queue::{Queue, StoredBody};
-use crate::scheduler::settlement::Way;
 use crate::policy::lane::{Health, Learned};
 use crate::policy::pools::Family;
+use crate::queue::{Queue, StoredBody};
+use crate::scheduler::settlement::Way;
 use crate::scheduler::{ConnectionId, Destination, Lease, Payload, Report, Terms};
 use crate::smtp::client::{LossReason, Stage};
 use crate::types::{MessageId, Reply, Severity, SourceName};
@@ -169,15 +169,14 @@ impl Worker {
             session.quit().await;
         }
         while !results.is_complete() {
-            if report.transactions >= self.terms.transactions_max {
+            if report.transactions >= self.terms.transactions_max || results.is_lane_closed() {
                 results.leave_untried(&Arc::new(self.way.clone()));
                 break;
             }
             // A message may take several transactions: the limits of a connection hold between them, too.
             let terms = self.terms;
-            let is_used_up = |session: &mut Session| {
-                !results.is_untouched() && !is_to_go_on(session, &reloadable.settings, terms)
-            };
+            let is_used_up =
+                |session: &mut Session| !results.is_untouched() && !is_to_go_on(session, &reloadable.settings, terms);
             if let Some(session) = self.session.take_if(is_used_up) {
                 session.quit().await;
             }

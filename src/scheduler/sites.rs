@@ -207,6 +207,20 @@ impl Site {
         self.lanes.insert(at, entry);
     }
 
+    /// What an event told before a restart is not told again: that a lane is blocked, or all of a pool.
+    pub(super) fn note_blocked(&mut self, source: SourceId, now: Timestamp) {
+        let Some(entry) = self.lane_mut(source) else { return };
+        entry.blocked = entry.lane.trouble(now).is_some_and(|trouble| trouble.mode == "blocked");
+        if !entry.blocked {
+            return;
+        }
+        let Self { lanes, queues, .. } = self;
+        let is_blocked = |slot: &Slot| lanes.iter().any(|entry| entry.source == slot.source && entry.blocked);
+        for queue in queues {
+            queue.blocked |= queue.slots.iter().all(is_blocked);
+        }
+    }
+
     /// The queue of a pool, by its place; made where there is none.
     pub(super) fn queue_of(&mut self, name: &SiteName, pool: &PoolName, fleet: &Fleet) -> &mut SiteQueue {
         let pool = fleet.effective(pool);
@@ -264,7 +278,8 @@ impl Site {
     /// Why mail waits here, in the words of the last reply or failure; of the whole site, or of any lane.
     pub(super) fn reason(&self, now: Timestamp) -> Option<String> {
         let of_site = || self.failure.as_deref().map(str::to_owned);
-        let of_lane = || self.lanes.iter().find_map(|entry| entry.lane.trouble(now)).map(|trouble| trouble.words.into());
+        let of_lane =
+            || self.lanes.iter().find_map(|entry| entry.lane.trouble(now)).map(|trouble| trouble.words.into());
         if self.down_until(now).is_some() { of_site() } else { of_lane().or_else(of_site) }
     }
 
@@ -284,8 +299,7 @@ impl Site {
 
     /// The same for all its queues together.
     pub(super) fn all_suspended_until(&self, now: Timestamp) -> Option<Timestamp> {
-        let ends: Option<Vec<Timestamp>> =
-            self.queues.iter().map(|queue| self.suspended_until(queue, now)).collect();
+        let ends: Option<Vec<Timestamp>> = self.queues.iter().map(|queue| self.suspended_until(queue, now)).collect();
         ends?.into_iter().min().or_else(|| self.down_until(now))
     }
 

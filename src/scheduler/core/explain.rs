@@ -4,9 +4,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::pick::OVERFLOW_AFTER;
+use super::pick::{IDLE_TURNS_AHEAD, OVERFLOW_AFTER, UNKNOWN_AFTER_START};
 use super::{JobState, Scheduler};
-use crate::policy::lane::{self, Lane, Wait};
+use crate::policy::lane::{self, Lane, LaneState, Wait};
 use crate::policy::limits::RateLimit;
 use crate::queue::JobKey;
 use crate::scheduler::class::Class;
@@ -31,6 +31,8 @@ pub(super) struct View<'s> {
     pub(super) queue: &'s SiteQueue,
     /// Families of which the hosts have no address.
     pub(super) lacks: Families,
+    /// The hosts that are wanted: connections to others are of no use. `None`: any.
+    pub(super) hosts: Option<&'s SiteName>,
     pub(super) now: Timestamp,
 }
 
@@ -66,7 +68,8 @@ impl Scheduler {
             }
         };
         let lacks = state.map(|state| state.lacks).unwrap_or_default();
-        let view = View { name, site, queue, lacks, now };
+        let hosts = destination.map(|destination| &destination.hosts);
+        let view = View { name, site, queue, lacks, hosts, now };
         Some(SiteExplanation {
             site: name.clone(),
             lookup,
@@ -150,8 +153,12 @@ impl Scheduler {
             Standing::Free { idle } => *idle || may_connect,
             _ => false,
         });
-        let slots = free.filter_map(|(source, _)| view.queue.slots.iter().find(|slot| slot.source == source));
-        slots.min_by_key(|slot| slot.pass.max(view.queue.turn)).map(|slot| slot.source)
+        let rank = |(source, standing): (SourceId, Standing)| {
+            let slot = view.queue.slots.iter().find(|slot| slot.source == source)?;
+            let ahead = if standing == (Standing::Free { idle: true }) { IDLE_TURNS_AHEAD * slot.stride } else { 0 };
+            Some((slot.pass.max(view.queue.turn).saturating_sub(ahead), source))
+        };
+        free.filter_map(rank).min_by_key(|(rank, _)| *rank).map(|(_, source)| source)
     }
 
     /// The sources that are asked now, and how they stand: overflow pools only where all before are closed for long.
@@ -168,8 +175,7 @@ impl Scheduler {
                 tier = slot.tier;
             }
             let standing = self.standing(view, slot.source);
-            let long = standing.until().is_none_or(|until| until >= view.now.plus(OVERFLOW_AFTER));
-            closed &= long && !standing.is_free() && !standing.is_busy();
+            closed &= is_closed_for_long(&standing, view.now);
             asked.push((slot.source, standing));
         }
         asked
@@ -199,7 +205,8 @@ impl Scheduler {
             return waits(wait, |limit| self.rate_of(site, &lane, limit, now), Some((&lane, now)));
         }
         let (open, allowed) = (site.lane(source).map_or(0, |entry| entry.connections), lane.window(now));
-        if site.lane(source).is_some_and(|entry| !entry.idle.is_empty()) {
+        let leads_there = |hosts: &SiteName| view.hosts.is_none_or(|wanted| wanted == hosts);
+        if site.lane(source).is_some_and(|entry| entry.idle.iter().any(|(_, hosts)| leads_there(hosts))) {
             return Standing::Free { idle: true };
         }
         match site.connections_max(now) {
@@ -218,6 +225,9 @@ impl Scheduler {
         let saved = self.saved.get(&LaneName::Lane(view.name.clone(), self.fleet.name(source)));
         Cow::Owned(match saved {
             Some(state) => Lane::restore(state, limits, self.unclean, view.now),
+            None if self.unclean && view.now < self.started_at.plus(UNKNOWN_AFTER_START) => {
+                Lane::restore(&LaneState::default(), limits, true, self.started_at)
+            }
             None => Lane::new(limits, view.now),
         })
     }
@@ -316,6 +326,19 @@ impl Scheduler {
             pools_blocked: pools.into_iter().collect(),
             ready: ready_by_priority(self.sites.values().flat_map(|site| &site.queues)),
         }
+    }
+}
+
+/// Whether a source counts as closed for so long that an overflow pool takes its turn.
+fn is_closed_for_long(standing: &Standing, now: Timestamp) -> bool {
+    let is_long = |until: Timestamp| until >= now.plus(OVERFLOW_AFTER);
+    match standing {
+        Standing::Closed { until, .. } => until.is_none_or(is_long),
+        // What all sites share may be free again at once.
+        Standing::Rate { of: RateOf::Source | RateOf::Pool(_), .. } => false,
+        Standing::Rate { until, .. } => until.is_some_and(is_long),
+        Standing::Probing | Standing::NoAddress => true,
+        Standing::Free { .. } | Standing::Busy { .. } | Standing::SiteBusy { .. } | Standing::Saving => false,
     }
 }
 

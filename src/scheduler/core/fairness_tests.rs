@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::queue::{DueEntry, DuePage};
 use crate::policy::lane::Health;
 use crate::policy::limits::LaneLimits;
+use crate::queue::{DueEntry, DuePage};
 use crate::types::MessageId;
 
 fn due_again(at: Timestamp, attempts: u32) -> Settled {

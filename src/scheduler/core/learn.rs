@@ -9,7 +9,7 @@ use crate::scheduler::{
 use crate::types::{PoolName, Timestamp};
 
 /// The part of all lanes that is forgotten at once where there is no room for one more.
-const FORGET_SHARE: usize = 64;
+const FORGET_SHARE: usize = 16;
 /// Lanes whose states are written at once.
 const SAVE_LANES_MAX: usize = 1_024;
 
@@ -60,16 +60,18 @@ impl Scheduler {
         let Some(site) = self.sites.get_mut(name) else { return };
         site.stuck = false;
         let was_proven = site.is_proven();
+        let was_suspended = site.all_suspended_until(now).is_some();
         site.learn(&learned.health, source, alone, now);
-        let changes = site.lane_mut(source).map_or_else(Vec::new, |entry| {
-            entry.lane.learn(learned, entry.connections, now)
-        });
+        let changes =
+            site.lane_mut(source).map_or_else(Vec::new, |entry| entry.lane.learn(learned, entry.connections, now));
         let until = site.all_suspended_until(now);
         self.move_line(name, was_proven);
         self.tell(name, source, changes, now);
-        if let Some(until) = until.filter(|_| learned.health != Health::Good) {
+        if let Some(until) = until {
             self.set_alarm(name, until);
-            self.drop_payloads(name);
+            if !was_suspended {
+                self.drop_payloads(name);
+            }
         }
     }
 
@@ -128,11 +130,16 @@ impl Scheduler {
         let blocked = |source| site.lane(source).filter(|entry| entry.blocked);
         let mut told = Vec::new();
         for queue in &site.queues {
-            let ends: Option<Vec<Timestamp>> =
-                queue.slots.iter().map(|slot| Some(blocked(slot.source)?.lane.next_change(now).unwrap_or(now))).collect();
+            let ends: Option<Vec<Timestamp>> = queue
+                .slots
+                .iter()
+                .map(|slot| Some(blocked(slot.source)?.lane.next_change(now).unwrap_or(now)))
+                .collect();
             let first_end = ends.and_then(|ends| ends.into_iter().min());
             match first_end {
-                Some(until) if !queue.blocked => told.push((LaneEventKind::PoolBlocked(queue.pool.clone(), until), true)),
+                Some(until) if !queue.blocked => {
+                    told.push((LaneEventKind::PoolBlocked(queue.pool.clone(), until), true))
+                }
                 None if queue.blocked => told.push((LaneEventKind::PoolUnblocked(queue.pool.clone()), false)),
                 _ => {}
             }
@@ -214,12 +221,18 @@ impl Scheduler {
             let Some(site) = self.sites.get_mut(&site_name) else { continue };
             for entry in &mut site.lanes {
                 let name = LaneName::Lane(site_name.clone(), self.fleet.name(entry.source));
-                save.put.extend(entry.lane.last_save(now).map(|state| SavedLane { name, state }));
+                match entry.lane.last_save(now) {
+                    Some(state) => save.put.push(SavedLane { name, state }),
+                    None => save.remove.push(name),
+                }
             }
         }
         for (key, meter) in self.fleet.all_meters() {
             let name = key.lane_name();
-            save.put.extend(meter.lane.last_save(now).map(|state| SavedLane { name, state }));
+            match meter.lane.last_save(now) {
+                Some(state) => save.put.push(SavedLane { name, state }),
+                None => save.remove.push(name),
+            }
         }
         save
     }
@@ -243,10 +256,11 @@ impl Scheduler {
                 idle.push((!entry.lane.is_forgettable(now), entry.used_at, name.clone(), entry.source));
             }
         }
-        idle.sort_unstable();
         let least = (self.settings.lanes_max / FORGET_SHARE).max(1);
-        let learned_nothing = idle.iter().filter(|(learned, ..)| !learned).count();
-        idle.truncate(least.max(learned_nothing));
+        if idle.len() > least {
+            idle.select_nth_unstable(least);
+            idle.truncate(least);
+        }
         for (_, _, name, source) in &idle {
             let lane_name = LaneName::Lane(name.clone(), self.fleet.name(*source));
             if self.saving.contains(&lane_name) {

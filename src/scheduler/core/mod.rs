@@ -13,6 +13,8 @@ mod explain;
 mod explain_tests;
 #[cfg(test)]
 mod fairness_tests;
+#[cfg(test)]
+mod lane_tests;
 mod learn;
 mod line;
 mod operate;
@@ -21,6 +23,8 @@ mod pick;
 mod report;
 mod serve;
 mod sweep;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -39,8 +43,8 @@ use crate::scheduler::fleet::{Destination, Families, Fleet, MeterKey, SourceId};
 use crate::scheduler::sites::Site;
 use crate::scheduler::window::Window;
 use crate::scheduler::{
-    Action, ConnectionId, LaneEvent, LaneName, Lease, Payload, Report, RoutingFailure, SavedLane, Settings,
-    Settled, SiteName, Verdict, job_from_due,
+    Action, ConnectionId, LaneEvent, LaneName, Lease, Payload, Report, RoutingFailure, SavedLane, Settings, Settled,
+    SiteName, Verdict, job_from_due,
 };
 use crate::types::{Domain, PoolName, SourceName, Timestamp};
 
@@ -150,6 +154,7 @@ pub struct Scheduler {
     saved: HashMap<LaneName, LaneState>,
     /// The daemon was not stopped in order: more may have been sent than was saved.
     unclean: bool,
+    started_at: Timestamp,
     /// Lanes in memory.
     lanes: usize,
     /// Lanes that may have something to save.
@@ -223,6 +228,7 @@ impl Scheduler {
             classes: Classes::default(),
             saved,
             unclean,
+            started_at: now,
             lanes: 0,
             dirty: BTreeSet::new(),
             saving: BTreeSet::new(),
@@ -305,13 +311,7 @@ impl Scheduler {
     }
 
     /// Where mail for a domain goes is known.
-    pub fn resolved(
-        &mut self,
-        domain: &Domain,
-        destination: Destination,
-        now: Timestamp,
-        actions: &mut Vec<Action>,
-    ) {
+    pub fn resolved(&mut self, domain: &Domain, destination: Destination, now: Timestamp, actions: &mut Vec<Action>) {
         let name = destination.site.clone();
         self.make_site(&destination, now);
         let state = self.domains.entry(domain.clone()).or_default();

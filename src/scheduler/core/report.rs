@@ -112,7 +112,8 @@ impl Scheduler {
         let queue = site.queue(&class.pool, &self.fleet)?;
         let keeps = keeps.filter(|source| queue.slots.iter().any(|slot| slot.source == *source));
         let lacks = self.domains.get(domain).map(|state| state.lacks).unwrap_or_default();
-        let view = View { name, site, queue, lacks, now };
+        // As a connection to other hosts is closed for it, any idle one will do.
+        let view = View { name, site, queue, lacks, hosts: None, now };
         let cause = causes
             .entry((name.clone(), queue.pool.clone(), keeps, lacks))
             .or_insert_with(|| self.cause(&view, keeps))
