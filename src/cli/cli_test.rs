@@ -87,7 +87,9 @@ fn why_names_rule_end_and_reply_and_answers_for_messages_that_are_gone() {
     let served = serve(Fake::with_messages(1));
     let ran = at(&served, &["why", &id(0).to_string()]);
     assert_eq!(ran.code, 0, "{}", ran.err);
-    for text in ["waits    retry step 3\n", "rule     greylist ", "until    20", "goes     by pool default to site mx.r.test\n"] {
+    for text in
+        ["waits    retry step 3\n", "rule     greylist ", "until    20", "goes     by pool default to site mx.r.test\n"]
+    {
         assert!(ran.out.contains(text), "{text:?} is not in\n{}", ran.out);
     }
     assert!(ran.out.contains("reply    451 4.7.1 greylisted ?[31m by mx.r.test (rule greylist)"), "{}", ran.out);

@@ -37,7 +37,9 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
 fn gone(id: MessageId, now: Timestamp) -> String {
     let at = id.accepted_at();
     if at > now {
-        return format!("message {id} is not in the queue, and by its id it would have been accepted at {at}: no such message");
+        return format!(
+            "message {id} is not in the queue, and by its id it would have been accepted at {at}: no such message"
+        );
     }
     format!(
         "message {id} waits for nothing: it is not in the queue. If it was accepted here (by its id {} ago, at {at}), all its \

@@ -9,8 +9,8 @@ use arc_swap::ArcSwap;
 
 use super::admin::explain::{ExplainQuery, Explanation};
 use super::admin::model::{
-    ActionReport, ConnectionStatus, EventStatus, LaneStatus, MessageDetail, MessageSummary, Page, QueueStatus, QuotaReport,
-    RecipientDetail, RecipientState, SiteStatus, Status,
+    ActionReport, ConnectionStatus, EventStatus, LaneStatus, MessageDetail, MessageSummary, Page, QueueStatus,
+    QuotaReport, RecipientDetail, RecipientState, SiteStatus, Status,
 };
 use super::admin::query::{Action, Filter, ListQuery, Selection};
 use super::admin::suppression::SuppressionBackend;

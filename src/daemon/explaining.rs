@@ -2,7 +2,7 @@
 
 use super::admin::AdminError;
 use super::admin::explain::{
-    Explanation, ExplainQuery, HostDetail, LimitDetail, NumberDetail, QueueDetail, RateDetail, RouteDetail, SiteDetail,
+    ExplainQuery, Explanation, HostDetail, LimitDetail, NumberDetail, QueueDetail, RateDetail, RouteDetail, SiteDetail,
     SourceDetail,
 };
 use crate::delivery::dispatch::{Dispatcher, destination_of};
@@ -12,7 +12,7 @@ use crate::policy::lane::Usage;
 use crate::policy::limits::{LaneLimits, Span};
 use crate::policy::providers::Overrides;
 use crate::scheduler::SiteName;
-use crate::scheduler::explanation::{Lookup, QueueReport, Question, SiteExplanation, SourceReport};
+use crate::scheduler::explanation::{Lookup, Question, QueueReport, SiteExplanation, SourceReport};
 use crate::types::{Domain, Priority};
 
 /// Answers one question. A site by that name comes before a domain, but for addresses.
@@ -27,7 +27,8 @@ pub(super) async fn explain(
         let text = format!("there is no pool {}; there are {}", query.pool, names.join(", "));
         return Err(AdminError::NotFound(text));
     }
-    let question = |domain: Option<Domain>, destination, site| Question { domain, destination, site, pool: query.pool.clone() };
+    let question =
+        |domain: Option<Domain>, destination, site| Question { domain, destination, site, pool: query.pool.clone() };
     // The name of a site of one host looks like a domain.
     let named = if query.is_address {
         None

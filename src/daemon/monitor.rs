@@ -56,9 +56,8 @@ impl LaneGauges {
         for ((source, provider), gauges) in &self.lanes {
             let order = |count: &LaneCount| (&count.source, &count.provider).cmp(&(source, provider));
             let found = counts.lanes.binary_search_by(order).ok().and_then(|at| counts.lanes.get(at));
-            let values = found.map_or([0; 5], |count| {
-                [count.all, count.blocked, count.suspended, count.unreachable, count.slowed]
-            });
+            let values = found
+                .map_or([0; 5], |count| [count.all, count.blocked, count.suspended, count.unreachable, count.slowed]);
             gauges.iter().zip(values).for_each(|(gauge, value)| gauge.set(value as f64));
         }
         for (pool, _) in &counts.pools_blocked {

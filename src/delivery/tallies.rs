@@ -34,9 +34,8 @@ impl Tallies {
             } += 1;
         }
         let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        let counters = outcomes
-            .entry((source.clone(), provider.cloned()))
-            .or_insert_with(|| outcome_counters(source, provider));
+        let counters =
+            outcomes.entry((source.clone(), provider.cloned())).or_insert_with(|| outcome_counters(source, provider));
         for (counter, sum) in counters.iter().zip(sums).filter(|(_, sum)| *sum > 0) {
             counter.increment(sum);
         }
@@ -45,9 +44,9 @@ impl Tallies {
         for fate in fates.iter().filter(tried).filter(is_deferred) {
             let class = fate.verdict.class;
             let mut deferrals = self.deferrals.lock().unwrap_or_else(PoisonError::into_inner);
-            let counter = deferrals.entry((provider.cloned(), class)).or_insert_with(|| {
-                metrics::counter!(metric::DEFERRALS, "provider" => label(provider), "class" => class.name())
-            });
+            let counter = deferrals.entry((provider.cloned(), class)).or_insert_with(
+                || metrics::counter!(metric::DEFERRALS, "provider" => label(provider), "class" => class.name()),
+            );
             counter.increment(1);
         }
     }

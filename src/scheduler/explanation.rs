@@ -243,7 +243,8 @@ impl fmt::Display for Cause {
             }
             Cause::Source { source, keeps: false, standing } => f.write_str(&standing.text(source)),
             Cause::AllClosed { pool, sources, first, standing } => {
-                let when = standing.until().map_or_else(String::new, |at| format!("; the first is tried again at {at}"));
+                let when =
+                    standing.until().map_or_else(String::new, |at| format!("; the first is tried again at {at}"));
                 write!(f, "all {sources} sources of pool {pool} are held back{when}: {}", standing.text(first))
             }
             Cause::Busy { open, allowed } => {

@@ -7,12 +7,12 @@ use std::thread::JoinHandle;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+use super::explain::{
+    ExplainQuery, Explanation, HostDetail, LimitDetail, QueueDetail, RateDetail, RouteDetail, SiteDetail, SourceDetail,
+};
 use super::model::{
     ActionReport, MessageDetail, MessageState, MessageSummary, Page, QuotaReport, QuotaUsage, RecipientDetail,
     RecipientState, SiteStatus, Status,
-};
-use super::explain::{
-    ExplainQuery, Explanation, HostDetail, LimitDetail, QueueDetail, RateDetail, RouteDetail, SiteDetail, SourceDetail,
 };
 use super::query::{Action, Filter, ListQuery, Selection};
 use super::suppression::SuppressionBackend;
@@ -117,8 +117,7 @@ fn summary(message: &MessageDetail) -> MessageSummary {
 fn explanation(pool: &str) -> Explanation {
     let host = |preference, host: &str| HostDetail { preference, host: host.to_owned() };
     let hosts = vec![host(5, "mx1.r.test"), host(10, "mx2.r.test")];
-    let limit =
-        |name: &str, value, from: &str| LimitDetail { name: name.to_owned(), value, from: from.to_owned() };
+    let limit = |name: &str, value, from: &str| LimitDetail { name: name.to_owned(), value, from: from.to_owned() };
     let rate = RateDetail { limit: 10, per: "minute".to_owned(), used: 3, by_reply: false };
     let free = SourceDetail {
         source: "a1".to_owned(),
@@ -135,7 +134,8 @@ fn explanation(pool: &str) -> Explanation {
     let blocked = SourceDetail {
         source: "a2".to_owned(),
         state: "blocked".to_owned(),
-        text: "source a2 is blocked there until 2023-11-14T22:13:20.000Z by rule yahoo-block (553 \u{1b}[31m)".to_owned(),
+        text: "source a2 is blocked there until 2023-11-14T22:13:20.000Z by rule yahoo-block (553 \u{1b}[31m)"
+            .to_owned(),
         mode: Some("blocked".to_owned()),
         ..SourceDetail::default()
     };

@@ -105,7 +105,8 @@ impl Scheduler {
         tenants.sort_by_key(|(_, jobs)| std::cmp::Reverse(*jobs));
         tenants.truncate(TENANTS_MAX);
         let waits = |key: &&JobKey| self.jobs.get(*key).is_some_and(|job| job.state == JobState::Ready);
-        let kept = queue.pinned.iter().map(|(source, line)| (self.fleet.name(*source), line.iter().filter(waits).count()));
+        let kept =
+            queue.pinned.iter().map(|(source, line)| (self.fleet.name(*source), line.iter().filter(waits).count()));
         QueueReport {
             pool: queue.pool.clone(),
             ready: ready_by_priority(std::iter::once(queue)),
@@ -265,7 +266,8 @@ impl Scheduler {
             }
             return Cause::Turn;
         }
-        let busy: Vec<&Standing> = asked.iter().map(|(_, standing)| standing).filter(|standing| standing.is_busy()).collect();
+        let busy: Vec<&Standing> =
+            asked.iter().map(|(_, standing)| standing).filter(|standing| standing.is_busy()).collect();
         if keeps.is_none() && !busy.is_empty() {
             return busy_cause(view, &busy);
         }

@@ -36,12 +36,8 @@ fn pools(weights: &[(&str, u32)]) -> Pools {
         rates: Rates::default(),
     });
     let members = weights.iter().map(|(source, weight)| Member { source: name(source), weight: *weight });
-    let pool = PoolSettings {
-        name: PoolName::default(),
-        members: members.collect(),
-        overflow: None,
-        rates: Rates::default(),
-    };
+    let pool =
+        PoolSettings { name: PoolName::default(), members: members.collect(), overflow: None, rates: Rates::default() };
     Pools::new(sources.collect(), vec![pool]).unwrap()
 }
 

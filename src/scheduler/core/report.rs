@@ -72,7 +72,8 @@ impl Scheduler {
         let domain = &Domain::parse(&due.entry.domain).ok()?;
         let class = &Class::of(&due.entry);
         let Some(job) = self.jobs.get(&key) else {
-            let flow = self.site_of(domain).and_then(|(_, site)| site.queue(&class.pool, &self.fleet)?.fair.flow(class))?;
+            let flow =
+                self.site_of(domain).and_then(|(_, site)| site.queue(&class.pool, &self.fleet)?.fair.flow(class))?;
             if due_at > now || !flow.backlog.covers(DueKey::of(due_at, key)) {
                 return None;
             }
