@@ -58,6 +58,47 @@ fn quotas_are_shown_with_their_limits_and_shares() {
 }
 
 #[test]
+fn a_destination_is_explained_with_its_sources_and_why_others_are_not_next() {
+    let served = serve(Fake::with_messages(0));
+    let ran = at(&served, &["explain", "you@r.test", "--pool", "shop"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    for line in [
+        "domain    r.test\n",
+        "      5   mx1.r.test\n",
+        "provider  yahoo (built in)\n",
+        "limits    5 connections a source (provider); 100 messages a connection (config)\n",
+        "waiting   pool shop: 1 high, 0 normal, 40 bulk\n",
+        "a1: takes the next message: source a1 may open a connection\n",
+        "by rule yahoo-block (553 ?[31m)\n",
+    ] {
+        assert!(ran.out.contains(line), "{line:?} is not in\n{}", ran.out);
+    }
+    let row = ran.out.lines().find(|line| line.starts_with("next")).unwrap();
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(cells, ["next", "a1", "0", "1", "5", "20", "3", "of", "10/minute", "free"]);
+    let ran = at(&served, &["explain", "r.test", "--json"]);
+    let explained: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(explained["site"]["pool"], "default");
+    assert_eq!(at(&served, &["explain", "you@"]).code, 1);
+}
+
+#[test]
+fn why_names_rule_end_and_reply_and_answers_for_messages_that_are_gone() {
+    let served = serve(Fake::with_messages(1));
+    let ran = at(&served, &["why", &id(0).to_string()]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    for text in
+        ["waits    retry step 3\n", "rule     greylist ", "until    20", "goes     by pool default to site mx.r.test\n"]
+    {
+        assert!(ran.out.contains(text), "{text:?} is not in\n{}", ran.out);
+    }
+    assert!(ran.out.contains("reply    451 4.7.1 greylisted ?[31m by mx.r.test (rule greylist)"), "{}", ran.out);
+    let ran = at(&served, &["why", &id(7).to_string()]);
+    assert_eq!(ran.code, 4);
+    assert!(ran.err.contains("waits for nothing") && ran.err.contains("event files"), "{}", ran.err);
+}
+
+#[test]
 fn json_output_is_what_the_api_answered() {
     let ran = at(&serve(Fake::with_messages(2)), &["queue", "list", "--json"]);
     let page: serde_json::Value = serde_json::from_str(&ran.out).unwrap();

@@ -8,7 +8,7 @@
 //! | 1 | failed; `check`: the config has errors |
 //! | 2 | the command line is wrong |
 //! | 3 | the daemon cannot be reached on its admin socket |
-//! | 4 | there is no such message, address or rule |
+//! | 4 | there is no such message, address, pool, site or rule |
 //! | 5 | `status`: the daemon runs and is unhealthy |
 //! | 6 | `queue recover`: a new queue is in place, and something is or may be lost |
 //!
@@ -23,6 +23,7 @@ mod credential;
 mod demo;
 mod dkim;
 mod doctor;
+mod explain;
 mod format;
 mod queue;
 mod queue_act;
@@ -35,6 +36,7 @@ mod run;
 mod status;
 mod suppression;
 mod table;
+mod why;
 mod zone;
 
 use std::ffi::OsString;
@@ -70,6 +72,10 @@ enum Command {
     Quota(quota::Args),
     /// Look at queued messages, and retry, hold, release or cancel them.
     Queue(queue::Args),
+    /// Show how mail goes to a domain: its hosts, rule and limits, and for each source what was learned and what holds it back.
+    Explain(explain::Args),
+    /// Say what a message waits for, because of which reply or rule, and until when.
+    Why(why::Args),
     /// Look at suppression lists, and change them: addresses that mail is held back from.
     Suppression(suppression::Args),
     /// Look at the rules on replies and providers, and try them.
@@ -177,6 +183,8 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, out: &mut dyn Write,
         Command::Status(args) => status::run(&args, out),
         Command::Quota(args) => quota::run(&args, out),
         Command::Queue(args) => queue::run(&args, out, err),
+        Command::Explain(args) => explain::run(&args, out),
+        Command::Why(args) => why::run(&args, out),
         Command::Suppression(args) => suppression::run(&args, out, err),
         Command::Rules(args) => rules::run(&args, out, err),
         Command::Credential(args) => credential::run(&args, out, err),

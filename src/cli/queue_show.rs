@@ -62,7 +62,7 @@ fn print_recipient(recipient: &RecipientDetail, now: Timestamp, out: &mut dyn Wr
     Ok(())
 }
 
-fn times(number: u32) -> String {
+pub(super) fn times(number: u32) -> String {
     match number {
         0 => "never".to_owned(),
         1 => "once".to_owned(),

@@ -70,6 +70,16 @@ fn print(status: &Status, now: Timestamp, out: &mut dyn Write) -> io::Result<()>
         "connections  {} from clients, {} to mail hosts",
         status.connections.clients, status.connections.outbound
     )?;
+    let lanes = &status.lanes;
+    let all_blocked = match lanes.pools_blocked {
+        0 => String::new(),
+        sites => format!("; ALL SOURCES OF A POOL ARE BLOCKED at {}", count(sites, "site")),
+    };
+    writeln!(
+        out,
+        "lanes        {}: {} blocked, {} suspended, {} slowed{all_blocked}",
+        lanes.known, lanes.blocked, lanes.suspended, lanes.slowed
+    )?;
     let error = status.events.last_error.as_deref().map(|error| format!("; LAST WRITE FAILED: {}", safe(error)));
     writeln!(
         out,

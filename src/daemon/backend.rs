@@ -7,13 +7,15 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 
+use super::admin::explain::{ExplainQuery, Explanation};
 use super::admin::model::{
-    ActionReport, ConnectionStatus, EventStatus, MessageDetail, MessageSummary, Page, QueueStatus, QuotaReport,
-    RecipientDetail, RecipientState, SiteStatus, Status,
+    ActionReport, ConnectionStatus, EventStatus, LaneStatus, MessageDetail, MessageSummary, Page, QueueStatus,
+    QuotaReport, RecipientDetail, RecipientState, SiteStatus, Status,
 };
 use super::admin::query::{Action, Filter, ListQuery, Selection};
 use super::admin::suppression::SuppressionBackend;
 use super::admin::{AdminError, Backend};
+use super::explaining;
 use super::instance::Instance;
 use super::lists::ListControl;
 use super::places::{self, Place, Places};
@@ -22,6 +24,7 @@ use crate::delivery::dispatch::{Dispatcher, Ended};
 use crate::events::Health;
 use crate::net::BoxFuture;
 use crate::queue::{DueJob, HeldJob, JobKey, LoadError, Queue, RecipientOutcome, StoredMessage};
+use crate::scheduler::explanation::{LaneCount, LaneCounts};
 use crate::scheduler::{Command, SiteReport, Verdict};
 use crate::types::{Clock, MessageId, Timestamp};
 
@@ -61,6 +64,7 @@ impl Control {
         let instance = self.instance.upgrade().ok_or_else(stopping)?;
         let now = self.clock.now();
         let (totals, sites) = self.dispatcher.report(SITES_MAX).await.map_err(ended)?;
+        let lanes = self.dispatcher.lane_counts().await.map_err(ended)?;
         let queue = self.queue.clone();
         let (oldest, held) =
             blocking(move || Ok((queue.messages(None, 1)?, queue.held(None, HELD_COUNT_MAX)?))).await?;
@@ -95,6 +99,7 @@ impl Control {
                 last_id: self.queue.outbox().last().value(),
                 last_error: event_problem(&events),
             },
+            lanes: lane_status(totals.lanes, &lanes),
         })
     }
 
@@ -265,6 +270,17 @@ fn site_status(report: SiteReport, now: Timestamp) -> SiteStatus {
     }
 }
 
+fn lane_status(known: usize, counts: &LaneCounts) -> LaneStatus {
+    let sum = |count: fn(&LaneCount) -> usize| counts.lanes.iter().map(count).sum::<usize>() as u64;
+    LaneStatus {
+        known: known as u64,
+        blocked: sum(|lanes| lanes.blocked),
+        suspended: sum(|lanes| lanes.suspended),
+        slowed: sum(|lanes| lanes.slowed),
+        pools_blocked: counts.pools_blocked.iter().map(|(_, sites)| *sites).sum::<usize>() as u64,
+    }
+}
+
 /// The line of a message in a list; `None` where the filter does not match.
 fn summary(message: &StoredMessage, places: &Places, filter: &Filter, now: Timestamp) -> Option<MessageSummary> {
     let open: Vec<u16> = places::open_groups(message).collect();
@@ -345,6 +361,11 @@ fn recipient_detail(
         host: text(|state| &state.last_host),
         next_attempt_at: description.next_attempt_at.filter(|_| ended.is_none()),
         waits_for: description.waits_for.filter(|_| ended.is_none()),
+        waits_until: description.until.filter(|_| ended.is_none()),
+        waits_rule: description.rule.filter(|_| ended.is_none()),
+        waits_reply: description.reply.filter(|_| ended.is_none()),
+        site: description.site.filter(|_| ended.is_none()),
+        pool: Some(message.origin.pool.to_string()).filter(|_| ended.is_none()),
     }
 }
 
@@ -385,6 +406,13 @@ impl Backend for Control {
 
     fn show(&self, id: MessageId) -> BoxFuture<'_, Result<Option<MessageDetail>, AdminError>> {
         Box::pin(self.read_one(id))
+    }
+
+    fn explain(&self, query: ExplainQuery) -> BoxFuture<'_, Result<Explanation, AdminError>> {
+        Box::pin(async {
+            let instance = self.instance.upgrade().ok_or_else(stopping)?;
+            explaining::explain(query, &self.dispatcher, &instance.reloadable()).await
+        })
     }
 
     fn suppression(&self) -> &dyn SuppressionBackend {

@@ -175,6 +175,7 @@ impl Instance {
             data_dir,
             token_keys: Arc::clone(&self.token_keys),
             stop: self.background.clone(),
+            lanes: monitor::LaneGauges::default(),
         };
         tokio::spawn(watch.run());
         let (resolver, audit) = (Arc::clone(&self.resolver), Arc::clone(&self.audit));
@@ -222,6 +223,11 @@ impl Instance {
     /// The queue.
     pub fn queue(&self) -> &Queue {
         &self.queue
+    }
+
+    /// Routes and rules of this moment.
+    pub fn reloadable(&self) -> Arc<Reloadable> {
+        self.reloadable.load_full()
     }
 
     /// What senders used of their limits.

@@ -49,7 +49,7 @@ enum Kind {
 }
 
 /// Every metric: name, kind, unit, help. `docs/OPERATIONS.md` has the same table; a test holds both together.
-const METRICS: [(&str, Kind, Unit, &str); 36] = [
+const METRICS: [(&str, Kind, Unit, &str); 44] = [
     (metric::MESSAGES_ACCEPTED, Kind::Counter, Unit::Count, "Messages answered 250."),
     (metric::RECIPIENTS_ACCEPTED, Kind::Counter, Unit::Count, "Recipients of accepted messages."),
     (metric::REFUSALS, Kind::Counter, Unit::Count, "Refusals sent to clients, by reply code."),
@@ -82,6 +82,24 @@ const METRICS: [(&str, Kind, Unit, &str); 36] = [
     (metric::SITES_BEHIND, Kind::Gauge, Unit::Count, "Sites with more due deliveries than their share of memory."),
     (metric::OUTBOUND_CONNECTIONS, Kind::Gauge, Unit::Count, "Open connections to MX hosts."),
     (metric::OUTBOUND_CONNECTIONS_TOTAL, Kind::Counter, Unit::Count, "Connection attempts to MX hosts, by outcome."),
+    (metric::READY_BY_PRIORITY, Kind::Gauge, Unit::Count, "Deliveries ready at their sites, in memory, by priority."),
+    (metric::LANES, Kind::Gauge, Unit::Count, "Lanes (sources at sites) in memory, by source and provider."),
+    (metric::LANES_HELD_BACK, Kind::Gauge, Unit::Count, "Lanes that are held back, by source, provider and state."),
+    (
+        metric::POOL_BLOCKED_SITES,
+        Kind::Gauge,
+        Unit::Count,
+        "Sites at which all sources of a pool are blocked, by pool.",
+    ),
+    (metric::LANE_CHANGES, Kind::Counter, Unit::Count, "Changes of lanes, by kind."),
+    (metric::LANES_FORGOTTEN, Kind::Counter, Unit::Count, "Lanes that were forgotten as there were too many."),
+    (metric::SOURCE_OUTCOMES, Kind::Counter, Unit::Count, "Recipients of attempts, by source, provider and outcome."),
+    (
+        metric::DEFERRALS,
+        Kind::Counter,
+        Unit::Count,
+        "Recipients of attempts that were deferred, by provider and class.",
+    ),
     (metric::OUTCOMES, Kind::Counter, Unit::Count, "Recipients settled, by outcome."),
     (metric::DELIVERY_SECONDS, Kind::Histogram, Unit::Seconds, "From acceptance to delivery."),
     (metric::DNS_LOOKUPS, Kind::Counter, Unit::Count, "DNS questions, by type and result."),

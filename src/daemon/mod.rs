@@ -4,6 +4,7 @@ pub mod admin;
 mod assembly;
 mod backend;
 pub mod config;
+mod explaining;
 mod http;
 pub mod instance;
 pub mod lint;

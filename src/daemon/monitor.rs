@@ -1,11 +1,13 @@
 //! Measures what nobody else would: free space, the age of the oldest message, sizes of the scheduler's tables; and looks at the
 //! token keys once an hour.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use metrics::Gauge;
 use tokio_util::sync::CancellationToken;
 
 use super::quotas;
@@ -13,9 +15,11 @@ use super::token_keys::TokenKeyFile;
 use crate::admission::Directory;
 use crate::admission::quota::Quotas;
 use crate::delivery::dispatch::Dispatcher;
+use crate::delivery::tallies::NO_PROVIDER;
 use crate::events::metric;
 use crate::queue::Queue;
-use crate::types::Clock;
+use crate::scheduler::explanation::{LaneCount, LaneCounts};
+use crate::types::{Clock, PoolName, SourceName};
 
 /// Between two looks at the file system: the reserve must be larger than what is accepted in this time.
 const FREE_SPACE_EVERY: Duration = Duration::from_secs(1);
@@ -32,11 +36,58 @@ pub(super) struct Watch {
     pub(super) data_dir: PathBuf,
     pub(super) token_keys: Arc<TokenKeyFile>,
     pub(super) stop: CancellationToken,
+    pub(super) lanes: LaneGauges,
+}
+
+/// Gauges of lanes that were shown: one whose lanes are gone must go to zero, or it would stay as it was. As many as there are sources,
+/// times providers.
+#[derive(Default)]
+pub(super) struct LaneGauges {
+    lanes: BTreeMap<(SourceName, Option<Arc<str>>), [Gauge; 5]>,
+    pools: BTreeMap<PoolName, Gauge>,
+}
+
+impl LaneGauges {
+    fn show(&mut self, counts: &LaneCounts) {
+        for count in &counts.lanes {
+            let key = (count.source.clone(), count.provider.clone());
+            self.lanes.entry(key).or_insert_with_key(|(source, provider)| lane_gauges(source, provider.as_deref()));
+        }
+        for ((source, provider), gauges) in &self.lanes {
+            let order = |count: &LaneCount| (&count.source, &count.provider).cmp(&(source, provider));
+            let found = counts.lanes.binary_search_by(order).ok().and_then(|at| counts.lanes.get(at));
+            let values = found
+                .map_or([0; 5], |count| [count.all, count.blocked, count.suspended, count.unreachable, count.slowed]);
+            gauges.iter().zip(values).for_each(|(gauge, value)| gauge.set(value as f64));
+        }
+        for (pool, _) in &counts.pools_blocked {
+            let gauge = || metrics::gauge!(metric::POOL_BLOCKED_SITES, "pool" => pool.to_string());
+            self.pools.entry(pool.clone()).or_insert_with(gauge);
+        }
+        for (pool, gauge) in &self.pools {
+            let sites = counts.pools_blocked.iter().find(|(other, _)| other == pool).map_or(0, |(_, sites)| *sites);
+            gauge.set(sites as f64);
+        }
+        for (priority, jobs) in counts.ready {
+            metrics::gauge!(metric::READY_BY_PRIORITY, "priority" => priority.name()).set(jobs as f64);
+        }
+    }
+}
+
+fn lane_gauges(source: &SourceName, provider: Option<&str>) -> [Gauge; 5] {
+    let (source, provider) = (source.to_string(), provider.unwrap_or(NO_PROVIDER).to_owned());
+    let held_back = |state: &'static str| {
+        let (source, provider) = (source.clone(), provider.clone());
+        metrics::gauge!(metric::LANES_HELD_BACK, "source" => source, "provider" => provider, "state" => state)
+    };
+    let [blocked, suspended, unreachable, slowed] = ["blocked", "suspended", "unreachable", "slowed"].map(held_back);
+    let all = metrics::gauge!(metric::LANES, "source" => source, "provider" => provider);
+    [all, blocked, suspended, unreachable, slowed]
 }
 
 impl Watch {
     /// Runs until it is stopped.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let mut round = 0_u32;
         loop {
             self.measure_free_space().await;
@@ -75,7 +126,7 @@ impl Watch {
         }
     }
 
-    async fn refresh(&self) {
+    async fn refresh(&mut self) {
         let queue = self.queue.clone();
         let oldest = tokio::task::spawn_blocking(move || queue.messages(None, 1)).await;
         if let Ok(Ok(oldest)) = oldest {
@@ -88,7 +139,52 @@ impl Watch {
             metrics::gauge!(metric::SITES).set(totals.sites as f64);
             metrics::gauge!(metric::SITES_BEHIND).set(totals.sites_behind as f64);
         }
+        if let Ok(counts) = self.dispatcher.lane_counts().await {
+            self.lanes.show(&counts);
+        }
         quotas::measure(&self.quotas, &self.admission.load());
         metrics::gauge!(metric::EVENTS_PENDING).set(self.queue.outbox().pending() as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+    use crate::types::Priority;
+
+    #[test]
+    fn lanes_that_are_gone_leave_zero_behind() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let lanes = LaneCount {
+            source: SourceName::default(),
+            provider: None,
+            all: 3,
+            blocked: 1,
+            suspended: 0,
+            unreachable: 0,
+            slowed: 2,
+        };
+        let ready = Priority::ALL.map(|priority| (priority, 7));
+        let counts = LaneCounts { lanes: vec![lanes], pools_blocked: vec![(PoolName::default(), 1)], ready };
+        metrics::with_local_recorder(&recorder, || {
+            let mut gauges = LaneGauges::default();
+            gauges.show(&counts);
+            let shown = handle.render();
+            for line in [
+                "posthaste_lanes{source=\"system\",provider=\"none\"} 3",
+                "posthaste_lanes_held_back{source=\"system\",provider=\"none\",state=\"slowed\"} 2",
+                "posthaste_pool_blocked_sites{pool=\"default\"} 1",
+                "posthaste_ready_deliveries_by_priority{priority=\"bulk\"} 7",
+            ] {
+                assert!(shown.contains(line), "{line}\n{shown}");
+            }
+            gauges.show(&LaneCounts { lanes: Vec::new(), pools_blocked: Vec::new(), ready });
+        });
+        let shown = handle.render();
+        assert!(shown.contains("posthaste_lanes{source=\"system\",provider=\"none\"} 0"), "{shown}");
+        assert!(shown.contains("posthaste_pool_blocked_sites{pool=\"default\"} 0"), "{shown}");
     }
 }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::admin::model::{MessageState, RecipientState};
 use crate::queue::{DueJob, HeldJob, JobKey, LoadError, Queue, StoredMessage};
-use crate::scheduler::Whereabouts;
+use crate::scheduler::explanation::{Before, Cause};
+use crate::scheduler::{SiteName, Whereabouts};
 use crate::types::Timestamp;
 
 /// A job's place.
@@ -26,6 +27,21 @@ pub(super) struct Description {
     pub(super) state: RecipientState,
     pub(super) next_attempt_at: Option<Timestamp>,
     pub(super) waits_for: Option<String>,
+    /// When that ends by time alone.
+    pub(super) until: Option<Timestamp>,
+    /// The rule behind it.
+    pub(super) rule: Option<String>,
+    /// The reply or failure behind it.
+    pub(super) reply: Option<String>,
+    /// In whose line it stands.
+    pub(super) site: Option<String>,
+}
+
+impl Description {
+    fn new(state: RecipientState, next_attempt_at: Option<Timestamp>, waits_for: String) -> Self {
+        let waits_for = Some(waits_for).filter(|text| !text.is_empty());
+        Self { state, next_attempt_at, waits_for, until: next_attempt_at, rule: None, reply: None, site: None }
+    }
 }
 
 /// Groups of a message with pending recipients.
@@ -73,35 +89,13 @@ impl Places {
 
     /// What a job does, and what it waits for.
     pub(super) fn describe(&self, message: &StoredMessage, group: u16, now: Timestamp) -> Description {
-        let due_at = message.due_at(group);
-        let deferred = |at: Timestamp| Description {
-            state: if at <= now { RecipientState::Ready } else { RecipientState::Deferred },
-            next_attempt_at: Some(at),
-            waits_for: Some(reason(message, group)),
-        };
-        let waits = |state, next_attempt_at, waits_for: String| Description {
-            state,
-            next_attempt_at,
-            waits_for: Some(waits_for),
-        };
         match self.get(JobKey { id: message.id, group }) {
-            None => deferred(due_at),
+            None => deferred(message, group, message.due_at(group), now),
             Some(Place::Held(held)) => {
                 let text = if held.reason.is_empty() { "an operator" } else { &held.reason };
-                waits(RecipientState::Held, None, format!("held: {text}"))
+                Description::new(RecipientState::Held, None, format!("held: {text}"))
             }
-            Some(Place::Scheduled(whereabouts)) => match whereabouts {
-                Whereabouts::InFlight => {
-                    Description { state: RecipientState::InFlight, next_attempt_at: None, waits_for: None }
-                }
-                Whereabouts::Resolving => waits(RecipientState::Ready, None, "DNS answers for its domain".to_owned()),
-                Whereabouts::Ready(site) => waits(RecipientState::Ready, None, format!("a connection to {site}")),
-                Whereabouts::Suspended { site, until, reason } => {
-                    waits(RecipientState::Ready, Some(*until), format!("site {site} is down: {reason}"))
-                }
-                Whereabouts::Waiting(at) => deferred(*at),
-                Whereabouts::Behind(_) => deferred(due_at),
-            },
+            Some(Place::Scheduled(whereabouts)) => scheduled(whereabouts, message, group, now),
         }
     }
 
@@ -130,10 +124,48 @@ impl Places {
     }
 }
 
-fn reason(message: &StoredMessage, group: u16) -> String {
-    let state = message.pending(group).find_map(|index| message.states.get(index)?.as_ref());
-    match state {
-        None => "its turn".to_owned(),
-        Some(state) => format!("its next attempt, after {} (rule {})", state.last_reply, state.last_rule),
+fn scheduled(whereabouts: &Whereabouts, message: &StoredMessage, group: u16, now: Timestamp) -> Description {
+    let ready = |until, text| Description::new(RecipientState::Ready, until, text);
+    match whereabouts {
+        Whereabouts::InFlight => Description::new(RecipientState::InFlight, None, String::new()),
+        Whereabouts::Resolving => ready(None, "DNS answers for its domain".to_owned()),
+        Whereabouts::Ready { site, cause, before } => {
+            let (rule, reply) = cause.because();
+            Description {
+                rule: rule.map(str::to_owned),
+                reply: reply.map(str::to_owned),
+                site: Some(site.to_string()),
+                ..ready(cause.until(), line_text(site, cause, *before))
+            }
+        }
+        Whereabouts::Suspended { site, until, reason } => Description {
+            reply: Some(reason.clone()),
+            site: Some(site.to_string()),
+            ..ready(Some(*until), format!("site {site} is down: {reason}"))
+        },
+        Whereabouts::Waiting(at) => deferred(message, group, *at, now),
+        Whereabouts::Behind(inner) => scheduled(inner, message, group, now),
+    }
+}
+
+fn line_text(site: &SiteName, cause: &Cause, before: Before) -> String {
+    match cause {
+        Cause::Turn => format!("its turn at {site}: {before}"),
+        cause if before == Before::default() => format!("{site}: {cause}"),
+        cause => format!("{site}: {cause}; {before}"),
+    }
+}
+
+/// A job that waits for its time.
+fn deferred(message: &StoredMessage, group: u16, at: Timestamp, now: Timestamp) -> Description {
+    let state = if at <= now { RecipientState::Ready } else { RecipientState::Deferred };
+    let last = message.pending(group).find_map(|index| message.states.get(index)?.as_ref());
+    let Some(last) = last else { return Description::new(state, Some(at), "its turn".to_owned()) };
+    let text = format!("its next attempt, after {} (rule {})", last.last_reply, last.last_rule);
+    let said = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    Description {
+        rule: said(&last.last_rule),
+        reply: said(&last.last_reply),
+        ..Description::new(state, Some(at), text)
     }
 }

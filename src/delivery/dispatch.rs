@@ -17,10 +17,12 @@ use super::route::{NO_SUCH_DOMAIN_RULE, Route, RouteKind, RouteOutcome, no_such_
 use super::shared::Shared;
 use super::worker::{Order, Start, Worker};
 use crate::events::metric;
+use crate::policy::Providers;
 use crate::policy::lane::Learned;
 use crate::queue::store::{StoreError, StoreErrorKind};
 use crate::queue::{DamagedDue, DueJob, DuePage, Handoff, HeldJob, JobKey};
 use crate::scheduler::core::Scheduler;
+use crate::scheduler::explanation::{LaneCounts, Question, SiteExplanation};
 use crate::scheduler::{
     Action, Command, ConnectionId, Destination, LaneName, Lease, Report, RoutingFailure, RoutingFailureKind, SavedLane,
     Settings, Settled, SiteName, SiteReport, Terms, Totals, Verdict, Whereabouts,
@@ -123,6 +125,15 @@ pub enum Request {
         /// In the same order; `None`: on disk.
         reply: oneshot::Sender<Vec<Option<Whereabouts>>>,
     },
+    /// Everything that decides how mail goes somewhere.
+    Explain {
+        /// Where.
+        question: Question,
+        /// The answer; `None`: no site of that name is known.
+        reply: oneshot::Sender<Option<SiteExplanation>>,
+    },
+    /// Lanes in numbers.
+    LaneCounts(oneshot::Sender<LaneCounts>),
     /// No new attempts; the dispatcher ends when nothing is in flight.
     Drain,
 }
@@ -207,6 +218,35 @@ impl Dispatcher {
         let (reply, answer) = oneshot::channel();
         self.request(Request::Locate { jobs, reply }).await?;
         answer.await.map_err(|_| Ended)
+    }
+
+    /// Asks how mail goes somewhere; `None`: no site of that name is known.
+    pub async fn explain(&self, question: Question) -> Result<Option<SiteExplanation>, Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.request(Request::Explain { question, reply }).await?;
+        answer.await.map_err(|_| Ended)
+    }
+
+    /// Asks for lanes in numbers.
+    pub async fn lane_counts(&self) -> Result<LaneCounts, Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.request(Request::LaneCounts(reply)).await?;
+        answer.await.map_err(|_| Ended)
+    }
+}
+
+/// What limits hold for a route: those of its provider, or of its hosts.
+pub fn destination_of(providers: &Providers, domain: &Domain, route: &Route) -> Destination {
+    let found = match route.kind {
+        RouteKind::SmartHost => None,
+        RouteKind::Mx | RouteKind::ImplicitMx => providers.find(domain, route.mail_hosts()),
+    };
+    let provider = found.map(|provider| Arc::clone(&provider.name));
+    Destination {
+        site: provider.as_deref().map_or_else(|| route.site.clone(), SiteName::of_provider),
+        hosts: route.site.clone(),
+        provider,
+        expires_at: route.expires_at,
     }
 }
 
@@ -371,8 +411,13 @@ impl Run {
                 let _ = reply.send((self.scheduler.totals(), self.scheduler.report(sites_max, now)));
             }
             Request::Locate { jobs, reply } => {
-                let place = |job: &DueJob| self.scheduler.whereabouts(job, now);
-                let _ = reply.send(jobs.iter().map(place).collect());
+                let _ = reply.send(self.scheduler.locate(&jobs, now));
+            }
+            Request::Explain { question, reply } => {
+                let _ = reply.send(self.scheduler.explain(&question, now));
+            }
+            Request::LaneCounts(reply) => {
+                let _ = reply.send(self.scheduler.lane_counts(now));
             }
             Request::Drain => {
                 self.draining = true;
@@ -413,7 +458,7 @@ impl Run {
         let failure = |kind, status, text, rule| RoutingFailure { kind, status, text, rule };
         let failure = match outcome {
             RouteOutcome::Route(route) => {
-                let destination = self.destination(domain, &route);
+                let destination = destination_of(&self.shared.reloadable().providers, domain, &route);
                 if self.routes.len() >= ROUTES_MAX {
                     let scheduler = &self.scheduler;
                     self.routes.retain(|domain, _| scheduler.knows_domain(domain));
@@ -432,23 +477,6 @@ impl Run {
             }
         };
         self.scheduler.unroutable(domain, &failure, actions);
-    }
-
-    /// What limits hold for a route: those of its provider, or of its hosts.
-    fn destination(&self, domain: &Domain, route: &Route) -> Destination {
-        let reloadable = self.shared.reloadable();
-        let found = if route.kind == RouteKind::SmartHost {
-            None
-        } else {
-            reloadable.providers.find(domain, route.mail_hosts())
-        };
-        let provider = found.map(|provider| Arc::clone(&provider.name));
-        Destination {
-            site: provider.as_deref().map_or_else(|| route.site.clone(), SiteName::of_provider),
-            hosts: route.site.clone(),
-            provider,
-            expires_at: route.expires_at,
-        }
     }
 
     fn perform(&mut self, action: Action) {

@@ -4,6 +4,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::dispatch::Input;
 use crate::events::EventLine;
+use crate::events::metric;
 use crate::events::schema::{self, LaneChange, LaneInfo};
 use crate::policy::lane::Change;
 use crate::policy::reaction::ReactionKind;
@@ -37,6 +38,7 @@ pub fn saved(record: LaneRecord) -> Option<SavedLane> {
 }
 
 fn changes(save: LaneSave) -> (LaneChanges, Vec<LaneName>) {
+    count(&save);
     let names = save.put.iter().map(|lane| lane.name.clone()).collect();
     let put = save.put.into_iter().filter_map(|lane| {
         let (source, site) = key(&lane.name)?;
@@ -49,6 +51,23 @@ fn changes(save: LaneSave) -> (LaneChanges, Vec<LaneName>) {
         sync: save.urgent,
     };
     (changes, names)
+}
+
+/// For the metrics.
+fn count(save: &LaneSave) {
+    if !save.remove.is_empty() {
+        metrics::counter!(metric::LANES_FORGOTTEN).increment(save.remove.len() as u64);
+    }
+    for event in &save.events {
+        let change = match &event.kind {
+            LaneEventKind::Lane(_, Change::Blocked { .. }) => "blocked",
+            LaneEventKind::Lane(_, Change::BackedOff { .. }) => "backed_off",
+            LaneEventKind::Lane(_, Change::Unblocked) => "unblocked",
+            LaneEventKind::PoolBlocked(..) => "pool_blocked",
+            LaneEventKind::PoolUnblocked(_) => "pool_unblocked",
+        };
+        metrics::counter!(metric::LANE_CHANGES, "change" => change).increment(1);
+    }
 }
 
 /// Writes them; the dispatcher hears when they are on disk.

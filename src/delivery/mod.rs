@@ -12,4 +12,5 @@ pub mod session;
 pub mod settings;
 pub mod shared;
 pub mod sources;
+pub mod tallies;
 mod worker;

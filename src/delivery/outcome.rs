@@ -343,6 +343,7 @@ impl Results {
             let mut new_id = || shared.queue.new_id();
             let decided = settlement::settle(&attempt, &fates, &reloadable.settlement, &mut new_id);
             shared.counts.add(&decided.tally);
+            shared.tallies.add(self.judge.provider.as_ref(), &fates);
             tell(lease.key.id, &fates);
             if decided.tally.delivered > 0 {
                 metrics::histogram!(metric::DELIVERY_SECONDS).record(now.since(self.message.accepted_at));

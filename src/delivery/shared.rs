@@ -11,6 +11,7 @@ use super::route::{ClearHosts, DeadHosts, Router};
 use super::session::{Credentials, TlsHint};
 use super::settings::{Login, Settings};
 use super::sources::Outlets;
+use super::tallies::Tallies;
 use crate::events::metric;
 use crate::net::Dialer;
 use crate::net::tls_client::TlsClient;
@@ -51,6 +52,8 @@ pub struct Shared {
     pub dialer: Arc<dyn Dialer>,
     /// Outcomes since the start.
     pub counts: Arc<Counts>,
+    /// The same by source and provider, for the metrics alone.
+    pub(super) tallies: Tallies,
     /// Which recipients mail is held back from.
     pub suppression: Arc<dyn SuppressionCheck>,
     reloadable: Arc<ArcSwap<Reloadable>>,
@@ -75,7 +78,17 @@ impl Shared {
         reloadable: Arc<ArcSwap<Reloadable>>,
         tokens: Arc<ArcSwap<TokenKeys>>,
     ) -> Self {
-        Self { queue, clock, dialer, counts: Arc::default(), suppression, reloadable, tokens, hosts: Mutex::default() }
+        Self {
+            queue,
+            clock,
+            dialer,
+            counts: Arc::default(),
+            tallies: Tallies::default(),
+            suppression,
+            reloadable,
+            tokens,
+            hosts: Mutex::default(),
+        }
     }
 
     /// The keys of return paths.

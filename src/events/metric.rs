@@ -1,5 +1,5 @@
-//! Names of all metrics, in one place, so that no two modules spell one differently. Label sets are bounded: listener
-//! names and outcome words of this code, never addresses, domains or anything a peer chose.
+//! Names of all metrics, in one place, so that no two modules spell one differently. Label sets are bounded: names of the config
+//! (listeners, sources, pools, providers) and words of this code, never addresses, domains, sites or anything a peer chose.
 
 /// Counter: messages answered 250.
 pub const MESSAGES_ACCEPTED: &str = "posthaste_messages_accepted_total";
@@ -55,6 +55,22 @@ pub const SITES_BEHIND: &str = "posthaste_sites_behind";
 pub const OUTBOUND_CONNECTIONS: &str = "posthaste_outbound_connections";
 /// Counter, label `outcome` (connected, refused, timeout, tls, dns): connection attempts.
 pub const OUTBOUND_CONNECTIONS_TOTAL: &str = "posthaste_outbound_connections_total";
+/// Gauge, label `priority` (high, normal, bulk): deliveries ready at their sites, in memory.
+pub const READY_BY_PRIORITY: &str = "posthaste_ready_deliveries_by_priority";
+/// Gauge, labels `source`, `provider` (`none`: sites of no provider's rule): lanes in memory.
+pub const LANES: &str = "posthaste_lanes";
+/// Gauge, labels `source`, `provider`, `state` (blocked, suspended, unreachable, slowed): lanes that are held back.
+pub const LANES_HELD_BACK: &str = "posthaste_lanes_held_back";
+/// Gauge, label `pool`: sites at which all sources of the pool are blocked.
+pub const POOL_BLOCKED_SITES: &str = "posthaste_pool_blocked_sites";
+/// Counter, label `change` (blocked, backed_off, unblocked, pool_blocked, pool_unblocked): changes of lanes, as events tell them.
+pub const LANE_CHANGES: &str = "posthaste_lane_changes_total";
+/// Counter: lanes that were forgotten as there were too many.
+pub const LANES_FORGOTTEN: &str = "posthaste_lanes_forgotten_total";
+/// Counter, labels `source`, `provider`, `outcome` (delivered, deferred, bounced): recipients of attempts.
+pub const SOURCE_OUTCOMES: &str = "posthaste_source_outcomes_total";
+/// Counter, labels `provider`, `class`: recipients of attempts that were deferred, by class of the reply.
+pub const DEFERRALS: &str = "posthaste_deferrals_total";
 /// Counter, label `outcome` (delivered, deferred, bounced, expired, cancelled): recipients settled.
 pub const OUTCOMES: &str = "posthaste_recipient_outcomes_total";
 /// Histogram, seconds: from acceptance to delivery.

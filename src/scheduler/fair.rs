@@ -74,6 +74,11 @@ impl FairQueue {
         flows
     }
 
+    /// Ready jobs in memory of each class, in no order.
+    pub(super) fn ready_by_class(&self) -> impl Iterator<Item = (&Class, usize)> {
+        self.flows.iter().map(|(class, flow)| (&**class, flow.ready_jobs))
+    }
+
     /// Ready jobs in memory.
     pub(super) fn ready_jobs(&self) -> usize {
         self.flows.values().map(|flow| flow.ready_jobs).sum()

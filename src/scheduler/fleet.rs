@@ -106,6 +106,11 @@ impl Fleet {
         self.pools.get(name).map_or(&[], |pool| &pool.members)
     }
 
+    /// What limits a pool to all sites together.
+    pub(super) fn pool_meter(&self, name: &PoolName) -> Option<&Meter> {
+        self.pools.get(name)?.meter.as_ref()
+    }
+
     pub(super) fn source(&self, id: SourceId) -> Option<&SourceEntry> {
         usize::try_from(id.0).ok().and_then(|at| self.sources.get(at))
     }
@@ -214,7 +219,7 @@ fn set_meter(meter: &mut Option<Meter>, rates: Rates, now: Timestamp) {
 }
 
 /// Address families, as a set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Families {
     pub(super) v4: bool,
     pub(super) v6: bool,

@@ -8,6 +8,7 @@
 mod backlog;
 mod class;
 pub mod core;
+pub mod explanation;
 mod fair;
 mod fleet;
 mod notification;
@@ -438,9 +439,16 @@ pub enum Whereabouts {
     InFlight,
     /// The names of its domain are being looked up.
     Resolving,
-    /// Its site has no free connection.
-    Ready(SiteName),
-    /// Its site is suspended.
+    /// It could go now, and waits at its site.
+    Ready {
+        /// Which.
+        site: SiteName,
+        /// Why.
+        cause: Box<explanation::Cause>,
+        /// What stands before it in its line.
+        before: explanation::Before,
+    },
+    /// Its site is down: no source can reach it.
     Suspended {
         /// Which.
         site: SiteName,

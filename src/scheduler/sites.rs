@@ -51,7 +51,7 @@ pub(super) struct Slot {
 pub(super) struct SiteQueue {
     pub(super) pool: PoolName,
     pub(super) slots: Vec<Slot>,
-    /// The pass of the slot that was chosen last: who comes back has no turns to catch up on.
+    /// The least pass of those that could take the last job: who comes back has no turns to catch up on.
     pub(super) turn: u64,
     pub(super) fair: FairQueue,
     /// Jobs that keep the source of their last attempt (greylisted ones).
@@ -65,7 +65,8 @@ pub(super) struct SiteQueue {
 }
 
 impl SiteQueue {
-    fn new(site: &SiteName, pool: PoolName, fleet: &Fleet) -> Self {
+    /// One in which nothing waits.
+    pub(super) fn new(site: &SiteName, pool: PoolName, fleet: &Fleet) -> Self {
         let mut queue = Self {
             pool,
             slots: Vec::new(),
@@ -113,7 +114,6 @@ impl SiteQueue {
         let slowdown = u64::from(full_window.max(1)) / u64::from(window.max(1));
         let pass = slot.pass.max(turn);
         slot.pass = pass + slot.stride * slowdown.clamp(1, 64);
-        self.turn = pass;
     }
 }
 
@@ -183,10 +183,15 @@ impl Site {
 
     /// Whether one more connection may be opened, as far as the site as a whole says.
     pub(super) fn may_open(&self, now: Timestamp) -> bool {
-        let total = self.limits.connections_total.unwrap_or(u32::MAX);
-        let total = if self.proven { total } else { total.min(self.limits.connections) };
-        let total = if self.reach.is_probing(now) { 1 } else { total };
+        let total = self.connections_max(now).unwrap_or(u32::MAX);
         self.down_until(now).is_none() && self.connections < usize::try_from(total).unwrap_or(usize::MAX)
+    }
+
+    /// Connections that all sources together may have now, where that is limited.
+    pub(super) fn connections_max(&self, now: Timestamp) -> Option<u32> {
+        let total = self.limits.connections_total;
+        let total = if self.proven { total } else { Some(total.unwrap_or(u32::MAX).min(self.limits.connections)) };
+        if self.reach.is_probing(now) { Some(1) } else { total }
     }
 
     pub(super) fn lane(&self, source: SourceId) -> Option<&LaneEntry> {

@@ -21,6 +21,8 @@ mod durability;
 #[cfg(test)]
 mod events_files;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
 mod fuzz_seeds;
 #[cfg(test)]
 mod harness;

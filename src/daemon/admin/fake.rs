@@ -7,6 +7,9 @@ use std::thread::JoinHandle;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+use super::explain::{
+    ExplainQuery, Explanation, HostDetail, LimitDetail, QueueDetail, RateDetail, RouteDetail, SiteDetail, SourceDetail,
+};
 use super::model::{
     ActionReport, MessageDetail, MessageState, MessageSummary, Page, QuotaReport, QuotaUsage, RecipientDetail,
     RecipientState, SiteStatus, Status,
@@ -69,6 +72,11 @@ fn message(number: u64) -> MessageDetail {
         host: Some("mx.r.test".to_owned()),
         next_attempt_at: Some(accepted_at),
         waits_for: Some("retry step 3".to_owned()),
+        waits_until: Some(accepted_at),
+        waits_rule: Some("greylist".to_owned()),
+        waits_reply: Some("451 4.7.1 greylisted".to_owned()),
+        site: Some("mx.r.test".to_owned()),
+        pool: Some("default".to_owned()),
     };
     MessageDetail {
         id: id(number),
@@ -105,6 +113,47 @@ fn summary(message: &MessageDetail) -> MessageSummary {
     }
 }
 
+/// A site with a source that is free, and one that is blocked.
+fn explanation(pool: &str) -> Explanation {
+    let host = |preference, host: &str| HostDetail { preference, host: host.to_owned() };
+    let hosts = vec![host(5, "mx1.r.test"), host(10, "mx2.r.test")];
+    let limit = |name: &str, value, from: &str| LimitDetail { name: name.to_owned(), value, from: from.to_owned() };
+    let rate = RateDetail { limit: 10, per: "minute".to_owned(), used: 3, by_reply: false };
+    let free = SourceDetail {
+        source: "a1".to_owned(),
+        next: true,
+        state: "free".to_owned(),
+        text: "source a1 may open a connection".to_owned(),
+        in_memory: true,
+        connections: 1,
+        window: 5,
+        messages_per_connection: 20,
+        rates: vec![rate],
+        ..SourceDetail::default()
+    };
+    let blocked = SourceDetail {
+        source: "a2".to_owned(),
+        state: "blocked".to_owned(),
+        text: "source a2 is blocked there until 2023-11-14T22:13:20.000Z by rule yahoo-block (553 \u{1b}[31m)"
+            .to_owned(),
+        mode: Some("blocked".to_owned()),
+        ..SourceDetail::default()
+    };
+    let queue = QueueDetail { pool: pool.to_owned(), high: 1, bulk: 40, ..QueueDetail::default() };
+    let site = SiteDetail {
+        site: "yahoo".to_owned(),
+        provider: Some("yahoo".to_owned()),
+        provider_from: Some("built in".to_owned()),
+        limits: vec![limit("connections", 5, "provider"), limit("messages_per_connection", 100, "config")],
+        queues: vec![queue],
+        pool: pool.to_owned(),
+        sources: vec![free, blocked],
+        ..SiteDetail::default()
+    };
+    let route = RouteDetail { kind: "mx".to_owned(), hosts, port: 25, ..RouteDetail::default() };
+    Explanation { route: Some(route), lookup: "known".to_owned(), site: Some(site), ..Explanation::default() }
+}
+
 impl Backend for Fake {
     fn status(&self) -> BoxFuture<'_, Result<Status, AdminError>> {
         Box::pin(async { self.check(self.status.clone()) })
@@ -127,6 +176,13 @@ impl Backend for Fake {
 
     fn show(&self, id: MessageId) -> BoxFuture<'_, Result<Option<MessageDetail>, AdminError>> {
         Box::pin(async move { self.check(self.messages.iter().find(|message| message.id == id).cloned()) })
+    }
+
+    fn explain(&self, query: ExplainQuery) -> BoxFuture<'_, Result<Explanation, AdminError>> {
+        Box::pin(async move {
+            let domain = query.domain.map(|domain| domain.to_string());
+            self.check(Explanation { target: query.target, domain, ..explanation(query.pool.as_str()) })
+        })
     }
 
     fn suppression(&self) -> &dyn SuppressionBackend {

@@ -5,6 +5,7 @@
 //! | `GET /v1/health` | 200 or 503, [`model::Health`] |
 //! | `GET /v1/status` | [`model::Status`] |
 //! | `GET /v1/quota` | [`model::QuotaReport`] |
+//! | `GET /v1/explain?target=&pool=` | [`explain::Explanation`] |
 //! | `GET /v1/queue?domain=&sender=&state=&limit=&after=` | [`model::Page`] |
 //! | `GET /v1/queue/{id}` | [`model::MessageDetail`] |
 //! | `POST /v1/queue/{id}/{action}` | [`model::ActionReport`] |
@@ -18,6 +19,7 @@
 //! daemon implements [`Backend`].
 
 mod access;
+pub mod explain;
 pub mod model;
 pub mod query;
 mod routes;
@@ -31,13 +33,14 @@ mod socket_test;
 
 use crate::net::BoxFuture;
 use crate::types::MessageId;
+use explain::{ExplainQuery, Explanation};
 use model::{ActionReport, MessageDetail, Page, QuotaReport, Status};
 use query::{Action, ListQuery, Selection};
 use suppression::SuppressionBackend;
 
 pub use server::{AdminServer, BindError};
 
-/// What the API asks of the daemon. Calls may take as long as they need; `status`, `quota`, `list` and `show` are given up after
+/// What the API asks of the daemon. Calls may take as long as they need; `status`, `quota`, `list`, `show` and `explain` are given up after
 /// 30 seconds. Implementations must not block the runtime.
 pub trait Backend: Send + Sync + 'static {
     /// How the daemon does.
@@ -51,6 +54,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// All about one message; `None` where the queue does not hold it (any more).
     fn show(&self, id: MessageId) -> BoxFuture<'_, Result<Option<MessageDetail>, AdminError>>;
+
+    /// How mail goes to a domain or site, and what holds it back.
+    fn explain(&self, query: ExplainQuery) -> BoxFuture<'_, Result<Explanation, AdminError>>;
 
     /// The suppression lists.
     fn suppression(&self) -> &dyn SuppressionBackend;

@@ -40,6 +40,9 @@ pub struct Status {
     pub connections: ConnectionStatus,
     /// The event files.
     pub events: EventStatus,
+    /// Lanes: sources at sites.
+    #[serde(default)]
+    pub lanes: LaneStatus,
 }
 
 /// What waits.
@@ -89,6 +92,21 @@ pub struct ConnectionStatus {
     pub clients: u64,
     /// To MX hosts.
     pub outbound: u64,
+}
+
+/// Lanes: what single sources may do at single sites.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneStatus {
+    /// In memory.
+    pub known: u64,
+    /// Of those, blocked by their sites.
+    pub blocked: u64,
+    /// Suspended for a reply.
+    pub suspended: u64,
+    /// Slowed, or with fewer connections, for a reply.
+    pub slowed: u64,
+    /// Sites at which all sources of a pool are blocked.
+    pub pools_blocked: u64,
 }
 
 /// The event files.
@@ -277,6 +295,21 @@ pub struct RecipientDetail {
     pub next_attempt_at: Option<Timestamp>,
     /// What it waits for, in words.
     pub waits_for: Option<String>,
+    /// When that ends by time alone.
+    #[serde(with = "text_option", default)]
+    pub waits_until: Option<Timestamp>,
+    /// The rule that makes it wait.
+    #[serde(default)]
+    pub waits_rule: Option<String>,
+    /// The reply or failure that makes it wait.
+    #[serde(default)]
+    pub waits_reply: Option<String>,
+    /// The site in whose line it stands.
+    #[serde(default)]
+    pub site: Option<String>,
+    /// The pool that it goes by.
+    #[serde(default)]
+    pub pool: Option<String>,
 }
 
 /// What an action did.
@@ -305,7 +338,7 @@ pub struct ErrorText {
 }
 
 /// A value in its one text form.
-trait Text: Sized {
+pub(super) trait Text: Sized {
     fn to_text(&self) -> String;
     fn from_text(text: &str) -> Option<Self>;
 }
@@ -348,16 +381,21 @@ mod text {
 }
 
 /// serde of an optional [`Text`]; absent is null.
-mod text_option {
+pub(super) mod text_option {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
     use super::Text;
 
-    pub(super) fn serialize<T: Text, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::daemon::admin) fn serialize<T: Text, S: Serializer>(
+        value: &Option<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         value.as_ref().map(Text::to_text).serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, T: Text, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    pub(in crate::daemon::admin) fn deserialize<'de, T: Text, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<T>, D::Error> {
         let Some(text) = Option::<String>::deserialize(deserializer)? else {
             return Ok(None);
         };

@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::task::TaskTracker;
 
+use super::explain::ExplainText;
 use super::model::{ErrorBody, ErrorText, Health};
 use super::query::{Action, ActionBody, ListText, Selection, message_id};
 use super::suppression::SuppressionBackend;
@@ -49,6 +50,7 @@ pub(super) fn router(backend: Arc<dyn Backend>) -> Router {
         .route("/v1/health", get(health))
         .route("/v1/status", get(status))
         .route("/v1/quota", get(quota))
+        .route("/v1/explain", get(explain))
         .route("/v1/queue", get(list))
         .route("/v1/queue/{name}", get(show).post(act_matching))
         .route("/v1/queue/{name}/{action}", post(act_one))
@@ -80,6 +82,15 @@ async fn list(State(shared): State<Shared>, query: Result<Query<ListText>, Query
         query.map_err(|rejection| AdminError::BadRequest(rejection.body_text())).and_then(|Query(text)| text.check());
     match query {
         Ok(query) => respond(answer(shared.backend.list(query)).await),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn explain(State(shared): State<Shared>, query: Result<Query<ExplainText>, QueryRejection>) -> Response {
+    let query =
+        query.map_err(|rejection| AdminError::BadRequest(rejection.body_text())).and_then(|Query(text)| text.check());
+    match query {
+        Ok(query) => respond(answer(shared.backend.explain(query)).await),
         Err(error) => error.into_response(),
     }
 }

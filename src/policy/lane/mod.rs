@@ -9,6 +9,7 @@
 //! | `backoff` | what replies ask for: fewer connections, lower rates, nothing for a time |
 //! | `block` | a source that is blocked at the site |
 //! | `trouble` | why it is not used as much as its limits allow |
+//! | `usage` | nothing: it looks at a lane and leaves it as it is |
 //! | `state` | what is kept over a restart ([`LaneState`]), and when it is to be written |
 //!
 //! Pure: the time is an argument. A clock that goes back frees nothing, whether or not [`Lane::clock_went_back`] tells of it.
@@ -23,6 +24,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod trouble;
+mod usage;
 mod window;
 
 use std::sync::Arc;
@@ -35,6 +37,7 @@ use crate::types::Timestamp;
 pub use crate::types::LaneState;
 pub use reach::{PROBE_INTERVALS, Reach};
 pub use trouble::Trouble;
+pub use usage::Usage;
 
 use backoff::Backoff;
 use block::Block;

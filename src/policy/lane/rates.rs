@@ -206,6 +206,19 @@ impl Sent {
         state.counts = self.counters.iter().map(Counter::state).filter(|state| !state.counts.is_empty()).collect();
     }
 
+    /// The limits of this moment, each with what counts against it.
+    pub(super) fn usage(&self, limits: Limits<'_>, now: Timestamp) -> Vec<(RateLimit, u32)> {
+        let usage = |counter: &Counter| {
+            let (mut counter, per) = (counter.clone(), counter.span());
+            let count = limits.of(per)?;
+            counter.advance(now);
+            Some((RateLimit { count, per }, count.saturating_sub(counter.room(count, self.in_flight))))
+        };
+        let mut found: Vec<_> = self.counters.iter().filter_map(usage).collect();
+        found.sort_unstable_by_key(|(limit, _)| limit.per);
+        found
+    }
+
     pub(super) fn is_idle(&self, now: Timestamp) -> bool {
         self.in_flight == 0 && self.writing.is_none() && self.counters.iter().all(|counter| counter.is_empty(now))
     }

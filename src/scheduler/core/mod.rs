@@ -8,6 +8,9 @@
 //!   └────────────────────────── due later than the window ◀────────────────────────────┘
 //! ```
 
+mod explain;
+#[cfg(test)]
+mod explain_tests;
 #[cfg(test)]
 mod fairness_tests;
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::scheduler::{Action, ConnectionId, LaneName, Lease, Payload, SiteName,
 use crate::types::{Domain, PoolName, Timestamp};
 
 /// A pool's mail goes by its overflow pool where all its own sources are closed for at least this long.
-const OVERFLOW_AFTER: Duration = Duration::from_secs(60);
+pub(super) const OVERFLOW_AFTER: Duration = Duration::from_secs(60);
 /// Jobs of a flow that are looked through for one that an idle connection leads to.
 const SAME_HOSTS_SCAN_MAX: usize = 16;
 /// Transactions that a message may take of which nothing is in memory: what it does not take is given back.
@@ -362,7 +362,8 @@ impl Scheduler {
         let Some(site) = self.sites.get_mut(name) else { return Choice::Wait { until: Timestamp::MAX, stuck: false } };
         let may_open = site.may_open(now);
         let Site { lanes, queues, .. } = site;
-        let Some(queue) = queues.get(at) else { return Choice::Wait { until: Timestamp::MAX, stuck: false } };
+        let Some(queue) = queues.get_mut(at) else { return Choice::Wait { until: Timestamp::MAX, stuck: false } };
+        let mut least_pass = u64::MAX;
         let fleet = &mut self.fleet;
         // Where no source is of a family that the hosts have, the one whose turn it is finds that out anew.
         let reaches = |fleet: &Fleet, slot: &Slot| {
@@ -397,11 +398,21 @@ impl Scheduler {
                 Means::Full => {}
                 Means::Swap(connection) => swap = swap.or(Some(connection)),
                 Means::New if !may_connect => no_connection = true,
-                means @ Means::Idle(_) => best = Some((if_idle, slot.source, means)),
-                Means::New if is_better(pass) => best = Some((pass, slot.source, Means::New)),
-                Means::New => {}
+                means @ Means::Idle(_) => {
+                    least_pass = least_pass.min(pass);
+                    best = Some((if_idle, slot.source, means));
+                }
+                Means::New => {
+                    least_pass = least_pass.min(pass);
+                    if is_better(pass) {
+                        best = Some((pass, slot.source, Means::New));
+                    }
+                }
             }
             closed = false;
+        }
+        if least_pass < u64::MAX {
+            queue.turn = queue.turn.max(least_pass);
         }
         match (best, swap) {
             (Some((_, source, means)), _) => Choice::Take(source, means),

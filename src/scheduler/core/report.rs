@@ -1,11 +1,19 @@
 //! What the scheduler can tell of itself: totals, sites, where a job is and what it waits for.
 
+use std::collections::HashMap;
+
+use super::explain::View;
 use super::{JobState, Scheduler};
-use crate::queue::{DueJob, DueKey};
+use crate::queue::{DueJob, DueKey, JobKey};
 use crate::scheduler::class::Class;
+use crate::scheduler::explanation::Cause;
+use crate::scheduler::fleet::{Families, SourceId};
 use crate::scheduler::sites::Site;
 use crate::scheduler::{SiteName, SiteReport, Totals, Whereabouts};
-use crate::types::{Domain, Timestamp};
+use crate::types::{Domain, PoolName, Timestamp};
+
+/// Why jobs wait, by what makes a difference.
+type Causes = HashMap<(SiteName, PoolName, Option<SourceId>, Families), Cause>;
 
 impl Scheduler {
     /// Totals for status and metrics.
@@ -49,37 +57,68 @@ impl Scheduler {
 
     /// Where a job is; `None` where it waits on disk for its time.
     pub fn whereabouts(&self, due: &DueJob, now: Timestamp) -> Option<Whereabouts> {
+        self.locate(std::slice::from_ref(due), now).pop().flatten()
+    }
+
+    /// The same of some jobs, in their order.
+    pub fn locate(&self, jobs: &[DueJob], now: Timestamp) -> Vec<Option<Whereabouts>> {
+        // Jobs of one pool at one site wait for the same.
+        let mut causes = HashMap::new();
+        jobs.iter().map(|due| self.locate_one(due, now, &mut causes)).collect()
+    }
+
+    fn locate_one(&self, due: &DueJob, now: Timestamp, causes: &mut Causes) -> Option<Whereabouts> {
         let (key, due_at) = (due.key, due.due_at);
         let domain = &Domain::parse(&due.entry.domain).ok()?;
         let class = &Class::of(&due.entry);
-        let at_site = |name: &SiteName, site: &Site| {
-            let queue = site.queue(&class.pool, &self.fleet);
-            match queue.and_then(|queue| site.suspended_until(queue, now)) {
-                None => Whereabouts::Ready(name.clone()),
-                Some(until) => {
-                    let reason = site.reason(now).unwrap_or_else(|| "it was unreachable".to_owned());
-                    Whereabouts::Suspended { site: name.clone(), until, reason }
-                }
-            }
-        };
-        let site = || {
-            let name = &self.domains.get(domain)?.destination.as_ref()?.site;
-            Some((name, self.sites.get(name)?))
-        };
         let Some(job) = self.jobs.get(&key) else {
-            let (name, site) = site()?;
-            let flow = site.queue(&class.pool, &self.fleet)?.fair.flow(class)?;
-            let is_behind = flow.backlog.covers(DueKey::of(due_at, key)) && due_at <= now;
-            return is_behind.then(|| Whereabouts::Behind(Box::new(at_site(name, site))));
-        };
-        Some(match job.state {
-            JobState::Leased => Whereabouts::InFlight,
-            JobState::Resolving => Whereabouts::Resolving,
-            JobState::Waiting => Whereabouts::Waiting(job.due_at),
-            JobState::Ready => {
-                let (name, site) = site()?;
-                at_site(name, site)
+            let flow =
+                self.site_of(domain).and_then(|(_, site)| site.queue(&class.pool, &self.fleet)?.fair.flow(class))?;
+            if due_at > now || !flow.backlog.covers(DueKey::of(due_at, key)) {
+                return None;
             }
-        })
+            return self.at_site(domain, class, key, None, now, causes).map(|site| Whereabouts::Behind(Box::new(site)));
+        };
+        match job.state {
+            JobState::Leased => Some(Whereabouts::InFlight),
+            JobState::Resolving => Some(Whereabouts::Resolving),
+            JobState::Waiting => Some(Whereabouts::Waiting(job.due_at)),
+            JobState::Ready => {
+                let keeps = job.source.as_ref().and_then(|source| self.fleet.id(source));
+                self.at_site(domain, &job.class, key, keeps, now, causes)
+            }
+        }
+    }
+
+    fn site_of(&self, domain: &Domain) -> Option<(&SiteName, &Site)> {
+        let name = &self.domains.get(domain)?.destination.as_ref()?.site;
+        Some((name, self.sites.get(name)?))
+    }
+
+    /// What a job waits for that is ready.
+    fn at_site(
+        &self,
+        domain: &Domain,
+        class: &Class,
+        key: JobKey,
+        keeps: Option<SourceId>,
+        now: Timestamp,
+        causes: &mut Causes,
+    ) -> Option<Whereabouts> {
+        let (name, site) = self.site_of(domain)?;
+        if let Some(until) = site.down_until(now) {
+            let reason = site.reason(now).unwrap_or_else(|| "it was unreachable".to_owned());
+            return Some(Whereabouts::Suspended { site: name.clone(), until, reason });
+        }
+        let queue = site.queue(&class.pool, &self.fleet)?;
+        let keeps = keeps.filter(|source| queue.slots.iter().any(|slot| slot.source == *source));
+        let lacks = self.domains.get(domain).map(|state| state.lacks).unwrap_or_default();
+        let view = View { name, site, queue, lacks, now };
+        let cause = causes
+            .entry((name.clone(), queue.pool.clone(), keeps, lacks))
+            .or_insert_with(|| self.cause(&view, keeps))
+            .clone();
+        let before = Self::before(queue, class, key, keeps);
+        Some(Whereabouts::Ready { site: name.clone(), cause: Box::new(cause), before })
     }
 }

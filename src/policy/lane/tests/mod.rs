@@ -3,11 +3,12 @@
 mod backoff;
 mod receiver;
 mod state;
+mod usage;
 mod window;
 
 use std::time::Duration;
 
-use super::super::limits::{LaneLimits, Rates, Span};
+use super::super::limits::{LaneLimits, RateLimit, Rates, Span};
 use super::super::reaction::{Reaction, ReactionKind};
 use super::*;
 
