@@ -147,6 +147,7 @@ pub struct Scheduler {
     saved: HashMap<LaneName, LaneState>,
     /// The daemon was not stopped in order: more may have been sent than was saved.
     unclean: bool,
+    started_at: Timestamp,
     /// Lanes in memory.
     lanes: usize,
     /// Lanes that may have something to save.
@@ -209,7 +210,8 @@ impl Scheduler {
                 MeterKey::Source(name) => LaneName::Source(name.clone()),
                 MeterKey::Pool(name) => LaneName::Pool(name.clone()),
             };
-            if let Some(state) = saved.remove(&name) {
+            // Of one that was not saved, nobody knows what it sent in the minute before an unclean stop.
+            if let Some(state) = saved.remove(&name).or_else(|| unclean.then(LaneState::default)) {
                 meter.restore(&state, unclean, now);
             }
         }
@@ -220,6 +222,7 @@ impl Scheduler {
             classes: Classes::default(),
             saved,
             unclean,
+            started_at: now,
             lanes: 0,
             dirty: BTreeSet::new(),
             saving: BTreeSet::new(),
@@ -469,6 +472,7 @@ impl Scheduler {
         for (_, meter) in self.fleet.all_meters() {
             meter.lane.clock_went_back(by);
         }
+        self.started_at = self.started_at.min(now);
         self.next_sweep = now;
         self.patrol_began = self.patrol_began.min(now);
     }

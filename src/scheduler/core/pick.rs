@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Connection, JobState, Scheduler};
-use crate::policy::lane::{Cause, Lane};
+use crate::policy::lane::{Cause, Lane, LaneState};
+use crate::policy::limits::Span;
 use crate::queue::JobKey;
 use crate::scheduler::class::Class;
 use crate::scheduler::fleet::{Families, SourceId};
@@ -342,8 +343,10 @@ impl Scheduler {
         }
         let lane_name = LaneName::Lane(name.clone(), self.fleet.name(source));
         let Some(site) = self.sites.get_mut(name) else { return false };
-        let lane = match self.saved.remove(&lane_name) {
-            Some(state) => Lane::restore(&state, site.limits, self.unclean, now),
+        // After an unclean stop nobody knows what lanes without a record sent in the minute before.
+        let is_early = self.unclean && now.since(self.started_at) <= Span::Minute.duration();
+        let lane = match self.saved.remove(&lane_name).or_else(|| is_early.then(LaneState::default)) {
+            Some(state) => Lane::restore(&state, site.limits, self.unclean, self.started_at),
             None => Lane::new(site.limits, now),
         };
         site.add_lane(source, lane, now);
