@@ -22,10 +22,10 @@ use super::shared::{Reloadable, Shared};
 use super::sources::Outlet;
 use crate::events::metric;
 use crate::net::BoxFuture;
-use crate::queue::{Queue, StoredBody};
-use crate::scheduler::settlement::Way;
 use crate::policy::lane::{Health, Learned};
 use crate::policy::pools::Family;
+use crate::queue::{Queue, StoredBody};
+use crate::scheduler::settlement::Way;
 use crate::scheduler::{ConnectionId, Destination, Lease, Payload, Report, Terms};
 use crate::smtp::client::{LossReason, Stage};
 use crate::types::{MessageId, Reply, Severity, SourceName};
@@ -175,9 +175,8 @@ impl Worker {
             }
             // A message may take several transactions: the limits of a connection hold between them, too.
             let terms = self.terms;
-            let is_used_up = |session: &mut Session| {
-                !results.is_untouched() && !is_to_go_on(session, &reloadable.settings, terms)
-            };
+            let is_used_up =
+                |session: &mut Session| !results.is_untouched() && !is_to_go_on(session, &reloadable.settings, terms);
             if let Some(session) = self.session.take_if(is_used_up) {
                 session.quit().await;
             }
@@ -280,7 +279,7 @@ impl Worker {
         };
         self.way.dsn_passed = result.dsn_passed;
         let (begun, reusable) = (session.transactions() - before, session.is_reusable());
-        let one_host = results.take(&indices, result, &Arc::new(self.way.clone()), before);
+        let one_host = results.take(&indices, result, &Arc::new(self.way.clone()), before, begun > 0);
         if one_host && let Some(remote) = self.way.remote {
             let address = SocketAddr::new(remote, self.route.port);
             self.shared.unreachable(address, self.way.source, self.shared.clock.now());

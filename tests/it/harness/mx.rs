@@ -392,7 +392,11 @@ impl Session {
             "MAIL" => {
                 self.mail = line.to_owned();
                 self.recipients.clear();
-                self.simple(Stage::Mail, line, "250 2.1.0 Ok")
+                let answer = self.ask(Stage::Mail, line, "", &[]);
+                if !said(&answer, "2").starts_with('2') {
+                    self.mail.clear();
+                }
+                self.answer(answer, "250 2.1.0 Ok")
             }
             "RCPT" => self.rcpt(line),
             "DATA" => self.data(line),
@@ -447,6 +451,9 @@ impl Session {
     }
 
     fn rcpt(&mut self, line: &str) -> Goes {
+        if self.mail.is_empty() {
+            return self.say("503 5.5.1 MAIL first");
+        }
         let recipient = address_of(line);
         self.record.change(|record| *record.asked.entry(recipient.clone()).or_default() += 1);
         let answer = self.ask(Stage::Rcpt, line, &recipient, &[]);

@@ -137,7 +137,11 @@ fn wait_change(events: &mut Events, change: &str, source: char) -> Value {
 
 /// Everything was delivered, by the first attempt, and nobody was told of a delay.
 fn assert_first_attempts(daemon: &Daemon, count: usize) {
-    let events = Events::read_all(&daemon.events_path());
+    let mut events = daemon.events();
+    // The writer of events is behind the queue.
+    let delivered = |seen: &[Value]| seen.iter().filter(|event| event["eventType"] == "Delivery").count();
+    events.wait_until(|seen| (delivered(seen) >= count).then_some(()));
+    let events = events.seen();
     let of = |kind: &str| events.iter().filter(|event| event["eventType"] == kind).collect::<Vec<_>>();
     assert_eq!((of("DeliveryDelay").len(), of("Bounce").len()), (0, 0));
     let deliveries = of("Delivery");

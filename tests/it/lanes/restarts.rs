@@ -75,6 +75,7 @@ fn a_source_as_a_whole_keeps_to_its_minute_over_a_kill() {
     let mut daemon = lab.daemon_with(lab.config().table(&limited));
     send_some(&mut lab.client(&daemon), "example.test", 1);
     mx.wait_accepted(1);
+    daemon.wait_empty();
     daemon.kill();
     daemon.start_again();
     let mut client = lab.client(&daemon);

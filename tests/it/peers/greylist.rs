@@ -26,7 +26,7 @@ fn mail_that_postgrey_defers_is_delivered_from_the_same_one_of_three_sources() {
     let mailboxes: Vec<String> = (0..9).map(|number| format!("r{number}@receiver.test")).collect();
     let mailboxes: Vec<&str> = mailboxes.iter().map(String::as_str).collect();
     let settings = format!(
-        "smtpd_recipient_restrictions = check_policy_service inet:{policy}, permit\nsmtpd_relay_restrictions = permit\n"
+        "smtpd_recipient_restrictions = check_policy_service inet:{policy}, permit\nsmtpd_relay_restrictions = reject_unauth_destination\n"
     );
     let postfix = Postfix::receiver_with(SocketAddr::new(IpAddr::V4(lab.ip(2)), lab.port()), &mailboxes, &settings);
     let source = |name: &str, host: u8| format!("[[source]]\nname = \"{name}\"\naddress = \"{}\"\n", lab.ip(host));
