@@ -6,6 +6,7 @@
 mod admission;
 mod lane;
 mod mime;
+mod scheduling;
 mod signing;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
+use criterion::{BenchmarkId, Criterion, Throughput};
 use posthaste::admission::quota::Quotas;
 use posthaste::events::schema::{CommonHeaders, DeliveryInfo, Extras, Mail, MailObject, delivery, render_mail, send};
 use posthaste::message::stamp::{Client, Context, stamp};
@@ -23,17 +24,13 @@ use posthaste::queue::rocks::{RocksSettings, RocksStore};
 use posthaste::queue::store::{Change, Family, Key, Store};
 use posthaste::queue::{
     Charges, DueKey, EndGroup, Ended, Handoff, Intake, JobKey, NewBody, NewMessage, Next, Opened, Origin, Queue,
-    RecipientHeaders, Settings as QueueSettings, Settlement, StoredBody, StoredMessage,
+    Settings as QueueSettings, Settlement, StoredMessage,
 };
-use posthaste::scheduler::core::Scheduler;
-use posthaste::policy::lane::Health;
-use posthaste::policy::limits::LaneLimits;
-use posthaste::scheduler::{Action, ConnectionId, Destination, Lease, Report, Settings, Settled, SiteName};
 use posthaste::smtp::client::{DotStuffer, ReplyParser};
 use posthaste::smtp::command::Command;
 use posthaste::smtp::framing::{DotFramer, Dotted};
 use posthaste::types::{
-    BodyKind, Clock, Domain, EmailAddress, Envelope, MessageId, Recipient, ReversePath, SystemClock, Timestamp,
+    BodyKind, Clock, EmailAddress, Envelope, MessageId, Recipient, ReversePath, SystemClock, Timestamp,
 };
 use queue_format::{DueEntry, MessageRecord, RecipientEntry};
 use tokio::time::Instant;
@@ -64,7 +61,7 @@ fn main() {
     headers(&mut criterion);
     mime::bodies(&mut criterion);
     events(&mut criterion);
-    scheduling(&mut criterion);
+    scheduling::scheduling(&mut criterion);
     admission::quotas(&mut criterion);
     admission::logins(&mut criterion);
     signing::signing(&mut criterion);
@@ -248,7 +245,7 @@ fn envelope(domain: &str) -> Envelope {
 
 /// A message to the domain of site `number`.
 fn stored(number: u64) -> StoredMessage {
-    let name = domain_of(number);
+    let name = scheduling::domain_of(number);
     StoredMessage {
         id: MessageId::new(NOW, u128::from(number)),
         accepted_at: NOW,
@@ -264,81 +261,6 @@ fn stored(number: u64) -> StoredMessage {
         origin: Origin { caller: "network".into(), ..Origin::default() },
         mail_json: Bytes::from_static(b"{}"),
     }
-}
-
-fn domain_of(number: u64) -> Domain {
-    Domain::parse(&format!("d{}.test", number % SITES)).expect("digits in a label")
-}
-
-/// A scheduler that drives itself: every lookup is answered, every delivery succeeds at once.
-struct World {
-    scheduler: Scheduler,
-    actions: Vec<Action>,
-    settled: u64,
-}
-
-impl World {
-    fn new() -> Self {
-        let settings = Settings {
-            jobs_max: 1_000_000,
-            body_cache_bytes: 256 << 20,
-            connections_max: 20_000,
-            limits: LaneLimits { connections: 10, ..LaneLimits::default() },
-            recipients_per_transaction_max: 50,
-            delay_notices: Vec::new(),
-            ..Settings::default()
-        };
-        Self { scheduler: Scheduler::new(settings, None, Vec::new(), false, NOW), actions: Vec::new(), settled: 0 }
-    }
-
-    /// One message on its whole way: accepted, resolved where needed, assigned, settled, its connection idle.
-    fn pass(&mut self, message: &Arc<StoredMessage>) {
-        let (body, recipient_headers) = (StoredBody::Inline(Bytes::new()), RecipientHeaders::default());
-        let handoff = Handoff { message: Arc::clone(message), body, recipient_headers, due_at: NOW };
-        self.scheduler.accepted(handoff, NOW, &mut self.actions);
-        while let Some(action) = self.actions.pop() {
-            match action {
-                Action::Resolve(domain) => {
-                    let (site, until) = (SiteName::new(domain.as_str()), NOW.plus(Duration::from_secs(3_600)));
-                    self.scheduler.resolved(&domain, Destination::of_hosts(site, until), NOW, &mut self.actions);
-                }
-                Action::Open { connection, jobs, .. } | Action::Assign { connection, jobs, .. } => {
-                    self.delivered(connection, &jobs);
-                }
-                Action::Close(_) | Action::Settle { .. } | Action::PageIn { .. } | Action::SaveLanes(_) => {}
-            }
-        }
-    }
-
-    fn delivered(&mut self, connection: ConnectionId, jobs: &[Lease]) {
-        for job in jobs {
-            self.scheduler.settled(job.key, Settled::Out, NOW, &mut self.actions);
-            self.settled += 1;
-        }
-        self.scheduler.connection_idle(connection, Report::of(Health::Good), NOW, &mut self.actions);
-    }
-}
-
-fn scheduling(criterion: &mut Criterion) {
-    let messages: Vec<Arc<StoredMessage>> = (0..SITES).map(|number| Arc::new(stored(number))).collect();
-    let mut world = World::new();
-    messages.iter().for_each(|message| world.pass(message));
-    assert_eq!(world.settled, SITES, "every message came to its end");
-    let mut group = criterion.benchmark_group("scheduler");
-    group.throughput(Throughput::Elements(SITES));
-    group.sample_size(20);
-    // One pass over all sites, each with an idle connection.
-    group.bench_function("accept_assign_settle_10000_sites", |bencher| {
-        bencher.iter(|| messages.iter().for_each(|message| world.pass(message)));
-    });
-    group.bench_function("first_message_10000_sites", |bencher| {
-        bencher.iter_batched_ref(
-            World::new,
-            |world| messages.iter().for_each(|message| world.pass(message)),
-            BatchSize::PerIteration,
-        );
-    });
-    group.finish();
 }
 
 fn new_message(queue: &Queue, octets: &Bytes) -> NewMessage {

@@ -131,8 +131,14 @@ impl Instance {
         let scheduler_settings = assembly::scheduler_settings(&config);
         let lanes = queue.lanes(scheduler_settings.lanes_max).map_err(|error| error.to_string())?;
         let saved = lanes.into_iter().filter_map(delivery::lanes::saved).collect();
-        let (dispatcher, dispatcher_task) =
-            Dispatcher::start(shared, scheduler_settings, opened.handoffs, opened.unclean_since, saved, !opened.was_clean);
+        let (dispatcher, dispatcher_task) = Dispatcher::start(
+            shared,
+            scheduler_settings,
+            opened.handoffs,
+            opened.unclean_since,
+            saved,
+            !opened.was_clean,
+        );
         let instance = Instance {
             config: Mutex::new(config),
             queue,

@@ -126,7 +126,7 @@ async fn release(shared: &Shared, lease: &Lease, message: &StoredMessage, inputs
 }
 
 async fn hold(shared: &Shared, lease: &Lease, message: &StoredMessage, reason: String, inputs: &mpsc::Sender<Input>) {
-    let entry = message.due_entry(lease.key.group, lease.attempts, None);
+    let entry = message.due_entry(lease.key.group, lease.attempts, lease.source.as_ref());
     let due_at = lease.due_at.unwrap_or_else(|| shared.clock.now());
     move_to(shared, lease, Next::Held { due_at, entry, reason }, Settled::Out, inputs).await;
 }
@@ -170,7 +170,8 @@ async fn decide(shared: &Shared, lease: &Lease, payload: &Payload, verdict: &Ver
     let message = &*payload.message;
     let now = shared.clock.now();
     let rules = Arc::clone(&shared.reloadable().rules);
-    let fates: Vec<Fate> = message.pending(lease.key.group).map(|index| fate(verdict, message, index, now, &rules)).collect();
+    let fates: Vec<Fate> =
+        message.pending(lease.key.group).map(|index| fate(verdict, message, index, now, &rules)).collect();
     let first_part;
     let original: &[u8] = match &payload.body {
         StoredBody::Inline(bytes) => bytes,

@@ -17,6 +17,7 @@ use super::route::{NO_SUCH_DOMAIN_RULE, Route, RouteKind, RouteOutcome, no_such_
 use super::shared::Shared;
 use super::worker::{Order, Start, Worker};
 use crate::events::metric;
+use crate::policy::lane::Learned;
 use crate::queue::store::{StoreError, StoreErrorKind};
 use crate::queue::{DamagedDue, DueJob, DuePage, Handoff, HeldJob, JobKey};
 use crate::scheduler::core::Scheduler;
@@ -24,7 +25,6 @@ use crate::scheduler::{
     Action, Command, ConnectionId, Destination, LaneName, Lease, Report, RoutingFailure, RoutingFailureKind, SavedLane,
     Settings, Settled, SiteName, SiteReport, Terms, Totals, Verdict, Whereabouts,
 };
-use crate::policy::lane::Learned;
 use crate::types::{Domain, SourceName, Timestamp};
 
 /// Reports waiting for the dispatcher. Full: workers and the committer wait, so nothing new is started or accepted.
@@ -156,6 +156,7 @@ impl Dispatcher {
             held_at_work: HashSet::new(),
             generation: 0,
             draining: false,
+            saving_lanes: false,
         };
         let task = tokio::spawn(run.run(receiver, handoffs));
         (Dispatcher { inputs }, task)
@@ -227,6 +228,8 @@ struct Run {
     /// Rises with each reload: an answer to a question from before it is asked again.
     generation: u64,
     draining: bool,
+    /// States of lanes are on their way to the disk.
+    saving_lanes: bool,
 }
 
 impl Run {
@@ -266,7 +269,10 @@ impl Run {
             if wakeup <= now {
                 self.scheduler.tick(now, &mut actions);
             }
-            self.scheduler.flush_lanes(now, &mut actions);
+            // One save at a time: they must reach the disk in order.
+            if !self.saving_lanes {
+                self.scheduler.flush_lanes(now, &mut actions);
+            }
             for action in actions.drain(..) {
                 self.perform(action);
             }
@@ -278,7 +284,7 @@ impl Run {
     }
 
     fn is_quiet(&self) -> bool {
-        self.scheduler.is_quiet() && self.clerks == 0
+        self.scheduler.is_quiet() && self.clerks == 0 && !self.saving_lanes
     }
 
     fn take(&mut self, input: Input, actions: &mut Vec<Action>) {
@@ -292,7 +298,10 @@ impl Run {
             Input::Learned { connection, learned } => {
                 self.scheduler.connection_learned(connection, &learned, now, actions);
             }
-            Input::LanesSaved(names) => self.scheduler.lanes_saved(&names, now, actions),
+            Input::LanesSaved(names) => {
+                self.saving_lanes = false;
+                self.scheduler.lanes_saved(&names, now, actions);
+            }
             Input::Closed { connection, report, unserved } => {
                 self.workers.remove(&connection);
                 metrics::gauge!(metric::OUTBOUND_CONNECTIONS).set(self.workers.len() as f64);
@@ -431,11 +440,11 @@ impl Run {
         let found = if route.kind == RouteKind::SmartHost {
             None
         } else {
-            reloadable.providers.find(domain, route.best_hosts())
+            reloadable.providers.find(domain, route.mail_hosts())
         };
         let provider = found.map(|provider| Arc::clone(&provider.name));
         Destination {
-            site: provider.as_deref().map_or_else(|| route.site.clone(), SiteName::new),
+            site: provider.as_deref().map_or_else(|| route.site.clone(), SiteName::of_provider),
             hosts: route.site.clone(),
             provider,
             expires_at: route.expires_at,
@@ -457,6 +466,7 @@ impl Run {
             }
             Action::Assign { connection, jobs, terms } => self.order(connection, Order::Deliver(jobs, terms)),
             Action::SaveLanes(save) => {
+                self.saving_lanes = true;
                 let (shared, inputs) = (Arc::clone(&self.shared), self.inputs.clone());
                 tokio::spawn(async move { lanes::save(&shared.queue, save, inputs).await });
             }
@@ -478,14 +488,7 @@ impl Run {
         }
     }
 
-    fn open(
-        &mut self,
-        connection: ConnectionId,
-        source: SourceName,
-        domain: &Domain,
-        jobs: Vec<Lease>,
-        terms: Terms,
-    ) {
+    fn open(&mut self, connection: ConnectionId, source: SourceName, domain: &Domain, jobs: Vec<Lease>, terms: Terms) {
         let Some((route, destination)) = self.routes.get(domain) else {
             // Pruned with a domain that had been forgotten: the jobs find their way anew.
             self.scheduler.forget_route(domain);

@@ -59,15 +59,17 @@ pub(super) async fn save(queue: &Queue, save: LaneSave, inputs: mpsc::Sender<Inp
 
 /// Writes them and waits until they are on disk, or the queue has ended.
 pub(super) async fn save_and_wait(queue: &Queue, save: LaneSave) {
-    if save.put.is_empty() && save.events.is_empty() {
+    if save.put.is_empty() && save.remove.is_empty() && save.events.is_empty() {
         return;
     }
     let (done, ended) = oneshot::channel();
     let (changes, _) = changes(LaneSave { urgent: true, ..save });
-    queue.save_lanes(changes, move || {
-        // Nobody waits any more: then nobody is to be told.
-        let _ = done.send(());
-    }).await;
+    queue
+        .save_lanes(changes, move || {
+            // Nobody waits any more: then nobody is to be told.
+            let _ = done.send(());
+        })
+        .await;
     // An error: the queue ended first, and says why.
     let _ = ended.await;
 }

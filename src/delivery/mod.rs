@@ -5,8 +5,8 @@
 mod carriage;
 mod clerk;
 pub mod dispatch;
-mod outcome;
 pub mod lanes;
+mod outcome;
 pub mod route;
 pub mod session;
 pub mod settings;

@@ -153,7 +153,8 @@ impl Worker {
         let Some(payload) = payload else { return self.progress(report, Vec::new()) };
         let reloadable = self.shared.reloadable();
         let judge = Judge { rules: Arc::clone(&reloadable.rules), provider: self.provider.clone() };
-        let mut results = Results::new(&payload.message, &leases, judge.clone());
+        let mut results =
+            Results::new(&payload.message, &leases, judge.clone(), self.terms.messages_per_connection_max);
         if let Err(error) = results.hold_back(&self.shared).await {
             let keys = leases.into_iter().map(|lease| lease.key).collect();
             clerk::postpone(&self.shared, keys, &error, &self.inputs).await;
@@ -169,7 +170,7 @@ impl Worker {
             session.quit().await;
         }
         while !results.is_complete() {
-            if report.transactions >= self.terms.transactions_max {
+            if report.transactions >= self.terms.transactions_max || results.is_lane_closed() {
                 results.leave_untried(&Arc::new(self.way.clone()));
                 break;
             }
@@ -185,7 +186,7 @@ impl Worker {
             {
                 report.learned = failure.learned(&judge);
                 report.no_address = failure.is_for_family();
-                let is_no_attempt = failure.is_no_attempt(&report.learned, self.terms.alternative);
+                let is_no_attempt = failure.is_no_attempt(&report.learned, self.terms);
                 if is_no_attempt && results.is_untouched() {
                     return Progress::Over(report, with_payload(leases, &payload));
                 }
@@ -421,16 +422,16 @@ pub(super) enum Unreached {
 }
 
 impl Unreached {
-    /// Not an attempt of any message: the host sent us away before anything was tried, the way is out of date, or (with an
-    /// `alternative`) another source may do better.
-    fn is_no_attempt(&self, learned: &Learned, alternative: bool) -> bool {
+    /// Not an attempt of any message: the host sent us away before anything was tried, the way is out of date, or another source
+    /// may do better.
+    fn is_no_attempt(&self, learned: &Learned, terms: Terms) -> bool {
         match self {
             Unreached::Failed { of_message: true, .. } => false,
             Unreached::Failed { failure, .. } => {
-                is_busy(failure).is_some() || !learned.reactions.is_empty() || alternative
+                is_busy(failure).is_some() || !learned.reactions.is_empty() || terms.alternative
             }
             Unreached::StaleRoute => true,
-            Unreached::NoAddress(_) => alternative && self.is_for_family(),
+            Unreached::NoAddress(_) => terms.other_family && self.is_for_family(),
             Unreached::NoHosts => false,
         }
     }
@@ -453,9 +454,8 @@ impl Unreached {
                     _ => unreachable(words),
                 }
             }
-            Unreached::NoAddress(_) if self.is_for_family() => Learned::default(),
-            Unreached::NoAddress(failure) => unreachable(failure.to_string()),
-            Unreached::NoHosts => unreachable("the route has no hosts".to_owned()),
+            // A matter of this domain's DNS, not of the site.
+            Unreached::NoAddress(_) | Unreached::NoHosts => Learned::default(),
         }
     }
 }

@@ -537,7 +537,7 @@ fn an_orderly_stop_is_remembered_and_a_newer_format_is_refused() {
         world.close();
         world.store.write(&[committer::meta_put(meta::FORMAT, 99)], true).unwrap();
         let refused = Queue::open(Arc::clone(&world.store), &Settings::default(), world.clock.clone(), 1).err();
-        assert!(matches!(refused, Some(OpenError::NewerFormat { found: 99, supported: 2 })));
+        assert!(matches!(refused, Some(OpenError::NewerFormat { found: 99, supported: 3 })));
     });
 }
 

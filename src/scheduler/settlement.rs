@@ -142,7 +142,8 @@ impl Fate {
     pub fn untried(index: usize, way: Arc<Way>) -> Self {
         let mut verdict = Fault::Internal.verdict();
         verdict.rule = UNTRIED_RULE.into();
-        let words = Words::Local("not tried yet: a limit of messages was reached".to_owned());
+        let words =
+            Words::Local("not tried yet: a limit of messages was reached, or the source was blocked".to_owned());
         Self { index, verdict, status: Fault::Internal.status(), words, way }
     }
 

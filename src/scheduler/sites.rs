@@ -58,6 +58,10 @@ pub(super) struct SiteQueue {
     pub(super) pinned: BTreeMap<SourceId, VecDeque<JobKey>>,
     /// An event told that all its sources are blocked.
     pub(super) blocked: bool,
+    /// No lane could take any job when it was last looked at: nothing changes that but an event of the site.
+    pub(super) stuck: bool,
+    /// The last turn was that of a job that keeps its source.
+    pub(super) kept_last: bool,
 }
 
 impl SiteQueue {
@@ -69,6 +73,8 @@ impl SiteQueue {
             fair: FairQueue::default(),
             pinned: BTreeMap::new(),
             blocked: false,
+            stuck: false,
+            kept_last: false,
         };
         queue.reload(site, fleet);
         queue
@@ -132,8 +138,8 @@ pub(super) struct Site {
     pub(super) failure: Option<Box<str>>,
     /// The source that could not reach it, since the last that could.
     pub(super) failed_by: Option<SourceId>,
-    /// No lane could take any job when it was last looked at: nothing changes that but an event of the site.
-    pub(super) stuck: bool,
+    /// At a provider's site: the hosts that could not be reached last. Others must fail, too, before it is the site.
+    pub(super) failed_hosts: Option<SiteName>,
     /// When it is looked at again.
     pub(super) alarm: Option<Timestamp>,
 }
@@ -153,8 +159,15 @@ impl Site {
             reach: Reach::new(seed_of(name)),
             failure: None,
             failed_by: None,
-            stuck: false,
+            failed_hosts: None,
             alarm: None,
+        }
+    }
+
+    /// Something of the site changed: all its queues are looked at again.
+    pub(super) fn unstick(&mut self) {
+        for queue in &mut self.queues {
+            queue.stuck = false;
         }
     }
 
@@ -201,6 +214,20 @@ impl Site {
         self.lanes.insert(at, entry);
     }
 
+    /// What an event told before a restart is not told again: that a lane is blocked, or all of a pool.
+    pub(super) fn note_blocked(&mut self, source: SourceId, now: Timestamp) {
+        let Some(entry) = self.lane_mut(source) else { return };
+        entry.blocked = entry.lane.trouble(now).is_some_and(|trouble| trouble.mode == "blocked");
+        if !entry.blocked {
+            return;
+        }
+        let Self { lanes, queues, .. } = self;
+        let is_blocked = |slot: &Slot| lanes.iter().any(|entry| entry.source == slot.source && entry.blocked);
+        for queue in queues {
+            queue.blocked |= queue.slots.iter().all(is_blocked);
+        }
+    }
+
     /// The queue of a pool, by its place; made where there is none.
     pub(super) fn queue_of(&mut self, name: &SiteName, pool: &PoolName, fleet: &Fleet) -> &mut SiteQueue {
         let pool = fleet.effective(pool);
@@ -225,7 +252,7 @@ impl Site {
     /// Other limits, other pools. The jobs in line must have been taken out before.
     pub(super) fn reload(&mut self, name: &SiteName, limits: LaneLimits, fleet: &Fleet, now: Timestamp) {
         self.limits = limits;
-        self.stuck = false;
+        self.unstick();
         for entry in &mut self.lanes {
             entry.lane.set_limits(limits, now);
         }
@@ -240,6 +267,7 @@ impl Site {
         match health {
             Health::Good => {
                 (self.proven, self.failed_by, self.failure) = (true, None, None);
+                self.failed_hosts = None;
                 self.reach.good(self.limits.connections);
             }
             Health::Unreachable(words) => {
@@ -258,7 +286,8 @@ impl Site {
     /// Why mail waits here, in the words of the last reply or failure; of the whole site, or of any lane.
     pub(super) fn reason(&self, now: Timestamp) -> Option<String> {
         let of_site = || self.failure.as_deref().map(str::to_owned);
-        let of_lane = || self.lanes.iter().find_map(|entry| entry.lane.trouble(now)).map(|trouble| trouble.words.into());
+        let of_lane =
+            || self.lanes.iter().find_map(|entry| entry.lane.trouble(now)).map(|trouble| trouble.words.into());
         if self.down_until(now).is_some() { of_site() } else { of_lane().or_else(of_site) }
     }
 
@@ -270,7 +299,7 @@ impl Site {
         }
         let closed = |slot: &Slot| {
             let entry = self.lane(slot.source)?;
-            if entry.lane.window(now) > 0 { None } else { entry.lane.next_change(now).or(Some(Timestamp::MAX)) }
+            if entry.lane.window(now) > 0 { None } else { entry.lane.closed_until(now).or(Some(Timestamp::MAX)) }
         };
         let ends: Option<Vec<Timestamp>> = queue.slots.iter().map(closed).collect();
         ends?.into_iter().min()
@@ -278,8 +307,7 @@ impl Site {
 
     /// The same for all its queues together.
     pub(super) fn all_suspended_until(&self, now: Timestamp) -> Option<Timestamp> {
-        let ends: Option<Vec<Timestamp>> =
-            self.queues.iter().map(|queue| self.suspended_until(queue, now)).collect();
+        let ends: Option<Vec<Timestamp>> = self.queues.iter().map(|queue| self.suspended_until(queue, now)).collect();
         ends?.into_iter().min().or_else(|| self.down_until(now))
     }
 

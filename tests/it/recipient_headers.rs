@@ -18,9 +18,9 @@ use posthaste::events::schema::{CommonHeaders, Extras, Mail, MailObject, render_
 use posthaste::net::dial::TcpDialer;
 use posthaste::net::dns::HickoryResolver;
 use posthaste::net::tls_client::TlsClient;
+use posthaste::policy::limits::LaneLimits;
 use posthaste::policy::token::{Addressee, KeyRing, Purpose, Secret, TokenKeys, mint};
 use posthaste::policy::{Providers, Rules, retry};
-use posthaste::policy::limits::LaneLimits;
 use posthaste::queue::model::ModelStore;
 use posthaste::queue::store::Store;
 use posthaste::queue::{

@@ -114,3 +114,21 @@ fn keys_that_need_a_restart_are_named() {
     assert!(warning.contains("queue.memtable"), "{warning}");
     daemon.wait_log_from(mark, "config reloaded");
 }
+
+#[test]
+fn a_broken_file_of_rules_is_refused_with_its_line_and_taken_once_it_is_mended() {
+    let lab = Lab::new();
+    let file = lab.dir().join("replies.toml");
+    let named = file.display().to_string();
+    let rule = |class: &str| format!("[[rule]]\nname = \"own\"\ncodes = [550]\nclass = \"{class}\"\n");
+    std::fs::write(&file, rule("spam")).unwrap();
+    let mut daemon = lab.daemon_with(lab.config().set("rules.replies", &format!("\"{named}\"")));
+    std::fs::write(&file, rule("spamm")).unwrap();
+    let mark = daemon.log_len();
+    daemon.signal(Signal::HUP);
+    let error = daemon.wait_log_from(mark, "config not reloaded");
+    assert!(error.contains(&format!("{named}:4:9: rule.class: ")) && error.contains("is not known"), "{error}");
+    std::fs::write(&file, rule("virus")).unwrap();
+    daemon.reload(|config| config);
+    daemon.stop();
+}

@@ -105,6 +105,7 @@ const CRATES: &[(&str, Where)] = &[
         Where::In(&[
             "src/admission/authenticate.rs",
             "src/queue/suppression.rs",
+            "src/queue/lanes.rs",
             "src/message/dkim/",
             "src/policy/token.rs",
             "src/policy/token/",

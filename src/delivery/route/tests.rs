@@ -191,7 +191,10 @@ async fn a_smart_host_carries_its_settings_and_may_be_local() {
     let router = router(zones, &Settings { routes: vec![relay], ..settings() });
     let route = route(&router, "a.test").await;
     assert_eq!((route.kind, route.tls, route.login.as_ref()), (RouteKind::SmartHost, TlsMode::Require, Some(&login)));
-    assert_eq!(router.addresses(&route, &route.hops[0], Family::Any).await.unwrap(), ["127.0.0.1:587".parse().unwrap()]);
+    assert_eq!(
+        router.addresses(&route, &route.hops[0], Family::Any).await.unwrap(),
+        ["127.0.0.1:587".parse().unwrap()]
+    );
 }
 
 /// Addresses of the first hop of `a.test` whose MX host has `addresses`.

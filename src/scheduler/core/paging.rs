@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::{Job, Scheduler};
 use crate::queue::{DueJob, DueKey, DuePage, JobKey};
-use crate::scheduler::window::{PAGE_JOBS, Page, Pass};
 use crate::scheduler::class::Class;
+use crate::scheduler::window::{PAGE_JOBS, Page, Pass};
 use crate::scheduler::{Action, SiteName, job_from_due};
 use crate::types::{Domain, SourceName, Timestamp};
 

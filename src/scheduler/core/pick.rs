@@ -6,16 +6,16 @@
 //!
 //! [`FairQueue`]: crate::scheduler::fair::FairQueue
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Connection, JobState, Scheduler};
-use crate::policy::lane::{Cause, Lane, LaneState};
-use crate::policy::limits::Span;
+use crate::policy::lane::{Cause, Lane, LaneState, Wait};
 use crate::queue::JobKey;
 use crate::scheduler::class::Class;
-use crate::scheduler::fleet::{Families, SourceId};
-use crate::scheduler::sites::Slot;
+use crate::scheduler::fleet::{Families, Fleet, SourceId};
+use crate::scheduler::sites::{LaneEntry, Site, Slot};
 use crate::scheduler::{Action, ConnectionId, LaneName, Lease, Payload, SiteName, Terms, Verdict};
 use crate::types::{Domain, PoolName, Timestamp};
 
@@ -26,8 +26,14 @@ const SAME_HOSTS_SCAN_MAX: usize = 16;
 /// Transactions that a message may take of which nothing is in memory: what it does not take is given back.
 const UNKNOWN_TRANSACTIONS: u32 = 8;
 
+/// Turns that a source may be ahead of the others at a site while it has an idle connection there: a new connection costs
+/// more than a turn.
+const IDLE_TURNS_AHEAD: u64 = 8;
 /// How long a site waits for a limit of a pool or source as a whole, or for room for a lane, before it looks again.
 const METER_PAUSE: Duration = Duration::from_secs(1);
+
+/// After a start that was not preceded by an orderly stop, what was sent right before it is unknown for so long.
+const UNKNOWN_AFTER_START: Duration = Duration::from_secs(60);
 
 /// What became of a turn of a queue.
 enum Turn {
@@ -66,6 +72,22 @@ enum Means {
     Closed(Timestamp),
 }
 
+/// Whether a lane is there.
+enum Made {
+    Known,
+    New,
+    /// There are too many, and all are in use.
+    NoRoom,
+}
+
+/// Where a lane is looked at, and for what.
+struct Place<'a> {
+    site: &'a SiteName,
+    pool: &'a PoolName,
+    hosts: &'a SiteName,
+    may_open: bool,
+}
+
 /// The lane that takes a job.
 enum Choice {
     Take(SourceId, Means),
@@ -73,7 +95,10 @@ enum Choice {
     /// There are too many connections to open one more.
     NoConnection,
     /// No lane can take it before then; `stuck`: nor any other job.
-    Wait { until: Timestamp, stuck: bool },
+    Wait {
+        until: Timestamp,
+        stuck: bool,
+    },
 }
 
 impl Scheduler {
@@ -81,7 +106,7 @@ impl Scheduler {
     pub(super) fn serve(&mut self, name: &SiteName, now: Timestamp, actions: &mut Vec<Action>) {
         let mut turns_without = 0;
         while !self.draining {
-            let Some(site) = self.sites.get_mut(name).filter(|site| !site.stuck) else { return };
+            let Some(site) = self.sites.get_mut(name) else { return };
             if let Some(until) = site.down_until(now) {
                 return self.set_alarm(name, until);
             }
@@ -102,16 +127,77 @@ impl Scheduler {
     }
 
     fn turn(&mut self, name: &SiteName, at: usize, now: Timestamp, actions: &mut Vec<Action>) -> Turn {
+        let is_stuck = self.sites.get(name).and_then(|site| site.queues.get(at)).is_none_or(|queue| queue.stuck);
+        if is_stuck {
+            return Turn::Nothing;
+        }
+        // Jobs that keep their source take turns with the others of their priority.
+        let kept = self.next_kept(name, at, now);
+        let next = self.next_task(name, at, now);
+        let kept_last = self.sites.get(name).and_then(|site| site.queues.get(at)).is_some_and(|queue| queue.kept_last);
+        let goes_first = |kept: &Task| {
+            next.as_ref().is_none_or(|next| {
+                let (own, other) = (kept.class.priority, next.class.priority);
+                own < other || (own == other && !kept_last)
+            })
+        };
+        if let Some((task, choice)) = kept {
+            if goes_first(&task) {
+                return self.give_turn(name, at, &task, choice, now, actions);
+            }
+            let Some(next) = next else { return Turn::Nothing };
+            let next_choice = self.choose(name, at, &next, now);
+            let waits = matches!(next_choice, Choice::Wait { .. });
+            let (task, choice) = if waits { (task, choice) } else { (next, next_choice) };
+            return self.give_turn(name, at, &task, choice, now, actions);
+        }
+        let Some(mut next) = next else { return Turn::Nothing };
+        let mut choice = self.choose(name, at, &next, now);
+        // Hosts of one address family may have to wait where others need not.
+        for _ in 0..SAME_HOSTS_SCAN_MAX {
+            if next.lacks == Families::default() || !matches!(choice, Choice::Wait { .. }) {
+                break;
+            }
+            self.send_back(name, at, &next);
+            let Some(other) = self.next_task(name, at, now) else { break };
+            next = other;
+            choice = self.choose(name, at, &next, now);
+        }
+        self.give_turn(name, at, &next, choice, now, actions)
+    }
+
+    /// The first of the jobs that keep their source whose source can take it.
+    fn next_kept(&mut self, name: &SiteName, at: usize, now: Timestamp) -> Option<(Task, Choice)> {
         for source in self.kept_sources(name, at) {
             let Some(task) = self.kept_task(name, at, source, now) else { continue };
             // Where it has to wait, others need not.
             if let Some(choice) = self.choose_kept(name, at, &task, source, now) {
-                return self.perform(name, at, &task, choice, now, actions);
+                return Some((task, choice));
             }
         }
-        let Some(task) = self.next_task(name, at, now) else { return Turn::Nothing };
-        let choice = self.choose(name, at, &task, now);
-        self.perform(name, at, &task, choice, now, actions)
+        None
+    }
+
+    /// The first job of a class becomes its last.
+    fn send_back(&mut self, name: &SiteName, at: usize, task: &Task) {
+        if let Some(queue) = self.sites.get_mut(name).and_then(|site| site.queues.get_mut(at)) {
+            queue.fair.send_back(&task.class);
+        }
+    }
+
+    fn give_turn(
+        &mut self,
+        name: &SiteName,
+        at: usize,
+        task: &Task,
+        choice: Choice,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) -> Turn {
+        if let Some(queue) = self.sites.get_mut(name).and_then(|site| site.queues.get_mut(at)) {
+            queue.kept_last = task.keeps.is_some();
+        }
+        self.perform(name, at, task, choice, now, actions)
     }
 
     fn perform(
@@ -136,8 +222,8 @@ impl Scheduler {
             }
             Choice::NoConnection => Turn::NoConnection,
             Choice::Wait { until, stuck } => {
-                if let Some(site) = self.sites.get_mut(name) {
-                    site.stuck = stuck && site.queues.len() == 1;
+                if let Some(queue) = self.sites.get_mut(name).and_then(|site| site.queues.get_mut(at)) {
+                    queue.stuck = stuck;
                 }
                 self.set_alarm(name, until);
                 Turn::Nothing
@@ -224,8 +310,10 @@ impl Scheduler {
         source: SourceId,
         now: Timestamp,
     ) -> Option<Choice> {
+        let lacks = self.fleet.source(source).is_some_and(|source| task.lacks.has(source.family));
         match self.means(name, at, source, task, now) {
-            Means::Closed(until) if until >= now.plus(OVERFLOW_AFTER) => {
+            // What a limit or a busy host makes wait keeps its source: another one would begin anew.
+            means if lacks || (matches!(means, Means::Closed(_)) && self.is_out(name, source, now)) => {
                 let (site, job) = (self.sites.get_mut(name)?, self.jobs.get_mut(&task.key)?);
                 let queue = site.queues.get_mut(at)?;
                 queue.pinned.get_mut(&source)?.pop_front();
@@ -244,6 +332,13 @@ impl Scheduler {
         }
     }
 
+    /// Whether a source cannot be used at a site: it is blocked there, or cannot reach it.
+    fn is_out(&self, name: &SiteName, source: SourceId, now: Timestamp) -> bool {
+        let lane = self.sites.get(name).and_then(|site| site.lane(source));
+        let trouble = lane.and_then(|entry| entry.lane.trouble(now));
+        trouble.is_some_and(|trouble| matches!(trouble.mode, "blocked" | "unreachable"))
+    }
+
     fn may_connect_to(&self, name: &SiteName) -> bool {
         self.sites.get(name).is_some_and(|site| self.may_connect(site.is_proven()))
     }
@@ -251,24 +346,49 @@ impl Scheduler {
     /// The source whose turn it is among those that can take a job.
     fn choose(&mut self, name: &SiteName, at: usize, task: &Task, now: Timestamp) -> Choice {
         let may_connect = self.may_connect_to(name);
-        let queue = self.sites.get(name).and_then(|site| site.queues.get(at));
-        let (turn, slots) = queue.map_or((0, Vec::new()), |queue| (queue.turn, queue.slots.clone()));
+        let mut choice = self.look_at_slots(name, at, task, may_connect, now);
+        // A new lane may have a limit that must be on disk before anything is sent.
+        while let Choice::Take(source, Means::New) = choice {
+            match self.make_lane(name, source, now) {
+                Made::Known => break,
+                Made::New => choice = self.look_at_slots(name, at, task, may_connect, now),
+                Made::NoRoom => return Choice::Wait { until: now.plus(METER_PAUSE), stuck: false },
+            }
+        }
+        choice
+    }
+
+    fn look_at_slots(&mut self, name: &SiteName, at: usize, task: &Task, may_connect: bool, now: Timestamp) -> Choice {
+        let Some(site) = self.sites.get_mut(name) else { return Choice::Wait { until: Timestamp::MAX, stuck: false } };
+        let may_open = site.may_open(now);
+        let Site { lanes, queues, .. } = site;
+        let Some(queue) = queues.get(at) else { return Choice::Wait { until: Timestamp::MAX, stuck: false } };
+        let fleet = &mut self.fleet;
         // Where no source is of a family that the hosts have, the one whose turn it is finds that out anew.
-        let lacks = |slot: &Slot| self.fleet.source(slot.source).is_some_and(|source| task.lacks.has(source.family));
-        let reaches: Vec<bool> = slots.iter().map(|slot| !lacks(slot)).collect();
-        let anyway = !reaches.contains(&true);
+        let reaches = |fleet: &Fleet, slot: &Slot| {
+            task.lacks == Families::default()
+                || fleet.source(slot.source).is_none_or(|source| !task.lacks.has(source.family))
+        };
+        let anyway = !queue.slots.iter().any(|slot| reaches(fleet, slot));
         let mut best: Option<(u64, SourceId, Means)> = None;
         let (mut swap, mut no_connection) = (None, false);
         let (mut until, mut tier, mut closed) = (Timestamp::MAX, 0, true);
-        for (slot, _) in slots.iter().zip(reaches).filter(|(_, reaches)| *reaches || anyway) {
+        for slot in &queue.slots {
             if slot.tier > tier {
                 if !closed || best.is_some() {
                     break;
                 }
                 tier = slot.tier;
             }
-            let pass = slot.pass.max(turn);
-            match self.means(name, at, slot.source, task, now) {
+            let pass = slot.pass.max(queue.turn);
+            let if_idle = pass.saturating_sub(IDLE_TURNS_AHEAD * slot.stride);
+            let is_better = |rank: u64| best.is_none_or(|(least, ..)| rank < least);
+            // Only who has the least is looked for.
+            if !is_better(if_idle) || !(anyway || reaches(fleet, slot)) {
+                continue;
+            }
+            let place = Place { site: name, pool: &queue.pool, hosts: &task.hosts, may_open };
+            match look(lanes, fleet, slot.source, &place, &mut self.dirty, now) {
                 Means::Closed(end) => {
                     until = until.min(end);
                     closed &= end >= now.plus(OVERFLOW_AFTER);
@@ -277,8 +397,9 @@ impl Scheduler {
                 Means::Full => {}
                 Means::Swap(connection) => swap = swap.or(Some(connection)),
                 Means::New if !may_connect => no_connection = true,
-                means if best.is_none_or(|(least, ..)| pass < least) => best = Some((pass, slot.source, means)),
-                Means::New | Means::Idle(_) => {}
+                means @ Means::Idle(_) => best = Some((if_idle, slot.source, means)),
+                Means::New if is_better(pass) => best = Some((pass, slot.source, Means::New)),
+                Means::New => {}
             }
             closed = false;
         }
@@ -291,67 +412,44 @@ impl Scheduler {
         }
     }
 
-    /// How a source can take a job now.
+    /// How the source that a job keeps can take it now.
     fn means(&mut self, name: &SiteName, at: usize, source: SourceId, task: &Task, now: Timestamp) -> Means {
-        let pool = self.sites.get(name).and_then(|site| site.queues.get(at)).map(|queue| queue.pool.clone());
-        let pool = pool.unwrap_or_default();
-        for (key, meter) in self.fleet.meters(source, &pool) {
-            if let Err(wait) = meter.lane.admits(1, now) {
-                if wait.cause == Cause::Saving {
-                    self.dirty.insert(key.lane_name());
-                }
-                // What ends at another site may make room.
-                return Means::Closed(wait.until.min(now.plus(METER_PAUSE)));
-            }
-        }
-        if !self.has_lane(name, source, now) {
+        if matches!(self.make_lane(name, source, now), Made::NoRoom) {
             return Means::Closed(now.plus(METER_PAUSE));
         }
         let Some(site) = self.sites.get_mut(name) else { return Means::Full };
         let may_open = site.may_open(now);
-        let Some(entry) = site.lane_mut(source) else { return Means::Full };
-        let window = entry.lane.window(now);
-        if window == 0 {
-            return Means::Closed(entry.lane.next_change(now).unwrap_or(Timestamp::MAX));
-        }
-        if let Err(wait) = entry.lane.admits(1, now) {
-            if wait.cause == Cause::Saving {
-                let source = self.fleet.name(source);
-                self.dirty.insert(LaneName::Lane(name.clone(), source));
-            }
-            return Means::Closed(wait.until);
-        }
-        if let Some((idle, _)) = entry.idle.iter().rev().find(|(_, hosts)| *hosts == task.hosts) {
-            return Means::Idle(*idle);
-        }
-        if entry.connections < window && may_open {
-            return Means::New;
-        }
-        // The one that was not used for longest; one at a time.
-        let idle = if entry.closing == 0 { entry.idle.first() } else { None };
-        idle.map_or(Means::Full, |(idle, _)| Means::Swap(*idle))
+        let Site { lanes, queues, .. } = site;
+        let Some(queue) = queues.get(at) else { return Means::Full };
+        let place = Place { site: name, pool: &queue.pool, hosts: &task.hosts, may_open };
+        look(lanes, &mut self.fleet, source, &place, &mut self.dirty, now)
     }
 
-    /// Whether a source has a lane at a site; it is made where there is room for one.
-    fn has_lane(&mut self, name: &SiteName, source: SourceId, now: Timestamp) -> bool {
-        let Some(site) = self.sites.get(name) else { return false };
+    /// Makes the lane of a source at a site, where there is none and room for one.
+    fn make_lane(&mut self, name: &SiteName, source: SourceId, now: Timestamp) -> Made {
+        let Some(site) = self.sites.get(name) else { return Made::NoRoom };
         if site.lane(source).is_some() {
-            return true;
+            return Made::Known;
         }
         if self.lanes >= self.settings.lanes_max && !self.forget_lanes(now) {
-            return false;
+            return Made::NoRoom;
         }
-        let lane_name = LaneName::Lane(name.clone(), self.fleet.name(source));
-        let Some(site) = self.sites.get_mut(name) else { return false };
-        // After an unclean stop nobody knows what lanes without a record sent in the minute before.
-        let is_early = self.unclean && now.since(self.started_at) <= Span::Minute.duration();
-        let lane = match self.saved.remove(&lane_name).or_else(|| is_early.then(LaneState::default)) {
-            Some(state) => Lane::restore(&state, site.limits, self.unclean, self.started_at),
+        let source_name = self.fleet.name(source);
+        let seed = crate::queue::fnv1a(format!("{name} {source_name}").as_bytes()) & u128::from(u64::MAX);
+        let saved = self.saved.remove(&LaneName::Lane(name.clone(), source_name));
+        let Some(site) = self.sites.get_mut(name) else { return Made::NoRoom };
+        let lane = match saved {
+            Some(state) => Lane::restore(&state, site.limits, self.unclean, now),
+            // What the run before sent in its last minute may not be known.
+            None if self.unclean && now < self.started_at.plus(UNKNOWN_AFTER_START) => {
+                Lane::restore(&LaneState::default(), site.limits, true, self.started_at)
+            }
             None => Lane::new(site.limits, now),
         };
-        site.add_lane(source, lane, now);
+        site.add_lane(source, lane.with_seed(u64::try_from(seed).unwrap_or_default()), now);
+        site.note_blocked(source, now);
         self.lanes += 1;
-        true
+        Made::New
     }
 
     /// Gives the job out whose turn it is, with others of its message that can share its transaction.
@@ -372,17 +470,17 @@ impl Scheduler {
         }
         let pool = self.sites.get(name).and_then(|site| site.queues.get(at)).map(|queue| queue.pool.clone());
         let pool = pool.unwrap_or_default();
-        let terms = self.charge(name, &pool, source, &jobs, now);
+        let (terms, taken) = self.charge(name, &pool, source, &jobs, task.lacks, now);
         let source_name = self.fleet.name(source);
         if let Some(queue) = self.sites.get_mut(name).and_then(|site| site.queues.get_mut(at)) {
-            queue.fair.served(&task.class, jobs.len());
+            queue.fair.served(&task.class, jobs.len().max(usize::try_from(taken).unwrap_or(1)));
         }
         self.count_turn(name, at, source, now);
         match means {
             Means::Idle(connection) => {
                 self.take_idle(connection);
                 if let Some(connection) = self.connections.get_mut(&connection) {
-                    (connection.taken, connection.pool) = (terms.transactions_max, pool);
+                    (connection.taken, connection.pool) = (taken, pool);
                 }
                 actions.push(Action::Assign { connection, jobs, terms });
             }
@@ -393,7 +491,7 @@ impl Scheduler {
                     pool,
                     hosts: task.hosts.clone(),
                     domain: task.domain.clone(),
-                    taken: terms.transactions_max,
+                    taken,
                     closing: false,
                 });
                 let (site, domain) = (name.clone(), task.domain.clone());
@@ -435,9 +533,10 @@ impl Scheduler {
                 }
                 let Some(queue) = self.sites.get_mut(name).and_then(|site| site.queues.get_mut(at)) else { break };
                 queue.fair.take(&task.class, 0);
-                let ready = self.jobs.get(&key).is_some_and(|job| {
-                    job.queued_at.as_ref() == Some(name) && job.state == JobState::Ready
-                });
+                let ready = self
+                    .jobs
+                    .get(&key)
+                    .is_some_and(|job| job.queued_at.as_ref() == Some(name) && job.state == JobState::Ready);
                 leases.extend(if ready { self.lease(key) } else { None });
             }
         }
@@ -456,25 +555,32 @@ impl Scheduler {
         destination.is_none_or(|destination| destination.hosts == *hosts)
     }
 
-    /// Takes what these jobs may send from all that limits it.
+    /// Takes what these jobs may send from all that limits it: the terms, and how much was taken.
     fn charge(
         &mut self,
         name: &SiteName,
         pool: &PoolName,
         source: SourceId,
         jobs: &[Lease],
+        lacks: Families,
         now: Timestamp,
-    ) -> Terms {
+    ) -> (Terms, u32) {
         let per_transaction = self.settings.recipients_per_transaction_max;
         let wanted = transactions_of(jobs, per_transaction);
-        let alternative = self.has_alternative(name, pool, source, now);
-        let mut allowed = wanted;
+        // Where one source has failed to reach it already, the next failure is told: it is an attempt.
+        // At a provider's site, a host that cannot be reached may be one customer's alone.
+        let may_be_source =
+            self.sites.get(name).is_some_and(|site| site.failed_by.is_none() && site.provider.is_none());
+        let alternative = may_be_source && self.has_alternative(name, pool, source, lacks, now);
+        let other_family = self.has_other_family(pool, source, lacks);
+        let mut free = u32::MAX;
         for (_, meter) in self.fleet.meters(source, pool) {
-            allowed = allowed.min(meter.lane.admits(wanted, now).unwrap_or(1));
+            free = free.min(meter.lane.admits(u32::MAX, now).unwrap_or(1));
         }
-        let mut messages_per_connection_max = u32::MAX;
+        let (mut allowed, mut messages_per_connection_max) = (wanted.min(free), u32::MAX);
         if let Some(entry) = self.sites.get_mut(name).and_then(|site| site.lane_mut(source)) {
-            allowed = allowed.min(entry.lane.admits(allowed, now).unwrap_or(1)).max(1);
+            free = free.min(entry.lane.admits(u32::MAX, now).unwrap_or(1));
+            allowed = wanted.min(free).max(1);
             entry.lane.take(allowed, now);
             messages_per_connection_max = entry.lane.messages_per_connection();
         }
@@ -485,14 +591,35 @@ impl Scheduler {
             }
         }
         self.note_dirty(name, source, now);
-        Terms { transactions_max: allowed, messages_per_connection_max, alternative }
+        // Without a limit, a transaction that did not come about may be had again.
+        let transactions_max = if free == u32::MAX { u32::MAX } else { allowed };
+        let terms = Terms { transactions_max, messages_per_connection_max, alternative, other_family };
+        (terms, allowed)
     }
 
     /// Whether another source of the pool could try what this one fails at for reasons of its own.
-    pub(super) fn has_alternative(&self, name: &SiteName, pool: &PoolName, source: SourceId, now: Timestamp) -> bool {
+    pub(super) fn has_alternative(
+        &self,
+        name: &SiteName,
+        pool: &PoolName,
+        source: SourceId,
+        lacks: Families,
+        now: Timestamp,
+    ) -> bool {
         let Some(site) = self.sites.get(name) else { return false };
         let others = self.fleet.pool(pool).iter().filter(|member| member.source != source && member.tier == 0);
-        others.into_iter().any(|member| site.lane(member.source).is_none_or(|entry| entry.lane.window(now) > 0))
+        let reaches = |id| self.fleet.source(id).is_some_and(|source| !lacks.has(source.family));
+        others.into_iter().any(|member| {
+            reaches(member.source) && site.lane(member.source).is_none_or(|entry| entry.lane.window(now) > 0)
+        })
+    }
+
+    /// Whether the pool has a source that may reach hosts without an address of this one's family.
+    fn has_other_family(&self, pool: &PoolName, source: SourceId, mut lacks: Families) -> bool {
+        let Some(own) = self.fleet.source(source) else { return false };
+        lacks.add(own.family);
+        let mut others = self.fleet.pool(pool).iter().filter(|member| member.tier == 0);
+        others.any(|member| self.fleet.source(member.source).is_some_and(|other| !lacks.has(other.family)))
     }
 
     /// An idle connection takes the next job that leads to its hosts, of those whose turn is near, before others have it closed.
@@ -516,6 +643,54 @@ impl Scheduler {
             }
         }
     }
+}
+
+/// How a source can take a job now. What must be on disk before it can is noted in `dirty`.
+fn look(
+    lanes: &mut [LaneEntry],
+    fleet: &mut Fleet,
+    source: SourceId,
+    place: &Place<'_>,
+    dirty: &mut BTreeSet<LaneName>,
+    now: Timestamp,
+) -> Means {
+    for (key, meter) in fleet.meters(source, place.pool) {
+        if let Err(wait) = meter.lane.admits(1, now) {
+            if wait.cause == Cause::Saving {
+                dirty.insert(key.lane_name());
+            }
+            // What ends at another site may make room.
+            let until = if wait.until == Timestamp::MAX { now.plus(METER_PAUSE) } else { wait.until };
+            return Means::Closed(until);
+        }
+    }
+    let Ok(at) = lanes.binary_search_by_key(&source, |entry| entry.source) else {
+        return if place.may_open { Means::New } else { Means::Full };
+    };
+    let Some(entry) = lanes.get_mut(at) else { return Means::Full };
+    let window = entry.lane.window(now);
+    if window == 0 {
+        return Means::Closed(entry.lane.closed_until(now).unwrap_or(now.plus(METER_PAUSE)));
+    }
+    match entry.lane.admits(1, now) {
+        Ok(_) => {}
+        Err(Wait { cause: Cause::Saving, .. }) => {
+            dirty.insert(LaneName::Lane(place.site.clone(), fleet.name(source)));
+            return Means::Full;
+        }
+        // As soon as a message ends.
+        Err(Wait { cause: Cause::Rate(_), until: Timestamp::MAX }) => return Means::Full,
+        Err(wait) => return Means::Closed(wait.until),
+    }
+    if let Some((idle, _)) = entry.idle.iter().rev().find(|(_, hosts)| hosts == place.hosts) {
+        return Means::Idle(*idle);
+    }
+    if entry.connections < window && place.may_open {
+        return Means::New;
+    }
+    // The one that was not used for longest; one at a time.
+    let idle = if entry.closing == 0 { entry.idle.first() } else { None };
+    idle.map_or(Means::Full, |(idle, _)| Means::Swap(*idle))
 }
 
 /// How many transactions jobs of one message may take.

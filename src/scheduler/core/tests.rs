@@ -1,140 +1,14 @@
 //! The scheduler's state machine against small worlds: what it does, in which order, and within which bounds.
 
-use std::sync::Arc;
-
+use super::testing::{NOW, PAYLOAD_BYTES, World, due, due_again, settings};
 use bytes::Bytes;
 
 use super::*;
-use crate::scheduler::{Command, Totals, Whereabouts};
-use crate::queue::{DueEntry, DuePage, RecipientHeaders, StoredBody, StoredMessage};
 use crate::policy::lane::Health;
 use crate::policy::limits::LaneLimits;
-use crate::types::{BodyKind, EmailAddress, EnhancedStatus, Envelope, MessageId, Recipient, ReversePath};
-
-fn due_again(at: Timestamp, attempts: u32) -> Settled {
-    Settled::Due { at, attempts, source: None, blocked: false }
-}
-
-const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
-
-struct World {
-    scheduler: Scheduler,
-    now: Timestamp,
-    actions: Vec<Action>,
-    next_id: u128,
-}
-
-/// What a message of these tests takes: ten octets of body and one recipient.
-const PAYLOAD_BYTES: usize = 710;
-
-fn settings() -> Settings {
-    Settings {
-        jobs_max: 100_000,
-        body_cache_bytes: 100 * PAYLOAD_BYTES,
-        connections_max: 10,
-        limits: LaneLimits { connections: 2, ..LaneLimits::default() },
-        recipients_per_transaction_max: 50,
-        delay_notices: vec![Duration::from_secs(3_600)],
-        ..Settings::default()
-    }
-}
-
-impl World {
-    fn new(settings: Settings) -> Self {
-        let mut world = Self { scheduler: Scheduler::new(settings, None, Vec::new(), false, NOW), now: NOW, actions: Vec::new(), next_id: 0 };
-        // The first page: the queue is empty.
-        world.scheduler.tick(NOW, &mut world.actions);
-        assert!(matches!(world.actions.pop(), Some(Action::PageIn { from: crate::queue::DueKey::START, .. })));
-        world.scheduler.paged(DuePage { jobs: Vec::new(), next: None, damaged: Vec::new() }, NOW, &mut world.actions);
-        world
-    }
-
-    fn accept(&mut self, domains: &[&str]) -> MessageId {
-        self.next_id += 1;
-        let id = MessageId::new(self.now, self.next_id);
-        let recipient = |domain: &&str| Recipient {
-            address: EmailAddress::parse(&format!("user@{domain}"), false).unwrap(),
-            notify: None,
-            orcpt: None,
-        };
-        let domains_parsed: Vec<Domain> = domains.iter().map(|domain| Domain::parse(domain).unwrap()).collect();
-        let message = StoredMessage {
-            id,
-            accepted_at: self.now,
-            expires_at: self.now.plus(Duration::from_secs(86_400)),
-            envelope: Envelope {
-                reverse_path: ReversePath::Null,
-                recipients: domains.iter().map(recipient).collect(),
-                body: BodyKind::SevenBit,
-                smtputf8: false,
-                ret: None,
-                envid: None,
-            },
-            groups: (0..u16::try_from(domains.len()).unwrap()).collect(),
-            states: vec![None; domains.len()],
-            domains: domains_parsed,
-            header_bytes: 0,
-            body_bytes: 10,
-            body_parts: 0,
-            recipient_headers: false,
-            origin: crate::queue::Origin { caller: "test".into(), ..Default::default() },
-            mail_json: Bytes::new(),
-        };
-        let body = StoredBody::Inline(Bytes::from_static(b"0123456789"));
-        let handoff = Handoff {
-            message: Arc::new(message),
-            body,
-            recipient_headers: RecipientHeaders::default(),
-            due_at: self.now,
-        };
-        self.scheduler.accepted(handoff, self.now, &mut self.actions);
-        id
-    }
-
-    fn resolve(&mut self, domain: &str, site: &str) {
-        let expires_at = self.now.plus(Duration::from_secs(600));
-        let domain = Domain::parse(domain).unwrap();
-        self.scheduler.resolved(&domain, Destination::of_hosts(SiteName::new(site), expires_at), self.now, &mut self.actions);
-    }
-
-    fn idle(&mut self, connection: ConnectionId, feedback: Report) {
-        self.scheduler.connection_idle(connection, feedback, self.now, &mut self.actions);
-    }
-
-    fn settle(&mut self, id: MessageId, settled: Settled) {
-        self.scheduler.settled(JobKey { id, group: 0 }, settled, self.now, &mut self.actions);
-    }
-
-    fn advance(&mut self, span: Duration) {
-        self.now = self.now.plus(span);
-        self.scheduler.tick(self.now, &mut self.actions);
-    }
-
-    /// What was done since the last call, one word each.
-    fn done(&mut self) -> Vec<String> {
-        let ids =
-            |jobs: &[Lease]| jobs.iter().map(|job| job.key.id.as_bytes()[21].to_string()).collect::<Vec<_>>().join("+");
-        let word = |action: Action| match action {
-            Action::Resolve(domain) => format!("resolve {domain}"),
-            Action::Open { connection, site, jobs, .. } => format!("open {} {site} {}", connection.0, ids(&jobs)),
-            Action::Assign { connection, jobs, .. } => format!("assign {} {}", connection.0, ids(&jobs)),
-            Action::Close(connection) => format!("close {}", connection.0),
-            Action::Settle { verdict, .. } => format!("settle {verdict:?}"),
-            Action::PageIn { .. } | Action::SaveLanes(_) => "page".to_owned(),
-        };
-        self.actions.drain(..).map(word).filter(|word| word != "page").collect()
-    }
-}
-
-fn due(id: MessageId, due_at: Timestamp, domain: &str) -> DueJob {
-    let entry = DueEntry {
-        domain: domain.to_owned(),
-        expires_at_ms: due_at.plus(Duration::from_secs(86_400)).millis(),
-        attempts: 1,
-        ..DueEntry::default()
-    };
-    DueJob { due_at, key: JobKey { id, group: 0 }, entry }
-}
+use crate::queue::{DuePage, RecipientHeaders, StoredBody};
+use crate::scheduler::{Command, Totals, Whereabouts};
+use crate::types::{EnhancedStatus, MessageId};
 
 #[test]
 fn an_accepted_message_is_given_to_a_connection_without_any_timer() {
@@ -191,7 +65,8 @@ fn one_site_never_holds_up_another_and_the_last_connection_goes_round() {
 
 #[test]
 fn a_connection_counts_until_it_is_gone_though_its_last_assignment_came_back() {
-    let mut world = World::new(Settings { limits: LaneLimits { connections: 1, ..LaneLimits::default() }, ..settings() });
+    let mut world =
+        World::new(Settings { limits: LaneLimits { connections: 1, ..LaneLimits::default() }, ..settings() });
     world.accept(&["a.test"]);
     world.resolve("a.test", "a");
     world.accept(&["a.test"]);
@@ -216,7 +91,13 @@ fn a_site_whose_connection_ends_stands_behind_those_that_wait_for_one() {
     // The first site was in line for a second connection before the other one came.
     for (connection, next) in [(0, "open 1 a 2"), (1, "open 2 b 4"), (2, "open 3 a 3")] {
         let connection = ConnectionId(connection);
-        world.scheduler.connection_closed(connection, Report::of(Health::Good), Vec::new(), world.now, &mut world.actions);
+        world.scheduler.connection_closed(
+            connection,
+            Report::of(Health::Good),
+            Vec::new(),
+            world.now,
+            &mut world.actions,
+        );
         assert_eq!(world.done(), [next]);
     }
 }
@@ -360,7 +241,12 @@ fn what_a_dead_site_left_on_disk_expires_and_its_senders_hear_of_the_delay() {
         world.accept(&["dead.test"]);
     }
     let domain = Domain::parse("dead.test").unwrap();
-    world.scheduler.resolved(&domain, Destination::of_hosts(SiteName::new("dead"), Timestamp::MAX), NOW, &mut world.actions);
+    world.scheduler.resolved(
+        &domain,
+        Destination::of_hosts(SiteName::new("dead"), Timestamp::MAX),
+        NOW,
+        &mut world.actions,
+    );
     world.actions.clear();
     // The last one is on disk only: an eighth of the table is taken by those before it.
     let last = due(MessageId::new(NOW, 200), NOW, "dead.test");
@@ -521,7 +407,12 @@ fn a_job_that_was_told_of_its_delay_expires_once() {
         world.accept(&["a.test"]);
     }
     let domain = Domain::parse("a.test").unwrap();
-    world.scheduler.resolved(&domain, Destination::of_hosts(SiteName::new("mx"), Timestamp::MAX), NOW, &mut world.actions);
+    world.scheduler.resolved(
+        &domain,
+        Destination::of_hosts(SiteName::new("mx"), Timestamp::MAX),
+        NOW,
+        &mut world.actions,
+    );
     world.done();
     let ids: Vec<MessageId> = (1..=3).map(|number| MessageId::new(NOW, number)).collect();
     // Two are tried and deferred for long; the third waits at the dead site.

@@ -9,10 +9,10 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
-use crate::scheduler::Command;
-use crate::queue::{DueEntry, DuePage};
 use crate::policy::lane::Health;
 use crate::policy::limits::LaneLimits;
+use crate::queue::{DueEntry, DuePage};
+use crate::scheduler::Command;
 use crate::types::MessageId;
 
 fn due_again(at: Timestamp, attempts: u32) -> Settled {

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::content;
 use super::plan::{MessagePlan, SENDERS};
+use super::senders::Senders;
 use super::world::World;
 
 /// Between two tries of one message.
@@ -53,7 +54,11 @@ async fn submit(world: &World, mut client: Client, marker: &str, message: &Messa
         addresses.push(address);
     }
     client.say("DATA", "354").await?;
-    let octets = content::stuff(&content::message(marker, &from, message.body_bytes));
+    let mut fields = Senders::field(message.pool);
+    if let Some(priority) = message.priority {
+        fields.push_str(&format!("X-Posthaste-Priority: {priority}\r\n"));
+    }
+    let octets = content::stuff(&content::message(marker, &from, &fields, message.body_bytes));
     client.send(&octets).await?;
     if !world.power.step() {
         return Err("the power is off".to_owned());

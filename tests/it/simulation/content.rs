@@ -1,8 +1,8 @@
 //! Messages as applications write them, and how a host knows that it got the whole of one.
 
-/// Header and body of a message; the body is `bytes` long at least.
-pub(super) fn message(marker: &str, from: &str, bytes: usize) -> Vec<u8> {
-    let header = format!("From: <{from}>\r\nSubject: {marker}\r\nX-Body: {bytes} {marker}\r\n\r\n");
+/// Header, with these fields too, and body of a message; the body is `bytes` long at least.
+pub(super) fn message(marker: &str, from: &str, fields: &str, bytes: usize) -> Vec<u8> {
+    let header = format!("From: <{from}>\r\nSubject: {marker}\r\n{fields}X-Body: {bytes} {marker}\r\n\r\n");
     let mut octets = header.into_bytes();
     octets.extend_from_slice(&body(marker, bytes));
     octets

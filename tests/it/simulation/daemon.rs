@@ -1,6 +1,7 @@
 //! The daemon wired a second time: the same parts as in `daemon::instance`, on the ports of a world.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use posthaste::events::writer::{Pump, Step};
 use posthaste::events::{self, EventKind, SinkSettings};
 use posthaste::message::dkim::{Key, Signer};
 use posthaste::net::tls_client::TlsClient;
-use posthaste::policy::limits::LaneLimits;
+use posthaste::policy::limits::{LaneLimits, Span};
 use posthaste::policy::quota::{Minute, WINDOW_MINUTES};
 use posthaste::policy::token::{KeyRing, Secret, TokenKeys};
 use posthaste::policy::{Providers, Rules, retry};
@@ -89,6 +90,7 @@ impl Daemon {
         let reloadable = Arc::new(ArcSwap::from_pointee(reloadable(plan, &ports, &clock, seed)));
         let mut directory = Directory::relay_only(vec!["192.0.2.0/24".parse().unwrap()], plan.lifetime);
         directory.return_path_domain = plan.return_path_domain();
+        plan.senders.sets().into_iter().for_each(|set| directory.add_set(set));
         let admission = Arc::new(ArcSwap::from_pointee(directory));
         let suppression: Arc<dyn SuppressionCheck> = Arc::new(Lists::new(queue.clone(), Arc::clone(&admission)));
         let quotas = load_quotas(world, &queue, &clock)?;
@@ -115,10 +117,16 @@ impl Daemon {
         let reception = Arc::new(Reception::start(&[], reception_ports).map_err(|error| error.to_string())?);
         queue.mark_running().map_err(|error| error.to_string())?;
         world.ledger().started(opened.unclean_since.unwrap_or(world.now()), true);
-        let lanes = queue.lanes(1_000).map_err(|error| error.to_string())?;
+        let lanes = queue.lanes(100_000).map_err(|error| error.to_string())?;
         let saved = lanes.into_iter().filter_map(posthaste::delivery::lanes::saved).collect();
-        let (dispatcher, dispatcher_task) =
-            Dispatcher::start(shared, scheduler_settings(plan), opened.handoffs, opened.unclean_since, saved, !opened.was_clean);
+        let (dispatcher, dispatcher_task) = Dispatcher::start(
+            shared,
+            scheduler_settings(plan),
+            opened.handoffs,
+            opened.unclean_since,
+            saved,
+            !opened.was_clean,
+        );
         Ok(Self { queue, reception, dispatcher, dispatcher_task, stop_events, events_task })
     }
 
@@ -236,10 +244,29 @@ fn scheduler_settings(plan: &Plan) -> scheduler::Settings {
             messages_per_connection: plan.messages_per_connection_max,
             ..LaneLimits::default()
         },
+        providers: providers(plan),
+        pools: plan.senders.pools(),
         recipients_per_transaction_max: plan.recipients_per_transaction_max,
         delay_notices: retry_settings().delay_notices,
         ..scheduler::Settings::default()
     }
+}
+
+/// The built-in ones, and what the plan tells of others, as an administrator would.
+fn providers(plan: &Plan) -> Arc<Providers> {
+    let mut text = String::new();
+    for provider in plan.providers.iter().filter(|provider| provider.told) {
+        let (name, parent) = (provider.kind.rule(), provider.kind.parent());
+        writeln!(text, "[[provider]]\nname = \"{name}\"\nmx = [\".{parent}\"]").unwrap();
+        writeln!(text, "connections = {}", provider.connections).unwrap();
+        writeln!(text, "messages_per_connection = {}", provider.messages_per_connection).unwrap();
+        for span in Span::ALL {
+            if let Some(limit) = provider.rates.by(span) {
+                writeln!(text, "messages_per_{} = {limit}", span.name()).unwrap();
+            }
+        }
+    }
+    Arc::new(Providers::with_own(&text, "providers.toml").unwrap())
 }
 
 fn retry_settings() -> retry::Settings {
@@ -255,12 +282,14 @@ fn reloadable(plan: &Plan, ports: &Arc<network::Ports>, clock: &Arc<dyn Clock>, 
         recipients_per_transaction_max: plan.recipients_per_transaction_max,
         messages_per_connection_max: plan.messages_per_connection_max,
         allow_private_addresses: true,
+        sources: plan.senders.sources(),
+        pools: plan.senders.pools(),
         ..DeliverySettings::default()
     };
     let outlets = Outlets::new(&settings, |_| unreachable!("no proxies here")).unwrap();
     Reloadable {
         rules: Rules::built_in(),
-        providers: Providers::built_in(),
+        providers: providers(plan),
         router: Router::new(&settings, &[], Arc::clone(ports) as _, Arc::clone(clock), seed),
         settings,
         settlement: SettlementSettings {

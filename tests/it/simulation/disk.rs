@@ -1,6 +1,7 @@
 //! The queue's disk: the model store behind the world's power switch, with times at which it does not write.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use posthaste::queue::model::ModelStore;
@@ -50,6 +51,15 @@ impl Disk {
     pub(super) fn is_out(&self) -> bool {
         let now = self.clock.now();
         self.outages.iter().any(|(from, to)| *from <= now && now < *to)
+    }
+
+    /// Since when it has not written, up to a while ago; `stopped_at` where it has.
+    pub(super) fn last_outage_from(&self, stopped_at: Timestamp) -> Timestamp {
+        // Outages are by the daemon's clock, which is hours off at most where somebody sets it.
+        let now = self.clock.now();
+        let over = |to: Timestamp| now.since(to) > Duration::from_secs(10);
+        let found = self.outages.iter().find(|(from, to)| *from <= now && !over(*to));
+        found.map_or(stopped_at, |(from, _)| stopped_at.minus(now.since(*from)))
     }
 
     fn check(&self) -> Result<(), StoreError> {

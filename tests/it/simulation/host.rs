@@ -1,7 +1,7 @@
 //! An MX host: answers SMTP as its nature is, and writes down what it takes.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicUsize;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::content;
 use super::ledger::{Dot, notification_name};
 use super::network::Open;
 use super::plan::{HostPlan, Nature, Outage, SENDERS};
+use super::provider::{Kind, Provider};
 use super::world::World;
 
 /// A host that hears nothing for so long closes the connection.
@@ -35,7 +36,7 @@ impl Host {
     pub(super) fn new(plan: HostPlan, seed: u64) -> Self {
         let name_hash = plan.name.as_str().bytes().fold(seed, |hash, byte| hash.rotate_left(7) ^ u64::from(byte));
         let memory = Memory { chance: SmallRng::seed_from_u64(name_hash), seen: BTreeMap::new() };
-        Self { plan, open: AtomicUsize::new(0), memory: Mutex::new(memory) }
+        Self { plan, open: Open::default(), memory: Mutex::new(memory) }
     }
 
     fn chance(&self, percent: u8) -> bool {
@@ -51,42 +52,69 @@ impl Host {
     }
 
     /// What it says to a recipient, of which it has so many already.
-    fn judge_recipient(&self, address: &str, others: usize, now: Timestamp) -> &'static str {
-        let (since, times) = self.see(address, now);
+    fn judge_recipient(&self, address: &str, source: IpAddr, others: usize, now: Timestamp) -> &'static str {
+        let greylists = matches!(self.plan.nature, Nature::Greylists(_));
+        let key = if greylists { format!("{address} {source}") } else { address.to_owned() };
+        let (since, times) = self.see(&key, now);
         match self.plan.nature {
             Nature::Greylists(wait) if now.since(since) < wait => "451 4.7.1 Greylisted, try again later",
             Nature::Narrow(limit) if others >= limit => "452 4.5.3 Too many recipients",
-            Nature::Mixed => {
-                match address.bytes().fold(7_u32, |hash, byte| hash.wrapping_mul(31) ^ u32::from(byte)) % 10 {
-                    0..5 => "250 2.1.5 OK",
-                    5 => "550 5.1.1 No such user",
-                    6 => "452 4.2.2 Mailbox full",
-                    7 => "550 5.7.1 Not wanted here",
-                    _ if times < 4 => "451 4.3.0 Try again later",
-                    _ => "250 2.1.5 OK",
-                }
-            }
+            Nature::Mixed => match hash(address) % 10 {
+                0..5 => "250 2.1.5 OK",
+                5 => "550 5.1.1 No such user",
+                6 => "452 4.2.2 Mailbox full",
+                7 => "550 5.7.1 Not wanted here",
+                _ if times < 4 => "451 4.3.0 Try again later",
+                _ => "250 2.1.5 OK",
+            },
             _ => "250 2.1.5 OK",
         }
     }
 }
 
-/// Serves one connection.
-pub(super) async fn serve(world: Arc<World>, host: Arc<Host>, stream: DuplexStream) {
-    let mut session =
-        Session { world, host, stream, input: Vec::new(), from: String::new(), recipients: Vec::new(), messages: 0 };
+fn hash(address: &str) -> u32 {
+    address.bytes().fold(7_u32, |hash, byte| hash.wrapping_mul(31) ^ u32::from(byte))
+}
+
+/// Serves one connection, from this source.
+pub(super) async fn serve(world: Arc<World>, host: Arc<Host>, source: IpAddr, stream: DuplexStream) {
+    let provider = host.plan.provider.map(|index| Arc::clone(&world.network.providers[index]));
+    let mut session = Session {
+        world,
+        host,
+        provider,
+        source,
+        stream,
+        input: Vec::new(),
+        from: String::new(),
+        recipients: Vec::new(),
+        messages: 0,
+        is_begun: false,
+        begun: 0,
+        is_probe: false,
+    };
     // Whatever ends it, the stream closes.
     let _ = session.run().await;
+    session.probe_ended(false);
 }
 
 struct Session {
     world: Arc<World>,
     host: Arc<Host>,
+    provider: Option<Arc<Provider>>,
+    /// What the other side's address is.
+    source: IpAddr,
     stream: DuplexStream,
     input: Vec<u8>,
     from: String,
     recipients: Vec<String>,
     messages: u32,
+    /// MAIL was taken.
+    is_begun: bool,
+    /// Transactions that were not refused at MAIL.
+    begun: u32,
+    /// The transaction is the first one after a block.
+    is_probe: bool,
 }
 
 /// The connection is over.
@@ -97,8 +125,15 @@ impl Session {
         match self.host.plan.outage(self.world.now()) {
             Some(Outage::Busy) => return self.say("421 4.3.2 Too busy, try again later").await,
             Some(Outage::Blocks) => return self.say("554 5.7.1 Not from you").await,
-            _ => self.say("220 mx ESMTP").await?,
+            _ => {}
         }
+        if let Some(provider) = &self.provider
+            && let Err(text) = provider.greets(self.source, self.world.true_now())
+        {
+            self.world.tell(|| format!("{} greets {}: {text}", self.host.plan.name, self.source));
+            return self.say(text).await;
+        }
+        self.say("220 mx ESMTP").await?;
         loop {
             let line = self.line().await?;
             if let Nature::Breaks(percent) = self.host.plan.nature
@@ -137,31 +172,78 @@ impl Session {
             self.say("421 4.7.0 Enough for now").await?;
             return Err(Over);
         }
+        self.probe_ended(false);
+        self.is_begun = false;
+        let now = self.world.true_now();
+        self.world.network.sent(&self.world, self.source, now);
+        if let Some(provider) = &self.provider {
+            let answer = provider.mail(self.source, self.begun, now);
+            self.world.network.tell_of_providers(&self.world);
+            match answer {
+                Ok(is_probe) => self.is_probe = is_probe,
+                Err(refusal) => {
+                    self.world.tell(|| format!("{} mail from {}: {}", self.host.plan.name, self.source, refusal.text));
+                    self.say(refusal.text).await?;
+                    return if refusal.closes { Err(Over) } else { Ok(()) };
+                }
+            }
+        }
+        self.is_begun = true;
+        self.begun += 1;
         self.from = path(line);
         self.recipients.clear();
         self.say("250 2.1.0 OK").await
     }
 
     async fn rcpt(&mut self, line: &str) -> Result<(), Over> {
+        if !self.is_begun {
+            return self.say("503 5.5.1 MAIL first").await;
+        }
         let address = path(line);
         let now = self.world.now();
         // Notifications go to one address again and again: which one is due does not show here.
         if !self.from.is_empty() {
-            self.world.ledger().attempted(&address, now);
+            let latest = self.world.clock.latest();
+            self.world.ledger().attempted(&address, latest);
             if let Some(domain) = self.world.plan.return_path_domain() {
                 self.world.ledger().returns(&address, &self.from, domain.as_str());
             }
         }
-        let reply = self.host.judge_recipient(&address, self.recipients.len(), now);
-        self.world.tell(|| format!("{} rcpt {address}: {reply}", self.host.plan.name));
+        let reply = match &self.provider {
+            Some(provider) if provider.plan.kind == Kind::Gmail && self.receives_too_fast(&address, now) => {
+                "450 4.2.1 The user you are trying to contact is receiving mail at a rate that prevents additional \
+                 messages from being delivered"
+            }
+            _ => self.host.judge_recipient(&address, self.source, self.recipients.len(), now),
+        };
+        self.world.tell(|| format!("{} rcpt {address} from {}: {reply}", self.host.plan.name, self.source));
+        // Whatever is said of a recipient, the source is let in again.
+        self.probe_ended(true);
+        if self.world.plan.is_greylister(&address) {
+            let (source, is_greylisted) = (self.source, reply.contains("Greylisted"));
+            self.world.ledger().greylisted(&address, source, is_greylisted, self.world.true_now());
+        }
         if reply.starts_with('2') {
             self.recipients.push(address);
         }
         self.say(reply).await
     }
 
+    /// Some recipients are, for a while.
+    fn receives_too_fast(&self, address: &str, now: Timestamp) -> bool {
+        hash(address).is_multiple_of(20) && self.host.see(address, now).1 <= 2
+    }
+
+    fn probe_ended(&mut self, went_well: bool) {
+        if std::mem::take(&mut self.is_probe)
+            && let Some(provider) = &self.provider
+        {
+            provider.ended(self.source, true, went_well);
+        }
+    }
+
     async fn data(&mut self) -> Result<(), Over> {
-        if self.recipients.is_empty() {
+        if self.recipients.is_empty() || !self.is_begun {
             return self.say("503 5.5.1 No recipients").await;
         }
         self.say("354 Go on").await?;
@@ -180,7 +262,7 @@ impl Session {
         if keeps {
             self.check_content(&octets);
         }
-        let at = self.world.now();
+        let at = self.world.true_now();
         let dot = Dot { at, taken: keeps, replied: false };
         let places: Vec<usize> = names.iter().map(|name| self.world.ledger().dot(name, dot)).collect();
         self.recipients.clear();

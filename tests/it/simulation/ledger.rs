@@ -5,6 +5,7 @@
 //! which go to one address again and again, the address and the id of the message.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use posthaste::queue::store::{Change, Family, Record};
 use posthaste::types::Timestamp;
@@ -22,6 +23,18 @@ pub(super) struct Dot {
     /// A reply to the dot was sent.
     pub(super) replied: bool,
 }
+
+/// What a host that greylists saw of a recipient last.
+#[derive(Clone, Copy, Debug)]
+struct Greylisted {
+    source: IpAddr,
+    at: Timestamp,
+    /// One after the other.
+    times: u32,
+}
+
+/// Attempts of a greylisted recipient that come from one source.
+const SAME_SOURCE_ATTEMPTS: u32 = 4;
 
 /// A job as the due index has it.
 #[derive(Clone, Debug)]
@@ -56,6 +69,7 @@ pub(super) struct Ledger {
     path_owners: BTreeMap<String, String>,
     jobs: BTreeMap<String, Job>,
     names: BTreeMap<Job, Vec<String>>,
+    greylisted: BTreeMap<String, Greylisted>,
     violations: BTreeSet<String>,
     /// What happened, where somebody wants to read it.
     story: Option<Vec<String>>,
@@ -188,7 +202,27 @@ impl Ledger {
         self.names.get(job).cloned().unwrap_or_default()
     }
 
-    /// A host hears RCPT: EARLY.
+    /// A host that greylists each source hears RCPT. SOURCE: it keeps its source for some attempts.
+    pub(super) fn greylisted(&mut self, address: &str, source: IpAddr, again: bool, now: Timestamp) {
+        let before = self.greylisted.remove(address);
+        if let Some(before) = before.filter(|before| before.source != source && before.times < SAME_SOURCE_ATTEMPTS) {
+            let Greylisted { source: kept, times, at } = before;
+            self.violation(format!(
+                "SOURCE: {address} comes from {source}, was greylisted {times} times until {at} from {kept}"
+            ));
+        }
+        if again {
+            let times = before.map_or(1, |before| before.times + 1);
+            self.greylisted.insert(address.to_owned(), Greylisted { source, at: now, times });
+        }
+    }
+
+    /// The daemon is gone; what it was told since then may be lost.
+    pub(super) fn restarted(&mut self, since: Timestamp) {
+        self.greylisted.retain(|_, seen| seen.at < since);
+    }
+
+    /// A host hears RCPT: EARLY. `now`: the latest time that the daemon's clock told; what was due stays so when it is set back.
     pub(super) fn attempted(&mut self, address: &str, now: Timestamp) {
         self.attempts += 1;
         let Some(job) = self.jobs.get(address) else { return };

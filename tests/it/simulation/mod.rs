@@ -16,7 +16,10 @@ mod judge;
 mod ledger;
 mod network;
 mod plan;
+mod provider;
+mod provider_plan;
 mod run;
+mod senders;
 mod world;
 
 use std::fmt;
@@ -24,10 +27,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use run::{Outcome, simulate};
+use provider::SETTLING;
+use run::{Deferrals, Outcome, simulate};
 
 /// Fresh seeds where nobody says how many.
 const SEEDS: u64 = 200;
+/// Transactions that say something of a percentage.
+const ENOUGH: u64 = 400;
 const FAILING_SEEDS: &str = include_str!("failing-seeds.txt");
 
 /// Seeds that failed once, and why.
@@ -45,8 +51,8 @@ fn report(seed: u64, outcome: &Outcome) -> String {
     format!("seed {seed}: POSTHASTE_SIM_SEED={seed} repeats it and tells its story\n  {violations}")
 }
 
-/// Runs all seeds on all cores; returns the reports of those that failed.
-fn run_all(seeds: &[u64]) -> Vec<String> {
+/// Runs all seeds on all cores.
+fn run_all(seeds: &[u64]) -> Sums {
     let next = AtomicUsize::new(0);
     let sums = Mutex::new(Sums::default());
     std::thread::scope(|scope| {
@@ -62,7 +68,7 @@ fn run_all(seeds: &[u64]) -> Vec<String> {
     });
     let sums = sums.into_inner().unwrap();
     eprintln!("{sums}");
-    sums.failures
+    sums
 }
 
 /// What many worlds came to.
@@ -74,6 +80,7 @@ struct Sums {
     events: usize,
     steps: u64,
     span: Duration,
+    deferrals: Deferrals,
     failures: Vec<String>,
 }
 
@@ -89,6 +96,7 @@ impl Sums {
         self.events += outcome.files.iter().map(|(_, content)| content.lines().count()).sum::<usize>();
         self.steps += outcome.steps;
         self.span += outcome.span;
+        self.deferrals.add(&outcome.deferrals);
         if !outcome.violations.is_empty() {
             self.failures.push(report(seed, &outcome));
         }
@@ -97,10 +105,18 @@ impl Sums {
 
 impl fmt::Display for Sums {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { worlds, restarts, attempts, events, steps, span, failures } = self;
+        let Self { worlds, restarts, attempts, events, steps, span, deferrals, failures } = self;
         let days = span.as_secs() / 86_400;
         write!(f, "{worlds} worlds, {days} virtual days, {restarts} stops, {attempts} attempts at recipients, ")?;
-        write!(f, "{events} events, {steps} steps, {} failures", failures.len())
+        writeln!(f, "{events} events, {steps} steps, {} failures", failures.len())?;
+        let Deferrals { told, untold, settled } = deferrals;
+        write!(f, "at providers: {} of {} transactions refused where limits are told, ", told.caused, told.all)?;
+        write!(
+            f,
+            "{} of {} where not, {} of {} of those after ",
+            untold.caused, untold.all, settled.caused, settled.all
+        )?;
+        write!(f, "{} minutes", SETTLING.as_secs() / 60)
     }
 }
 
@@ -112,12 +128,17 @@ fn the_invariants_hold_in_every_world() {
         assert!(outcome.violations.is_empty(), "{}", report(seed, &outcome));
         return;
     }
-    let kept = run_all(&failing_seeds());
+    let kept = run_all(&failing_seeds()).failures;
     assert!(kept.is_empty(), "seeds that failed before fail again:\n{}", kept.join("\n"));
     let first = posthaste::queue::random_seed() >> 16;
     let seeds: Vec<u64> = (0..number("POSTHASTE_SIM_SEEDS").unwrap_or(SEEDS)).map(|number| first + number).collect();
-    let fresh = run_all(&seeds);
+    let Sums { failures: fresh, deferrals, .. } = run_all(&seeds);
     assert!(fresh.is_empty(), "{} of {} seeds fail:\n{}", fresh.len(), seeds.len(), fresh.join("\n"));
+    let settled = deferrals.settled;
+    if settled.all >= ENOUGH {
+        let (caused, all) = (settled.caused, settled.all);
+        assert!(caused * 20 < all, "{caused} of {all} transactions were refused since we passed a limit: 5 % or more");
+    }
 }
 
 #[test]

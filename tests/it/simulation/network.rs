@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use posthaste::net::{Answer, BoxFuture, BoxStream, Dialer, DnsError, Mx, Resolver, Via};
-use posthaste::types::Domain;
+use posthaste::types::{Domain, Timestamp};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 use super::host::{self, Host};
 use super::plan::{DnsTrouble, Outage, Plan};
+use super::provider::Provider;
+use super::senders::{SYSTEM_V4, SYSTEM_V6, SourceTimes};
 use super::world::World;
 
 /// Octets between the daemon and a host.
@@ -22,10 +23,14 @@ const STREAM_BYTES: usize = 64 * 1024;
 
 pub(super) struct Network {
     pub(super) hosts: Vec<Arc<Host>>,
+    pub(super) providers: Vec<Arc<Provider>>,
+    /// Messages of each source, to all hosts.
+    sent: Mutex<SourceTimes>,
+    /// How often the daemon's clock was set ahead.
+    ahead: Mutex<usize>,
     by_address: BTreeMap<IpAddr, usize>,
     /// Of each set of hosts that makes a site, the indices.
     sites: Vec<Vec<usize>>,
-    open_max: Mutex<usize>,
 }
 
 impl Network {
@@ -42,23 +47,61 @@ impl Network {
                 sites.push(site);
             }
         }
-        Self { hosts, by_address, sites, open_max: Mutex::default() }
+        Self {
+            hosts,
+            providers: plan.providers.iter().map(|provider| Arc::new(Provider::new(provider.clone()))).collect(),
+            sent: Mutex::default(),
+            ahead: Mutex::default(),
+            by_address,
+            sites,
+        }
     }
 
-    /// CONNECTIONS: hosts in one site only show how many that site has; others share theirs among sites.
+    /// A message comes to any host. RATE of sources as a whole.
+    pub(super) fn sent(&self, world: &World, source: IpAddr, now: Timestamp) {
+        self.follow_clock(world);
+        if let Some(text) = self.sent.lock().unwrap().add(&world.plan.senders, source, now) {
+            world.ledger().violation(text);
+        }
+    }
+
+    /// CONNECTIONS, MESSAGES, RATE, BLOCKED at providers.
+    pub(super) fn tell_of_providers(&self, world: &World) {
+        for violation in self.providers.iter().flat_map(|provider| provider.violations()) {
+            world.ledger().violation(violation);
+        }
+    }
+
+    /// A clock that is set ahead makes the daemon believe that more time has passed: no wall clock can tell.
+    fn follow_clock(&self, world: &World) {
+        let ahead = world.clock.steps_ahead();
+        if std::mem::replace(&mut *self.ahead.lock().unwrap(), ahead) < ahead {
+            self.sent.lock().unwrap().forget();
+            self.providers.iter().for_each(|provider| provider.time_went_ahead());
+        }
+    }
+
+    /// The daemon is gone; what it was told since then may be lost.
+    pub(super) fn restarted(&self, since: Timestamp) {
+        self.providers.iter().for_each(|provider| provider.restarted(since));
+    }
+
+    /// CONNECTIONS: hosts in one site only show how many that site has from a source; others share theirs among sites.
+    /// Providers look for themselves.
     fn check_connections(&self, world: &World) {
         let limit = world.plan.connections_per_site_max;
-        let open = |index: &usize| self.hosts[*index].open.load(Ordering::Relaxed);
+        let mut all = 0;
         for (index, host) in self.hosts.iter().enumerate() {
             let sites = self.sites.iter().filter(|site| site.contains(&index)).count();
-            if open(&index) > limit * sites {
-                let text = format!("CONNECTIONS: {} has {} in {sites} sites of {limit}", host.plan.name, open(&index));
-                world.ledger().violation(text);
+            for (source, open) in host.open.lock().unwrap().iter() {
+                all += *open;
+                if host.plan.provider.is_none() && *open > limit * sites {
+                    let name = &host.plan.name;
+                    let text = format!("CONNECTIONS: {name} has {open} of {source} in {sites} sites of {limit}");
+                    world.ledger().violation(text);
+                }
             }
         }
-        let all: usize = (0..self.hosts.len()).map(|index| open(&index)).sum();
-        let mut most = self.open_max.lock().unwrap();
-        *most = (*most).max(all);
         if all > world.plan.connections_max {
             let text = format!("CONNECTIONS: {all} of {} in all", world.plan.connections_max);
             world.ledger().violation(text);
@@ -70,16 +113,16 @@ impl Network {
 pub(super) struct Ports(pub(super) Arc<World>);
 
 impl Dialer for Ports {
-    fn dial<'a>(
-        &'a self,
-        _via: &'a Via,
-        remote: SocketAddr,
-        timeout: Duration,
-    ) -> BoxFuture<'a, io::Result<BoxStream>> {
+    fn dial<'a>(&'a self, via: &'a Via, remote: SocketAddr, timeout: Duration) -> BoxFuture<'a, io::Result<BoxStream>> {
         Box::pin(async move {
             let world = &self.0;
             let host = world.network.by_address.get(&remote.ip()).map(|index| &world.network.hosts[*index]);
             let host = Arc::clone(host.ok_or(io::ErrorKind::HostUnreachable)?);
+            let system = if remote.is_ipv4() { SYSTEM_V4 } else { SYSTEM_V6 };
+            let source = via.address.unwrap_or(system);
+            if source.is_ipv4() != remote.is_ipv4() {
+                world.ledger().violation(format!("FAMILY: {source} connects to {remote}"));
+            }
             tokio::time::sleep(Duration::from_millis(host.plan.reply_ms)).await;
             match host.plan.outage(world.now()) {
                 Some(Outage::Silent) => {
@@ -90,9 +133,11 @@ impl Dialer for Ports {
                 _ => {}
             }
             let (ours, theirs) = tokio::io::duplex(STREAM_BYTES);
-            let stream = Counted::new(ours, Arc::clone(&host));
+            let provider = host.plan.provider.map(|index| Arc::clone(&world.network.providers[index]));
+            let stream = Counted::new(ours, Arc::clone(&host), source, provider);
             world.network.check_connections(world);
-            tokio::spawn(host::serve(Arc::clone(world), host, theirs));
+            world.network.tell_of_providers(world);
+            tokio::spawn(host::serve(Arc::clone(world), host, source, theirs));
             Ok(Box::new(stream) as BoxStream)
         })
     }
@@ -144,19 +189,27 @@ impl Resolver for Ports {
 /// The daemon's end of a connection; counted while it is open.
 struct Counted {
     stream: DuplexStream,
-    open: Arc<Host>,
+    host: Arc<Host>,
+    source: IpAddr,
+    provider: Option<Arc<Provider>>,
 }
 
 impl Counted {
-    fn new(stream: DuplexStream, host: Arc<Host>) -> Self {
-        host.open.fetch_add(1, Ordering::Relaxed);
-        Self { stream, open: host }
+    fn new(stream: DuplexStream, host: Arc<Host>, source: IpAddr, provider: Option<Arc<Provider>>) -> Self {
+        *host.open.lock().unwrap().entry(source).or_default() += 1;
+        if let Some(provider) = &provider {
+            provider.opened(source);
+        }
+        Self { stream, host, source, provider }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.open.open.fetch_sub(1, Ordering::Relaxed);
+        *self.host.open.lock().unwrap().get_mut(&self.source).unwrap() -= 1;
+        if let Some(provider) = &self.provider {
+            provider.closed(self.source);
+        }
     }
 }
 
@@ -180,5 +233,5 @@ impl AsyncWrite for Counted {
     }
 }
 
-/// The number of open connections of a host, from the daemon's side.
-pub(super) type Open = AtomicUsize;
+/// The number of open connections of a host by source, from the daemon's side.
+pub(super) type Open = Mutex<BTreeMap<IpAddr, usize>>;

@@ -1,11 +1,14 @@
 //! What a world is made of, drawn from its seed: hosts and their natures, zones, messages, stops, settings.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use posthaste::types::{Domain, Timestamp};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+
+use super::provider::ProviderPlan;
+use super::senders::Senders;
 
 /// 2026-03-01 00:00 UTC.
 pub(super) const START: Timestamp = Timestamp::from_millis(1_772_323_200_000);
@@ -24,7 +27,7 @@ const LINE_MAX: Duration = Duration::from_secs(12 * 3_600);
 const MANY_CONNECTIONS: usize = 50;
 /// So many that no site waits for the room of others.
 const MANY_JOBS: usize = 1_000;
-const MINUTE: u64 = 60;
+pub(super) const MINUTE: u64 = 60;
 const HOUR: u64 = 3_600;
 
 /// A span of virtual time.
@@ -40,7 +43,7 @@ impl<T: Copy> Window<T> {
         windows.iter().any(|window| window.from < to && from < window.to)
     }
 
-    fn at(windows: &[Self], now: Timestamp) -> Option<T> {
+    pub(super) fn at(windows: &[Self], now: Timestamp) -> Option<T> {
         windows.iter().find(|window| window.from <= now && now < window.to).map(|window| window.what)
     }
 }
@@ -49,7 +52,7 @@ impl<T: Copy> Window<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Nature {
     Good,
-    /// 451 to a recipient until so long after it was first seen.
+    /// 451 to a recipient until so long after it was first seen from the same source.
     Greylists(Duration),
     /// Each reply takes so long.
     Tarpit(Duration),
@@ -90,9 +93,16 @@ pub(super) struct HostPlan {
     pub(super) outages: Vec<Window<Outage>>,
     pub(super) reply_ms: u64,
     pub(super) pipelining: bool,
+    /// Index of the provider that it belongs to.
+    pub(super) provider: Option<usize>,
 }
 
 impl HostPlan {
+    /// Sources that were blocked stay away for long, and longer each time.
+    fn blocked_us(&self, now: Timestamp) -> bool {
+        self.outages.iter().any(|outage| outage.what == Outage::Blocks && outage.from <= now)
+    }
+
     pub(super) fn outage(&self, now: Timestamp) -> Option<Outage> {
         Window::at(&self.outages, now)
     }
@@ -138,6 +148,9 @@ pub(super) struct MessagePlan {
     /// Of each recipient: index of its zone, NOTIFY.
     pub(super) recipients: Vec<(usize, Option<&'static str>)>,
     pub(super) body_bytes: usize,
+    /// Index of the pool that it asks for.
+    pub(super) pool: usize,
+    pub(super) priority: Option<&'static str>,
 }
 
 /// How the world goes on after a stop.
@@ -168,6 +181,10 @@ pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) hosts: Vec<HostPlan>,
     pub(super) zones: Vec<ZonePlan>,
+    pub(super) providers: Vec<ProviderPlan>,
+    pub(super) senders: Senders,
+    /// The daemon's clock is set: when, in true time, and by how many milliseconds.
+    pub(super) clock_steps: Vec<(Timestamp, i64)>,
     /// By application, in order.
     pub(super) messages: Vec<Vec<MessagePlan>>,
     pub(super) stops: Vec<StopPlan>,
@@ -188,7 +205,10 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn new(seed: u64) -> Self {
-        Draw(SmallRng::seed_from_u64(seed)).plan(seed)
+        let mut plan = Draw(SmallRng::seed_from_u64(seed)).plan(seed);
+        // What was added later, by chances of its own: all else stays what it was with this seed.
+        Draw(SmallRng::seed_from_u64(!seed)).add_ways(&mut plan);
+        plan
     }
 
     /// In every other world hosts see return paths of ours, one for each recipient.
@@ -200,13 +220,26 @@ impl Plan {
         self.zones.iter().find(|zone| zone.domain.as_str() == domain)
     }
 
+    /// Whether nothing but greylisting can keep a recipient's message from being taken.
+    pub(super) fn is_greylister(&self, address: &str) -> bool {
+        let zone = address.rsplit_once('@').and_then(|(_, domain)| self.zone(domain));
+        zone.is_some_and(|zone| {
+            let greylists = |host: &HostPlan| matches!(host.nature, Nature::Greylists(_)) && host.outages.is_empty();
+            zone.troubles.is_empty() && zone.mx.iter().all(|(_, host)| greylists(&self.hosts[*host]))
+        })
+    }
+
     /// How long a job of a zone may be due without an outcome at `now`; `None`: as long as its hosts send us away,
     /// which is no attempt, or the names fail.
     pub(super) fn stall_max(&self, zone: &ZonePlan, now: Timestamp) -> Option<Duration> {
         let since = now.minus(STALL_MAX);
         let hosts: Vec<&HostPlan> = zone.mx.iter().map(|(_, host)| &self.hosts[*host]).collect();
-        let was_down = hosts.iter().any(|host| Window::meets(&host.outages, since, now));
+        let was_down = hosts.iter().any(|host| Window::meets(&host.outages, since, now) || host.blocked_us(now));
         if was_down || Window::meets(&zone.troubles, since, now) {
+            return None;
+        }
+        // Nor by limits of ours, or of hosts.
+        if hosts.iter().any(|host| host.provider.is_some()) || self.senders.are_limited() {
             return None;
         }
         let is_good = hosts.iter().all(|host| host.nature == Nature::Good && host.outages.is_empty());
@@ -224,7 +257,10 @@ impl Plan {
     /// Where hosts take minutes for a message, or break so often that they get single probes, those behind it wait; with
     /// few connections, for the hosts of others too.
     fn line_max(&self, hosts: &[&HostPlan]) -> Option<Duration> {
-        let is_slow = |host: &HostPlan| matches!(host.nature, Nature::Slow(_) | Nature::Tarpit(_) | Nature::Breaks(_));
+        let is_slow = |host: &HostPlan| {
+            let slow = matches!(host.nature, Nature::Slow(_) | Nature::Tarpit(_) | Nature::Breaks(_));
+            slow || host.provider.is_some()
+        };
         let shares = self.connections_max < MANY_CONNECTIONS || self.jobs_max < MANY_JOBS;
         let slow = hosts.iter().any(|host| is_slow(host)) || (shares && self.hosts.iter().any(is_slow));
         slow.then_some(LINE_MAX)
@@ -238,22 +274,23 @@ impl Plan {
     }
 }
 
-struct Draw(SmallRng);
+/// What a plan is drawn with.
+pub(super) struct Draw(SmallRng);
 
 impl Draw {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0.random_range(0..bound)
     }
 
-    fn chance(&mut self, percent: u64) -> bool {
+    pub(super) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    fn one<T: Copy>(&mut self, of: &[T]) -> T {
+    pub(super) fn one<T: Copy>(&mut self, of: &[T]) -> T {
         of[usize::try_from(self.below(of.len() as u64)).unwrap()]
     }
 
-    fn seconds(&mut self, from: u64, to: u64) -> Duration {
+    pub(super) fn seconds(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_secs(from + self.below(to - from + 1))
     }
 
@@ -280,6 +317,9 @@ impl Draw {
             file_troubles,
             hosts,
             zones,
+            providers: Vec::new(),
+            senders: Senders { sources: Vec::new(), pools: Vec::new() },
+            clock_steps: Vec::new(),
             messages,
             stops,
             disk_outages,
@@ -294,6 +334,28 @@ impl Draw {
             body_cache_bytes: usize::try_from(self.one(&[0, 4_000, 1 << 20])).unwrap(),
             rotate_bytes: self.one(&[None, Some(4_000), Some(30_000)]),
             mail_bounces: self.chance(30),
+        }
+    }
+
+    /// Sources, pools, providers, steps of the clock.
+    fn add_ways(&mut self, plan: &mut Plan) {
+        plan.senders = self.senders();
+        for (index, host) in plan.hosts.iter_mut().enumerate().filter(|_| self.chance(30)) {
+            let last = u16::try_from(index + 1).unwrap();
+            host.addresses.push(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 3, 0, 0, 0, 0, last)));
+        }
+        let last = plan.messages.iter().flatten().map(|message| message.at).max().unwrap_or(START);
+        let span = last.since(START) + plan.lifetime;
+        self.providers(plan, span);
+        let pools = plan.senders.pools.len() as u64;
+        for message in plan.messages.iter_mut().flatten() {
+            message.pool = usize::try_from(self.below(pools)).unwrap();
+            message.priority = self.one(&[None, None, Some("high"), Some("bulk")]);
+        }
+        if self.chance(10) {
+            let at = START.plus(self.seconds(60, span.as_secs().min(3 * HOUR)));
+            let step_ms = self.one(&[-3_600_000, -300_000, -30_000, -700, 500, 20_000, 120_000]);
+            plan.clock_steps.push((at, step_ms));
         }
     }
 
@@ -317,6 +379,7 @@ impl Draw {
             outages,
             reply_ms: self.one(&[0, 1, 20, 300]),
             pipelining: self.chance(70),
+            provider: None,
         }
     }
 
@@ -402,7 +465,7 @@ impl Draw {
             1..6 => 50_000 + usize::try_from(self.below(50_000)).unwrap(),
             _ => 40 + usize::try_from(self.below(3_000)).unwrap(),
         };
-        MessagePlan { at, recipients, body_bytes }
+        MessagePlan { at, recipients, body_bytes, pool: 0, priority: None }
     }
 
     fn file_troubles(&mut self, messages: &[Vec<MessagePlan>]) -> Vec<Window<FileTrouble>> {

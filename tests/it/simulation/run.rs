@@ -14,6 +14,7 @@ use super::daemon::Daemon;
 use super::judge;
 use super::ledger::Restart;
 use super::plan::{FileTrouble, Plan, StopKind, StopPlan};
+use super::provider::Tally;
 use super::world::World;
 
 /// How often a running world is looked at.
@@ -22,6 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 const CUT_AFTER: Duration = Duration::from_secs(120);
 /// As `RestartSec` of the systemd unit.
 const START_AGAIN: Duration = Duration::from_secs(1);
+/// What was learned is on disk after that, where the disk writes.
+const UNSYNCED: Duration = Duration::from_secs(2);
 /// What a world came to.
 pub(super) struct Outcome {
     pub(super) violations: Vec<String>,
@@ -32,6 +35,40 @@ pub(super) struct Outcome {
     pub(super) attempts: u64,
     pub(super) span: Duration,
     pub(super) restarts: u64,
+    pub(super) deferrals: Deferrals,
+}
+
+/// Transactions at providers, and what was refused since we passed a limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Deferrals {
+    /// Where the daemon was told of the limits.
+    pub(super) told: Tally,
+    /// Where it was not.
+    pub(super) untold: Tally,
+    /// Of those, after the time of settling.
+    pub(super) settled: Tally,
+}
+
+impl Deferrals {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.told.add(other.told);
+        self.untold.add(other.untold);
+        self.settled.add(other.settled);
+    }
+
+    fn of(world: &World) -> Self {
+        let mut sums = Self::default();
+        for provider in &world.network.providers {
+            let (all, settled) = provider.tallies();
+            if provider.plan.told {
+                sums.told.add(all);
+            } else {
+                sums.untold.add(all);
+                sums.settled.add(settled);
+            }
+        }
+        sums
+    }
 }
 
 /// How a run of the daemon ended.
@@ -73,7 +110,7 @@ pub(super) fn simulate(seed: u64, with_story: bool) -> Outcome {
     let plan = Plan::new(seed);
     let world = World::new(plan, with_story);
     world.tell(|| format!("{:?}", world.plan));
-    let start = world.now();
+    let start = world.true_now();
     let mut stops = world.plan.stops.clone().into_iter();
     let mut stop = stops.next();
     let mut run = 0;
@@ -106,8 +143,9 @@ pub(super) fn simulate(seed: u64, with_story: bool) -> Outcome {
         story: ledger.story(),
         steps: world.power.steps(),
         attempts: ledger.attempts,
-        span: world.now().since(start),
+        span: world.true_now().since(start),
         restarts: run,
+        deferrals: Deferrals::of(&world),
     }
 }
 
@@ -118,8 +156,11 @@ fn runtime() -> Runtime {
 
 /// What a stop leaves, and the notes of it.
 fn recover(world: &World, kind: StopKind, unclean: bool) {
-    let stopped_at = world.now();
+    let stopped_at = world.true_now();
     world.power.restore();
+    let known = if unclean { world.disk.last_outage_from(stopped_at).minus(UNSYNCED) } else { Timestamp::MAX };
+    world.network.restarted(known);
+    world.ledger().restarted(known);
     world.disk.survive(kind);
     world.files.limit(None);
     world.files.restart(match kind {

@@ -31,7 +31,7 @@ impl World {
     pub(super) fn new(plan: Plan, with_story: bool) -> Arc<Self> {
         let ledger = Arc::new(Mutex::new(Ledger::new(with_story)));
         let power = Arc::new(Power::default());
-        let clock = Arc::new(WorldClock(Mutex::new((START, None))));
+        let clock = Arc::new(WorldClock::new(plan.clock_steps.clone()));
         let disk = Disk::new(Arc::clone(&power), Arc::clone(&ledger), Arc::clone(&clock), plan.disk_outages.clone());
         let files = ModelStorage::new();
         let (observed, switch) = (files.clone(), Arc::clone(&power));
@@ -56,8 +56,14 @@ impl World {
         self.ledger.lock().unwrap()
     }
 
+    /// By the daemon's clock.
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Whatever the daemon's clock says.
+    pub(super) fn true_now(&self) -> Timestamp {
+        self.clock.true_now()
     }
 
     pub(super) fn tell(&self, line: impl FnOnce() -> String) {
@@ -78,32 +84,62 @@ impl World {
     }
 }
 
-/// The wall clock: it goes on from run to run, and within one with the runtime's paused time.
-pub(super) struct WorldClock(Mutex<(Timestamp, Option<Instant>)>);
+/// The wall clock: it goes on from run to run, and within one with the runtime's paused time. Now and again somebody sets it.
+pub(super) struct WorldClock {
+    time: Mutex<(Timestamp, Option<Instant>)>,
+    /// When, in true time, and by how many milliseconds.
+    steps: Vec<(Timestamp, i64)>,
+    /// The latest time that it ever told.
+    latest_ms: AtomicU64,
+}
 
 impl WorldClock {
+    fn new(steps: Vec<(Timestamp, i64)>) -> Self {
+        Self { time: Mutex::new((START, None)), steps, latest_ms: AtomicU64::new(0) }
+    }
+
     /// A runtime begins: called within it.
     pub(super) fn start(&self) {
-        self.0.lock().unwrap().1 = Some(Instant::now());
+        self.time.lock().unwrap().1 = Some(Instant::now());
     }
 
     /// It ends: called within it, too.
     pub(super) fn stop(&self) {
-        let now = self.now();
-        *self.0.lock().unwrap() = (now, None);
+        let now = self.true_now();
+        *self.time.lock().unwrap() = (now, None);
     }
 
     /// Nothing runs for a while.
     pub(super) fn pass(&self, span: Duration) {
-        let mut state = self.0.lock().unwrap();
+        let mut state = self.time.lock().unwrap();
         state.0 = state.0.plus(span);
+    }
+
+    /// The time as nobody sets it.
+    pub(super) fn true_now(&self) -> Timestamp {
+        let (base, origin) = *self.time.lock().unwrap();
+        origin.map_or(base, |origin| base.plus(origin.elapsed()))
+    }
+
+    /// The latest time that anybody was told.
+    pub(super) fn latest(&self) -> Timestamp {
+        Timestamp::from_millis(self.latest_ms.load(Ordering::Relaxed))
+    }
+
+    /// How often it was set ahead by now.
+    pub(super) fn steps_ahead(&self) -> usize {
+        let now = self.true_now();
+        self.steps.iter().filter(|(at, step_ms)| *at <= now && *step_ms > 0).count()
     }
 }
 
 impl Clock for WorldClock {
     fn now(&self) -> Timestamp {
-        let (base, origin) = *self.0.lock().unwrap();
-        origin.map_or(base, |origin| base.plus(origin.elapsed()))
+        let now = self.true_now();
+        let set_ms: i64 = self.steps.iter().filter(|(at, _)| *at <= now).map(|(_, step_ms)| step_ms).sum();
+        let now_ms = now.millis().checked_add_signed(set_ms).unwrap();
+        self.latest_ms.fetch_max(now_ms, Ordering::Relaxed);
+        Timestamp::from_millis(now_ms)
     }
 }
 

@@ -178,3 +178,16 @@ impl CountsOf {
         LaneState { saved_at: NOW, is_last: true, counts: vec![counts], ..LaneState::default() }
     }
 }
+
+#[test]
+fn after_a_crash_a_minute_is_full_whatever_is_known_of_the_time_before() {
+    let limits = limits(rate(Span::Minute, 100));
+    let mut lane = Lane::new(limits, NOW);
+    lane.take(90, NOW);
+    lane.done(90, 90, NOW);
+    let state = lane.last_save(NOW).unwrap();
+    let now = NOW.plus(seconds(50));
+    let mut after = Lane::restore(&state, limits, true, now);
+    let wait = after.admits(1, now.plus(seconds(20))).unwrap_err();
+    assert!(wait.until.since(now) >= seconds(60), "the 90 are over by then, what the crash hides is not: {wait:?}");
+}
