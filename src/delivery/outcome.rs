@@ -163,19 +163,27 @@ impl Results {
         (indices, recipients)
     }
 
-    /// Takes in a transaction and the way it went. `before`: the transactions that its connection had before it. `true` where a
-    /// reply spoke of this one host: others may do better.
-    pub(super) fn take(&mut self, indices: &[usize], result: SendResult, way: &Arc<Way>, before: u32) -> bool {
-        if result.stale && self.stale < STALE_MAX {
-            // The host had closed an idle connection: again on a new one.
-            self.stale += 1;
-            return false;
-        }
+    /// Takes in a transaction and the way it went. `before`: the transactions that its connection had before it; `begun`: something of
+    /// it was sent. `true` where a reply spoke of this one host: others may do better.
+    pub(super) fn take(
+        &mut self,
+        indices: &[usize],
+        result: SendResult,
+        way: &Arc<Way>,
+        before: u32,
+        begun: bool,
+    ) -> bool {
         let untouched = result.recipients.iter().all(|result| matches!(result, RecipientResult::NotSent { .. }));
         let sent_away = result.recipients.first().filter(|_| untouched).and_then(|result| match result {
             RecipientResult::NotSent { loss } => loss.reply().cloned().map(|reply| (reply, loss.stage)),
             _ => None,
         });
+        // A 421 to MAIL is about this transaction, unlike one that was there before.
+        if result.stale && (sent_away.is_none() || !begun) && self.stale < STALE_MAX {
+            // The host had closed an idle connection: again on a new one.
+            self.stale += 1;
+            return false;
+        }
         if let Some((reply, stage)) = sent_away
             && self.is_sent_away(&reply, stage, before)
         {

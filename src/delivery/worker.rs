@@ -202,7 +202,7 @@ impl Worker {
                 return Progress::Over(report, with_payload(leases, &payload));
             }
         }
-        self.spare_other_family(&reloadable, &mut results);
+        self.spare_other_family(&reloadable, &mut results).await;
         report.learned = results.learned();
         self.tell_early(&mut report).await;
         results.settle(&self.shared, leases, &payload, &self.inputs).await;
@@ -220,7 +220,7 @@ impl Worker {
     }
 
     /// A source of both families that is blocked on IPv6 (where many lack a PTR record) is tried on IPv4 before it is given up.
-    fn spare_other_family(&self, reloadable: &Reloadable, results: &mut Results) {
+    async fn spare_other_family(&mut self, reloadable: &Reloadable, results: &mut Results) {
         let family = reloadable.outlets.named(self.source.as_str()).map(|outlet| outlet.family);
         let Some(remote) = self.way.remote.filter(|remote| remote.is_ipv6() && family == Some(Family::Any)) else {
             return;
@@ -228,6 +228,10 @@ impl Worker {
         if results.forget_blocks() {
             let address = SocketAddr::new(remote, self.route.port);
             self.shared.unreachable(address, None, self.shared.clock.now());
+            // Nothing more on this connection: it would fare the same.
+            if let Some(session) = self.session.take() {
+                session.quit().await;
+            }
         }
     }
 
@@ -276,7 +280,7 @@ impl Worker {
         };
         self.way.dsn_passed = result.dsn_passed;
         let (begun, reusable) = (session.transactions() - before, session.is_reusable());
-        let one_host = results.take(&indices, result, &Arc::new(self.way.clone()), before);
+        let one_host = results.take(&indices, result, &Arc::new(self.way.clone()), before, begun > 0);
         if one_host && let Some(remote) = self.way.remote {
             let address = SocketAddr::new(remote, self.route.port);
             self.shared.unreachable(address, self.way.source, self.shared.clock.now());
