@@ -101,8 +101,8 @@ fn a_host_that_ends_connections_behind_some_messages_gets_no_more_on_one() {
     mx.wait_accepted(210);
     daemon.wait_empty();
     let taught = *ended.lock();
-    // Connections that were under way when the first was ended.
-    assert!((1..=CONNECTIONS).contains(&taught), "ended {taught} times");
+    // Connections that were under way when one was ended; twice, since each lesson takes at most a quarter: 100, 25, 7.
+    assert!((2..=2 * CONNECTIONS).contains(&taught), "ended {taught} times");
     assert_first_attempts(&daemon, 210);
 
     daemon.restart();
