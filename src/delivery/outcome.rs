@@ -344,7 +344,7 @@ impl Results {
                 now,
                 ambiguous: lease.ambiguous,
                 kind: AttemptKind::Counts,
-                blocks: lease.blocks,
+                blocks: self.blocks,
                 source: lease.source.clone(),
                 original: &original,
             };
