@@ -9,7 +9,7 @@ cache_dir=${XDG_CACHE_HOME:-$HOME/.cache}/posthaste
 test_tools_dir=$cache_dir/test-tools
 
 # Daemons that come with packages which tests need. Tests start their own copies on unprivileged ports, never the system's.
-test_services=(postfix knot haproxy)
+test_services=(postfix postgrey knot haproxy)
 
 say() { printf '\n== %s\n' "$*" >&2; }
 
@@ -125,6 +125,36 @@ install_test_tools() {
     printf '%s\n' "$wanted" >"$stamp"
   fi
   exec 9>&-
+}
+
+# unpack NAME PACKAGE...: Debian packages of which only one can be installed (each wants to be the mail server of the machine), in a
+# directory of their own, $test_tools_dir/roots/NAME, with the libraries that their programs need: tests copy it, and run them there by
+# chroot. Nothing of it touches the system.
+unpack() {
+  local root=$test_tools_dir/roots/$1 work deb file library
+  shift
+  [ ! -f "$root.stamp" ] || return 0
+  say "unpacking $* into $root"
+  command -v apt-get >/dev/null || die "the tests need what these Debian packages hold, unpacked into $root: $*"
+  work=$(mktemp -d)
+  # Fails where the lists of packages are old.
+  (cd "$work" && apt-get -q download "$@") >&2 || {
+    as_root apt-get -q update >&2
+    (cd "$work" && apt-get -q download "$@") >&2
+  }
+  rm -rf "$root"
+  mkdir -p "$root/etc" "$root/dev" "$root/tmp" "$root/var/run"
+  for deb in "$work"/*.deb; do
+    dpkg -x "$deb" "$root"
+  done
+  rm -rf "$work" "${root:?}/usr/share"
+  find "$root" -type f -perm /111 | while read -r file; do
+    ldd "$file" 2>/dev/null | awk '/=> \// { print $3 } /^\t\// { print $1 }' || true
+  done | sort -u | while read -r library; do
+    mkdir -p "$root$(dirname "$library")"
+    cp -L "$library" "$root$library"
+  done
+  touch "$root.stamp"
 }
 
 # Whether the tests of the systemd unit can run: they boot a systemd in namespaces and a cgroup of its own. Says what is

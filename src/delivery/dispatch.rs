@@ -167,6 +167,7 @@ impl Dispatcher {
             held_at_work: HashSet::new(),
             generation: 0,
             draining: false,
+            saving_lanes: false,
         };
         let task = tokio::spawn(run.run(receiver, handoffs));
         (Dispatcher { inputs }, task)
@@ -238,11 +239,11 @@ impl Dispatcher {
 pub fn destination_of(providers: &Providers, domain: &Domain, route: &Route) -> Destination {
     let found = match route.kind {
         RouteKind::SmartHost => None,
-        RouteKind::Mx | RouteKind::ImplicitMx => providers.find(domain, route.best_hosts()),
+        RouteKind::Mx | RouteKind::ImplicitMx => providers.find(domain, route.mail_hosts()),
     };
     let provider = found.map(|provider| Arc::clone(&provider.name));
     Destination {
-        site: provider.as_deref().map_or_else(|| route.site.clone(), SiteName::new),
+        site: provider.as_deref().map_or_else(|| route.site.clone(), SiteName::of_provider),
         hosts: route.site.clone(),
         provider,
         expires_at: route.expires_at,
@@ -267,6 +268,8 @@ struct Run {
     /// Rises with each reload: an answer to a question from before it is asked again.
     generation: u64,
     draining: bool,
+    /// States of lanes are on their way to the disk.
+    saving_lanes: bool,
 }
 
 impl Run {
@@ -306,7 +309,10 @@ impl Run {
             if wakeup <= now {
                 self.scheduler.tick(now, &mut actions);
             }
-            self.scheduler.flush_lanes(now, &mut actions);
+            // One save at a time: they must reach the disk in order.
+            if !self.saving_lanes {
+                self.scheduler.flush_lanes(now, &mut actions);
+            }
             for action in actions.drain(..) {
                 self.perform(action);
             }
@@ -318,7 +324,7 @@ impl Run {
     }
 
     fn is_quiet(&self) -> bool {
-        self.scheduler.is_quiet() && self.clerks == 0
+        self.scheduler.is_quiet() && self.clerks == 0 && !self.saving_lanes
     }
 
     fn take(&mut self, input: Input, actions: &mut Vec<Action>) {
@@ -332,7 +338,10 @@ impl Run {
             Input::Learned { connection, learned } => {
                 self.scheduler.connection_learned(connection, &learned, now, actions);
             }
-            Input::LanesSaved(names) => self.scheduler.lanes_saved(&names, now, actions),
+            Input::LanesSaved(names) => {
+                self.saving_lanes = false;
+                self.scheduler.lanes_saved(&names, now, actions);
+            }
             Input::Closed { connection, report, unserved } => {
                 self.workers.remove(&connection);
                 metrics::gauge!(metric::OUTBOUND_CONNECTIONS).set(self.workers.len() as f64);
@@ -485,6 +494,7 @@ impl Run {
             }
             Action::Assign { connection, jobs, terms } => self.order(connection, Order::Deliver(jobs, terms)),
             Action::SaveLanes(save) => {
+                self.saving_lanes = true;
                 let (shared, inputs) = (Arc::clone(&self.shared), self.inputs.clone());
                 tokio::spawn(async move { lanes::save(&shared.queue, save, inputs).await });
             }

@@ -29,6 +29,17 @@ const STALE_MAX: u32 = 2;
 /// host may do so at the sight of this message, for ever.
 const SPARED_MAX: u8 = 3;
 
+/// A connection that ends early teaches at most a quarter of what connections had before: one odd 421 is not the host's limit.
+const SPENT_SHARE: u32 = 4;
+
+/// What the last attempts of a message's recipients say of blocks, where the scheduler does not know any more: one counts as all
+/// that a message may cause.
+fn known_blocks(message: &StoredMessage, judge: &Judge) -> u8 {
+    let states = message.states.iter().flatten();
+    let blocked = states.filter(|state| state.attempts > 1).any(|state| judge.rules.is_block(&state.last_rule));
+    if blocked { BLOCKS_IN_A_ROW_MAX } else { 0 }
+}
+
 /// What replies are judged by, at one site.
 #[derive(Clone)]
 pub(super) struct Judge {
@@ -55,15 +66,21 @@ pub(super) struct Results {
     /// Blocks in a row, and times that it was given back, before this assignment.
     blocks: u8,
     spared: u8,
+    /// Messages that a connection may have by now.
+    connection_max: u32,
     give_back: bool,
     stale: u32,
     message: Arc<StoredMessage>,
 }
 
 impl Results {
-    pub(super) fn new(message: &Arc<StoredMessage>, leases: &[Lease], judge: Judge) -> Self {
-        let pending = leases.iter().flat_map(|lease| message.pending(lease.key.group)).collect();
-        let message = Arc::clone(message);
+    pub(super) fn new(message: &Arc<StoredMessage>, leases: &[Lease], judge: Judge, connection_max: u32) -> Self {
+        let in_a_row = leases.iter().map(|lease| lease.blocks);
+        let blocks = in_a_row.chain([known_blocks(message, &judge)]).max().unwrap_or(0);
+        let mut pending: Vec<usize> = leases.iter().flat_map(|lease| message.pending(lease.key.group)).collect();
+        // Those that had the fewest attempts first: where a limit ends an assignment early, all have their turn.
+        pending
+            .sort_by_key(|index| message.states.get(*index).and_then(Option::as_ref).map_or(0, |state| state.attempts));
         let suppressed = Vec::new();
         Self {
             pending,
@@ -71,11 +88,12 @@ impl Results {
             suppressed,
             learned: Learned::default(),
             judge,
-            blocks: leases.iter().map(|lease| lease.blocks).max().unwrap_or(0),
+            blocks,
             spared: leases.iter().map(|lease| lease.spared).max().unwrap_or(0),
+            connection_max,
             give_back: false,
             stale: 0,
-            message,
+            message: Arc::clone(message),
         }
     }
 
@@ -145,19 +163,27 @@ impl Results {
         (indices, recipients)
     }
 
-    /// Takes in a transaction and the way it went. `before`: the transactions that its connection had before it. `true` where a
-    /// reply spoke of this one host: others may do better.
-    pub(super) fn take(&mut self, indices: &[usize], result: SendResult, way: &Arc<Way>, before: u32) -> bool {
-        if result.stale && self.stale < STALE_MAX {
-            // The host had closed an idle connection: again on a new one.
-            self.stale += 1;
-            return false;
-        }
+    /// Takes in a transaction and the way it went. `before`: the transactions that its connection had before it; `begun`: something of
+    /// it was sent. `true` where a reply spoke of this one host: others may do better.
+    pub(super) fn take(
+        &mut self,
+        indices: &[usize],
+        result: SendResult,
+        way: &Arc<Way>,
+        before: u32,
+        begun: bool,
+    ) -> bool {
         let untouched = result.recipients.iter().all(|result| matches!(result, RecipientResult::NotSent { .. }));
         let sent_away = result.recipients.first().filter(|_| untouched).and_then(|result| match result {
             RecipientResult::NotSent { loss } => loss.reply().cloned().map(|reply| (reply, loss.stage)),
             _ => None,
         });
+        // A 421 to MAIL is about this transaction, unlike one that was there before.
+        if result.stale && (sent_away.is_none() || !begun) && self.stale < STALE_MAX {
+            // The host had closed an idle connection: again on a new one.
+            self.stale += 1;
+            return false;
+        }
         if let Some((reply, stage)) = sent_away
             && self.is_sent_away(&reply, stage, before)
         {
@@ -189,7 +215,7 @@ impl Results {
     /// happens again and again. `true` where nothing more is to be made of it here.
     fn is_sent_away(&mut self, reply: &Reply, stage: Stage, before: u32) -> bool {
         let verdict = self.judge.verdict(reply, stage);
-        if !matches!(verdict.scope, Scope::Lane | Scope::OneHost) {
+        if verdict.scope != Scope::Lane {
             return false;
         }
         let is_first = before == 0;
@@ -197,7 +223,7 @@ impl Results {
             // Amid an assignment: what was sent on this connection has its fate, the rest goes on another.
             if !is_first {
                 tracing::debug!(%reply, "the host ended the connection; the message's next transaction goes on another");
-                self.learned.spent_after = Some(before);
+                self.learned.spent_after = Some(before.max(self.connection_max / SPENT_SHARE));
             }
             return !is_first;
         }
@@ -207,9 +233,10 @@ impl Results {
         tracing::debug!(%reply, "the host ended the connection; the message goes on another");
         if is_first || verdict.reaction.is_some() {
             self.learn_of_lane(&verdict, reply, stage);
+            wants_fewer(&mut self.learned, reply);
         } else {
             // It has had enough on this connection. A new one tells whether it has had enough of us.
-            self.learned.spent_after = Some(before);
+            self.learned.spent_after = Some(before.max(self.connection_max / SPENT_SHARE));
         }
         self.give_back = true;
         true
@@ -294,14 +321,15 @@ impl Results {
         }
     }
 
-    /// Settles every job of the assignment.
+    /// Settles every job of the assignment. Who has no fate by now was not tried.
     pub(super) async fn settle(
-        self,
+        mut self,
         shared: &Arc<Shared>,
         leases: Vec<Lease>,
         payload: &Payload,
         inputs: &mpsc::Sender<Input>,
     ) {
+        self.leave_untried(&Arc::default());
         let now = shared.clock.now();
         let reloadable = shared.reloadable();
         let original = original(shared, payload).await;
@@ -316,7 +344,7 @@ impl Results {
                 now,
                 ambiguous: lease.ambiguous,
                 kind: AttemptKind::Counts,
-                blocks: lease.blocks,
+                blocks: self.blocks,
                 source: lease.source.clone(),
                 original: &original,
             };
@@ -371,12 +399,26 @@ fn learn_of_lane(learned: &mut Learned, verdict: &Verdict, reply: &Reply, by_mes
     }
 }
 
+/// A connection was refused, or ended before it took anything, and no reaction closes the lane: without fewer connections it would
+/// be refused again at once.
+fn wants_fewer(learned: &mut Learned, reply: &Reply) {
+    let closes = |hit: &Hit| {
+        hit.reaction.after.is_none() && matches!(hit.reaction.kind, ReactionKind::Block | ReactionKind::Suspend)
+    };
+    if !learned.reactions.iter().any(closes) {
+        learned.health = Health::Busy(reply.to_string().into());
+    }
+}
+
 /// What a refused connection says of its lane.
 pub(super) fn refused(reply: &Reply, stage: Stage, judge: &Judge, words: String) -> Learned {
     let verdict = judge.verdict(reply, stage);
     let mut learned = Learned::default();
     match (verdict.reaction, reply.severity()) {
-        (Some(_), _) => learn_of_lane(&mut learned, &verdict, reply, false),
+        (Some(_), _) => {
+            learn_of_lane(&mut learned, &verdict, reply, false);
+            wants_fewer(&mut learned, reply);
+        }
         (None, Severity::Transient) => learned.health = Health::Busy(words.into()),
         (None, _) => learned.health = Health::Unreachable(words.into()),
     }
@@ -459,8 +501,8 @@ pub(super) fn connect_fates(unreached: &Unreached, way: &Arc<Way>, results: &mut
             let failure = RoutingFailure { kind, status, text, rule };
             results.fail_all(way, |index, message| settlement::routing_fate(&failure, message, index, now));
         }
-        // These are given back before.
-        Unreached::StaleRoute => {}
+        // What was not sent yet finds its way anew.
+        Unreached::StaleRoute => results.leave_untried(way),
         Unreached::NoHosts => results.fail_all(way, |index, _| {
             let words = Words::Local("the route has no hosts".to_owned());
             Fate {

@@ -66,11 +66,10 @@ pub struct Route {
 }
 
 impl Route {
-    /// The names of the hosts of the best preference: whose they are says which provider it is. None for smart hosts.
-    pub fn best_hosts(&self) -> impl Iterator<Item = &Domain> {
-        let best = self.hops.iter().map(|hop| hop.preference).min();
-        let hops =
-            self.hops.iter().filter(move |hop| self.kind != RouteKind::SmartHost && Some(hop.preference) == best);
+    /// The names of all hosts: whose they are says which provider it is. None for smart hosts. All, since a host that anybody may
+    /// name beside a provider's must not speak for the provider.
+    pub fn mail_hosts(&self) -> impl Iterator<Item = &Domain> {
+        let hops = self.hops.iter().filter(move |_| self.kind != RouteKind::SmartHost);
         hops.filter_map(|hop| if let HopHost::Name(name) = &hop.host { Some(name) } else { None })
     }
 

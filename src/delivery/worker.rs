@@ -153,7 +153,8 @@ impl Worker {
         let Some(payload) = payload else { return self.progress(report, Vec::new()) };
         let reloadable = self.shared.reloadable();
         let judge = Judge { rules: Arc::clone(&reloadable.rules), provider: self.provider.clone() };
-        let mut results = Results::new(&payload.message, &leases, judge.clone());
+        let mut results =
+            Results::new(&payload.message, &leases, judge.clone(), self.terms.messages_per_connection_max);
         if let Err(error) = results.hold_back(&self.shared).await {
             let keys = leases.into_iter().map(|lease| lease.key).collect();
             clerk::postpone(&self.shared, keys, &error, &self.inputs).await;
@@ -185,7 +186,7 @@ impl Worker {
             {
                 report.learned = failure.learned(&judge);
                 report.no_address = failure.is_for_family();
-                let is_no_attempt = failure.is_no_attempt(&report.learned, self.terms.alternative);
+                let is_no_attempt = failure.is_no_attempt(&report.learned, self.terms);
                 if is_no_attempt && results.is_untouched() {
                     return Progress::Over(report, with_payload(leases, &payload));
                 }
@@ -201,7 +202,7 @@ impl Worker {
                 return Progress::Over(report, with_payload(leases, &payload));
             }
         }
-        self.spare_other_family(&reloadable, &mut results);
+        self.spare_other_family(&reloadable, &mut results).await;
         report.learned = results.learned();
         self.tell_early(&mut report).await;
         results.settle(&self.shared, leases, &payload, &self.inputs).await;
@@ -219,7 +220,7 @@ impl Worker {
     }
 
     /// A source of both families that is blocked on IPv6 (where many lack a PTR record) is tried on IPv4 before it is given up.
-    fn spare_other_family(&self, reloadable: &Reloadable, results: &mut Results) {
+    async fn spare_other_family(&mut self, reloadable: &Reloadable, results: &mut Results) {
         let family = reloadable.outlets.named(self.source.as_str()).map(|outlet| outlet.family);
         let Some(remote) = self.way.remote.filter(|remote| remote.is_ipv6() && family == Some(Family::Any)) else {
             return;
@@ -227,6 +228,10 @@ impl Worker {
         if results.forget_blocks() {
             let address = SocketAddr::new(remote, self.route.port);
             self.shared.unreachable(address, None, self.shared.clock.now());
+            // Nothing more on this connection: it would fare the same.
+            if let Some(session) = self.session.take() {
+                session.quit().await;
+            }
         }
     }
 
@@ -275,7 +280,7 @@ impl Worker {
         };
         self.way.dsn_passed = result.dsn_passed;
         let (begun, reusable) = (session.transactions() - before, session.is_reusable());
-        let one_host = results.take(&indices, result, &Arc::new(self.way.clone()), before);
+        let one_host = results.take(&indices, result, &Arc::new(self.way.clone()), before, begun > 0);
         if one_host && let Some(remote) = self.way.remote {
             let address = SocketAddr::new(remote, self.route.port);
             self.shared.unreachable(address, self.way.source, self.shared.clock.now());
@@ -417,16 +422,16 @@ pub(super) enum Unreached {
 }
 
 impl Unreached {
-    /// Not an attempt of any message: the host sent us away before anything was tried, the way is out of date, or (with an
-    /// `alternative`) another source may do better.
-    fn is_no_attempt(&self, learned: &Learned, alternative: bool) -> bool {
+    /// Not an attempt of any message: the host sent us away before anything was tried, the way is out of date, or another source
+    /// may do better.
+    fn is_no_attempt(&self, learned: &Learned, terms: Terms) -> bool {
         match self {
             Unreached::Failed { of_message: true, .. } => false,
             Unreached::Failed { failure, .. } => {
-                is_busy(failure).is_some() || !learned.reactions.is_empty() || alternative
+                is_busy(failure).is_some() || !learned.reactions.is_empty() || terms.alternative
             }
             Unreached::StaleRoute => true,
-            Unreached::NoAddress(_) => alternative && self.is_for_family(),
+            Unreached::NoAddress(_) => terms.other_family && self.is_for_family(),
             Unreached::NoHosts => false,
         }
     }
@@ -449,9 +454,8 @@ impl Unreached {
                     _ => unreachable(words),
                 }
             }
-            Unreached::NoAddress(_) if self.is_for_family() => Learned::default(),
-            Unreached::NoAddress(failure) => unreachable(failure.to_string()),
-            Unreached::NoHosts => unreachable("the route has no hosts".to_owned()),
+            // A matter of this domain's DNS, not of the site.
+            Unreached::NoAddress(_) | Unreached::NoHosts => Learned::default(),
         }
     }
 }

@@ -89,6 +89,11 @@ impl Rules {
         verdict
     }
 
+    /// Whether a rule of this name speaks of a block of the source.
+    pub fn is_block(&self, name: &str) -> bool {
+        self.specs().any(|spec| *spec.name == *name && spec.outcome.retry == RetryKind::Blocked)
+    }
+
     /// Names of all rules, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.rules.iter().map(|rule| &*rule.spec.name)

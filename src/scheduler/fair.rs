@@ -124,7 +124,11 @@ impl FairQueue {
                     }
                     continue;
                 };
-                if flow.debt == 0 || ring.len() == 1 {
+                if ring.len() == 1 {
+                    // Nobody waits for whom it would have to.
+                    flow.debt = 0;
+                }
+                if flow.debt == 0 {
                     return Some((Arc::clone(class), key));
                 }
                 flow.debt -= 1;
@@ -157,6 +161,13 @@ impl FairQueue {
             && let Some(key) = flow.ready.remove(at)
         {
             flow.ready.push_front(key);
+        }
+    }
+
+    /// The first job of a class becomes its last.
+    pub(super) fn send_back(&mut self, class: &Class) {
+        if let Some(flow) = self.flows.get_mut(class) {
+            flow.ready.rotate_left(usize::from(!flow.ready.is_empty()));
         }
     }
 

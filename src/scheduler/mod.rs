@@ -42,6 +42,11 @@ impl SiteName {
         Self(name.into())
     }
 
+    /// The site of a provider. No host, and no smart host's route, has such a name.
+    pub fn of_provider(name: &str) -> Self {
+        Self(format!("provider:{name}").into())
+    }
+
     /// The name, as events show it.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -185,6 +190,8 @@ pub struct Terms {
     pub messages_per_connection_max: u32,
     /// Another source could take the jobs: what fails for the source or the way alone is no attempt.
     pub alternative: bool,
+    /// A source of another address family could.
+    pub other_family: bool,
 }
 
 /// What the driver has to do.

@@ -51,13 +51,17 @@ pub(super) struct Slot {
 pub(super) struct SiteQueue {
     pub(super) pool: PoolName,
     pub(super) slots: Vec<Slot>,
-    /// The pass of the slot that was chosen last: who comes back has no turns to catch up on.
+    /// The least pass of those that could take the last job: who comes back has no turns to catch up on.
     pub(super) turn: u64,
     pub(super) fair: FairQueue,
     /// Jobs that keep the source of their last attempt (greylisted ones).
     pub(super) pinned: BTreeMap<SourceId, VecDeque<JobKey>>,
     /// An event told that all its sources are blocked.
     pub(super) blocked: bool,
+    /// No lane could take any job when it was last looked at: nothing changes that but an event of the site.
+    pub(super) stuck: bool,
+    /// The last turn was that of a job that keeps its source.
+    pub(super) kept_last: bool,
 }
 
 impl SiteQueue {
@@ -70,6 +74,8 @@ impl SiteQueue {
             fair: FairQueue::default(),
             pinned: BTreeMap::new(),
             blocked: false,
+            stuck: false,
+            kept_last: false,
         };
         queue.reload(site, fleet);
         queue
@@ -108,7 +114,6 @@ impl SiteQueue {
         let slowdown = u64::from(full_window.max(1)) / u64::from(window.max(1));
         let pass = slot.pass.max(turn);
         slot.pass = pass + slot.stride * slowdown.clamp(1, 64);
-        self.turn = pass;
     }
 }
 
@@ -133,8 +138,8 @@ pub(super) struct Site {
     pub(super) failure: Option<Box<str>>,
     /// The source that could not reach it, since the last that could.
     pub(super) failed_by: Option<SourceId>,
-    /// No lane could take any job when it was last looked at: nothing changes that but an event of the site.
-    pub(super) stuck: bool,
+    /// At a provider's site: the hosts that could not be reached last. Others must fail, too, before it is the site.
+    pub(super) failed_hosts: Option<SiteName>,
     /// When it is looked at again.
     pub(super) alarm: Option<Timestamp>,
 }
@@ -154,8 +159,15 @@ impl Site {
             reach: Reach::new(seed_of(name)),
             failure: None,
             failed_by: None,
-            stuck: false,
+            failed_hosts: None,
             alarm: None,
+        }
+    }
+
+    /// Something of the site changed: all its queues are looked at again.
+    pub(super) fn unstick(&mut self) {
+        for queue in &mut self.queues {
+            queue.stuck = false;
         }
     }
 
@@ -245,7 +257,7 @@ impl Site {
     /// Other limits, other pools. The jobs in line must have been taken out before.
     pub(super) fn reload(&mut self, name: &SiteName, limits: LaneLimits, fleet: &Fleet, now: Timestamp) {
         self.limits = limits;
-        self.stuck = false;
+        self.unstick();
         for entry in &mut self.lanes {
             entry.lane.set_limits(limits, now);
         }
@@ -260,6 +272,7 @@ impl Site {
         match health {
             Health::Good => {
                 (self.proven, self.failed_by, self.failure) = (true, None, None);
+                self.failed_hosts = None;
                 self.reach.good(self.limits.connections);
             }
             Health::Unreachable(words) => {
@@ -291,7 +304,7 @@ impl Site {
         }
         let closed = |slot: &Slot| {
             let entry = self.lane(slot.source)?;
-            if entry.lane.window(now) > 0 { None } else { entry.lane.next_change(now).or(Some(Timestamp::MAX)) }
+            if entry.lane.window(now) > 0 { None } else { entry.lane.closed_until(now).or(Some(Timestamp::MAX)) }
         };
         let ends: Option<Vec<Timestamp>> = queue.slots.iter().map(closed).collect();
         ends?.into_iter().min()

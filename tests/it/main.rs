@@ -29,6 +29,8 @@ mod harness;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod lanes;
+#[cfg(test)]
 mod peers;
 #[cfg(test)]
 mod quotas;

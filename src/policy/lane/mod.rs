@@ -201,6 +201,13 @@ impl Lane {
         self.reach.window(self.window.count(), now).min(fewer).min(probes)
     }
 
+    /// Until when nothing at all may be sent, if that is so: blocked, suspended, or not reachable.
+    pub fn closed_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let blocked = self.block.as_ref().and_then(|block| block.blocked_until(now));
+        let suspended = self.backoff.as_ref().and_then(|backoff| backoff.suspended_until(now));
+        [blocked, suspended, self.reach.suspended_until(now)].into_iter().flatten().max()
+    }
+
     /// How many messages (transactions) may be begun now, at most `wanted`; not 0 where it is `Ok`.
     pub fn admits(&mut self, wanted: u32, now: Timestamp) -> Result<u32, Wait> {
         let now = self.tell_time(now);

@@ -1,5 +1,6 @@
 //! Fairness between sites, in virtual time: hosts that are dead, hosts that are slow, and what the others get meanwhile.
-//! Scenarios 10 and 15 of the project, at the scheduler: it alone decides who gets the next connection.
+//! And between tenants at one slow site. Scenarios 10, 14 and 15 of the project, at the scheduler: it alone decides who gets the next
+//! connection, and whose mail takes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,11 +8,14 @@ use super::*;
 use crate::policy::lane::Health;
 use crate::policy::limits::LaneLimits;
 use crate::queue::{DueEntry, DuePage};
-use crate::types::MessageId;
+use crate::types::{MessageId, Priority};
 
 fn due_again(at: Timestamp, attempts: u32) -> Settled {
     Settled::Due { at, attempts, source: None, blocked: false }
 }
+
+/// The tenant with the backlog.
+const LARGE: &str = "large";
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
 /// A connection to a dead host takes so long to fail.
@@ -43,6 +47,9 @@ struct World {
     /// Between two arrivals for the living.
     arrival_every: Duration,
     living_sites: u64,
+    /// Whose the arrivals are, in turn.
+    tenants: u64,
+    priority: Priority,
     /// How long each living message took.
     waits: Vec<Duration>,
     dead_tried: BTreeSet<Domain>,
@@ -62,6 +69,8 @@ impl World {
             arrivals: 0,
             arrival_every,
             living_sites,
+            tenants: 1,
+            priority: Priority::Normal,
             waits: Vec::new(),
             dead_tried: BTreeSet::new(),
         };
@@ -76,10 +85,16 @@ impl World {
 
     /// On disk, due now.
     fn store(&mut self, domain: &str) -> DueJob {
+        self.store_as(domain, "t0", Priority::Normal)
+    }
+
+    fn store_as(&mut self, domain: &str, tenant: &str, priority: Priority) -> DueJob {
         self.next_id += 1;
         let key = JobKey { id: MessageId::new(self.now, self.next_id), group: 0 };
         let entry = DueEntry {
             domain: domain.to_owned(),
+            tenant: tenant.to_owned(),
+            priority: priority.code(),
             expires_at_ms: self.now.plus(Duration::from_secs(4 * 86_400)).millis(),
             ..DueEntry::default()
         };
@@ -90,7 +105,11 @@ impl World {
 
     fn accept(&mut self, domain: &str) {
         let job = self.store(domain);
-        self.scheduler.released(&job, self.now, &mut self.actions);
+        self.arrive(&job);
+    }
+
+    fn arrive(&mut self, job: &DueJob) {
+        self.scheduler.released(job, self.now, &mut self.actions);
         self.perform();
     }
 
@@ -148,6 +167,7 @@ impl World {
         let is_dead = domain.as_str().starts_with("dead");
         for lease in &jobs {
             let job = self.disk.remove(&DueKey::of(lease.due_at.unwrap(), lease.key)).expect("leased jobs are on disk");
+            let is_backlog = job.entry.tenant == LARGE || job.entry.priority == Priority::Bulk.code();
             let settled = if is_dead {
                 let at = self.now.plus(Duration::from_secs(3_600));
                 self.disk.insert(DueKey::of(at, lease.key), DueJob { due_at: at, ..job });
@@ -155,7 +175,7 @@ impl World {
             } else {
                 Settled::Out
             };
-            if domain.as_str().starts_with("live") {
+            if domain.as_str().starts_with("live") && !is_backlog {
                 self.waits.push(self.now.since(lease.key.id.accepted_at()));
             }
             self.scheduler.settled(lease.key, settled, self.now, &mut self.actions);
@@ -197,7 +217,9 @@ impl World {
             Event::Arrival => {
                 self.arrivals += 1;
                 let domain = format!("live{}.test", self.arrivals % self.living_sites);
-                self.accept(&domain);
+                let tenant = format!("t{}", self.arrivals % self.tenants);
+                let job = self.store_as(&domain, &tenant, self.priority);
+                self.arrive(&job);
                 self.after(self.arrival_every, Event::Arrival);
             }
         }
@@ -259,6 +281,36 @@ fn a_tarpit_with_a_backlog_leaves_the_others_their_rate() {
     assert!(alone > 29_000, "{alone}");
     assert!(beside * 100 >= alone * 95, "{beside} of {alone}");
     assert!(longest <= Duration::from_secs(2), "{longest:?}");
+}
+
+/// What 95 of 100 arrivals at one slow site wait at most, each of 49 tenants having 100 of them, with such a backlog before it.
+fn p95_at_one_site(backlog: usize, of: (&str, Priority), arriving: Priority) -> Duration {
+    let settings = Settings { jobs_max: 20_000, ..settings() };
+    let mut world = World::new(settings, 1, Duration::from_millis(20));
+    (world.tenants, world.priority) = (49, arriving);
+    for _ in 0..backlog {
+        world.store_as("live0.test", of.0, of.1);
+    }
+    world.run(Duration::from_secs(100));
+    assert!(world.waits.len() >= 4_900, "{}", world.waits.len());
+    world.waits.sort_unstable();
+    world.waits[world.waits.len() * 95 / 100]
+}
+
+/// Scenario 14: a tenant with a backlog of ten times what memory holds, and 49 with a little.
+#[test]
+fn a_tenant_with_a_huge_backlog_does_not_make_the_others_wait() {
+    let idle = p95_at_one_site(0, (LARGE, Priority::Normal), Priority::Normal);
+    let beside = p95_at_one_site(200_000, (LARGE, Priority::Normal), Priority::Normal);
+    assert!(beside < 2 * idle, "{beside:?}, {idle:?} alone");
+}
+
+/// Scenario 14: what is urgent behind bulk of its own tenants.
+#[test]
+fn bulk_does_not_make_urgent_mail_of_its_own_tenant_wait() {
+    let idle = p95_at_one_site(0, ("t0", Priority::Bulk), Priority::High);
+    let behind = p95_at_one_site(200_000, ("t0", Priority::Bulk), Priority::High);
+    assert!(behind < 2 * idle, "{behind:?}, {idle:?} alone");
 }
 
 /// Scenario 9: the clock jumps an hour ahead.

@@ -2,7 +2,7 @@
 
 use super::{Connection, JobState, Scheduler};
 use crate::policy::lane::{Change, Health, Learned};
-use crate::scheduler::fleet::SourceId;
+use crate::scheduler::fleet::{Families, SourceId};
 use crate::scheduler::{
     Action, ConnectionId, LaneEvent, LaneEventKind, LaneName, LaneSave, Report, SavedLane, SiteName,
 };
@@ -19,6 +19,7 @@ impl Scheduler {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let taken = std::mem::take(&mut connection.taken);
         let (name, source, pool) = (connection.site.clone(), connection.source, connection.pool.clone());
+        let hosts = connection.hosts.clone();
         let sent = report.transactions.min(taken);
         for (key, meter) in self.fleet.meters(source, &pool) {
             meter.lane.done(taken, sent, now);
@@ -26,7 +27,8 @@ impl Scheduler {
                 self.dirty.insert(key.lane_name());
             }
         }
-        self.learn_lane(&name, &pool, source, &report.learned, now);
+        let learned = self.of_site(&name, &hosts, &report.learned);
+        self.learn_lane(&name, &pool, source, &learned, now);
         if let Some(entry) = self.sites.get_mut(&name).and_then(|site| site.lane_mut(source)) {
             entry.lane.done(taken, sent, now);
         }
@@ -43,22 +45,38 @@ impl Scheduler {
     ) {
         let Some(connection) = self.connections.get(&id) else { return };
         let (name, source, pool) = (connection.site.clone(), connection.source, connection.pool.clone());
-        self.learn_lane(&name, &pool, source, learned, now);
+        let hosts = connection.hosts.clone();
+        let learned = self.of_site(&name, &hosts, learned);
+        self.learn_lane(&name, &pool, source, &learned, now);
         self.note_dirty(&name, source, now);
         // Others take what this source cannot.
         self.serve(&name, now, actions);
     }
 
+    /// What was learned, as far as it is of the site: that one customer's hosts at a provider cannot be reached says nothing of the
+    /// others, unless these cannot either.
+    fn of_site(&mut self, name: &SiteName, hosts: &SiteName, learned: &Learned) -> Learned {
+        let mut learned = learned.clone();
+        let Some(site) = self.sites.get_mut(name).filter(|site| site.provider.is_some()) else { return learned };
+        if matches!(learned.health, Health::Unreachable(_)) {
+            let before = site.failed_hosts.replace(hosts.clone());
+            if before.is_none_or(|before| before == *hosts) {
+                learned.health = Health::Unknown;
+            }
+        }
+        learned
+    }
+
     fn learn_lane(&mut self, name: &SiteName, pool: &PoolName, source: SourceId, learned: &Learned, now: Timestamp) {
         if *learned == Learned::default() {
             if let Some(site) = self.sites.get_mut(name) {
-                site.stuck = false;
+                site.unstick();
             }
             return;
         }
-        let alone = !self.has_alternative(name, pool, source, now);
+        let alone = !self.has_alternative(name, pool, source, Families::default(), now);
         let Some(site) = self.sites.get_mut(name) else { return };
-        site.stuck = false;
+        site.unstick();
         let was_proven = site.is_proven();
         let was_suspended = site.all_suspended_until(now).is_some();
         site.learn(&learned.health, source, alone, now);
@@ -133,7 +151,7 @@ impl Scheduler {
             let ends: Option<Vec<Timestamp>> = queue
                 .slots
                 .iter()
-                .map(|slot| Some(blocked(slot.source)?.lane.next_change(now).unwrap_or(now)))
+                .map(|slot| Some(blocked(slot.source)?.lane.closed_until(now).unwrap_or(now)))
                 .collect();
             let first_end = ends.and_then(|ends| ends.into_iter().min());
             match first_end {
@@ -207,7 +225,7 @@ impl Scheduler {
             }
             if let LaneName::Lane(site, _) = name {
                 if let Some(state) = self.sites.get_mut(site) {
-                    state.stuck = false;
+                    state.unstick();
                 }
                 self.serve(site, now, actions);
             }
@@ -253,7 +271,12 @@ impl Scheduler {
         let mut idle = Vec::new();
         for (name, site) in &self.sites {
             for entry in site.lanes.iter().filter(|entry| entry.connections == 0) {
-                idle.push((!entry.lane.is_forgettable(now), entry.used_at, name.clone(), entry.source));
+                let worth = match (entry.lane.is_forgettable(now), entry.lane.closed_until(now)) {
+                    (true, _) => 0,
+                    (false, None) => 1,
+                    (false, Some(_)) => 2,
+                };
+                idle.push((worth, entry.used_at, name.clone(), entry.source));
             }
         }
         let least = (self.settings.lanes_max / FORGET_SHARE).max(1);

@@ -217,8 +217,11 @@ impl Scheduler {
                 MeterKey::Source(name) => LaneName::Source(name.clone()),
                 MeterKey::Pool(name) => LaneName::Pool(name.clone()),
             };
-            if let Some(state) = saved.remove(&name) {
-                meter.restore(&state, unclean, now);
+            match saved.remove(&name) {
+                Some(state) => meter.restore(&state, unclean, now),
+                // What was sent right before is not known.
+                None if unclean => meter.restore(&LaneState::default(), unclean, now),
+                None => {}
             }
         }
         Self {
@@ -264,7 +267,6 @@ impl Scheduler {
     /// New limits, from now on.
     pub fn reload(&mut self, settings: Settings, now: Timestamp, actions: &mut Vec<Action>) {
         self.settings = settings;
-        self.fleet.reload(&self.settings.pools, now);
         // Routes and DNS settings may have changed too: every domain is looked up again, for what waits as well.
         for domain in self.domains.values_mut() {
             domain.lacks = Families::default();
@@ -272,6 +274,14 @@ impl Scheduler {
                 destination.expires_at = now;
             }
         }
+        // What was left on disk may belong to other queues now: it is read again.
+        for (name, class) in std::mem::take(&mut self.behind) {
+            let from = self.flow_mut(&name, &class).and_then(|flow| std::mem::take(&mut flow.backlog).from());
+            if let Some(from) = from {
+                self.leave_stray(from);
+            }
+        }
+        self.fleet.reload(&self.settings.pools, now);
         for name in self.site_names() {
             let keys = self.take_line(&name);
             if let Some(site) = self.sites.get_mut(&name) {
@@ -313,10 +323,10 @@ impl Scheduler {
     /// Where mail for a domain goes is known.
     pub fn resolved(&mut self, domain: &Domain, destination: Destination, now: Timestamp, actions: &mut Vec<Action>) {
         let name = destination.site.clone();
-        self.make_site(&destination, now);
+        self.make_site(&destination);
         let state = self.domains.entry(domain.clone()).or_default();
         state.lacks = Families::default();
-        state.destination = Some(destination);
+        let before = state.destination.replace(destination).map(|before| before.site).filter(|before| *before != name);
         let parked = std::mem::take(&mut state.parked);
         let (backlog, left) = (std::mem::take(&mut state.backlog), std::mem::take(&mut state.left));
         for key in parked {
@@ -326,6 +336,11 @@ impl Scheduler {
             if let Some(place) = backlog.from() {
                 self.leave_behind(&name, &class, place);
             }
+        }
+        // What waits at another site finds its way here: limits are this one's now.
+        if let Some(before) = before {
+            let keys = self.take_line(&before);
+            self.reroute(&before, keys, now, actions);
         }
         self.serve(&name, now, actions);
         self.page_in(now, actions);
@@ -382,8 +397,10 @@ impl Scheduler {
         if report.no_address {
             self.lacks_addresses(id);
         }
-        let sent_away = matches!(report.learned.health, crate::policy::lane::Health::Busy(_))
-            || report.learned.spent_after.is_some();
+        let learned = &report.learned;
+        let sent_away = matches!(learned.health, crate::policy::lane::Health::Busy(_))
+            || learned.spent_after.is_some()
+            || !learned.reactions.is_empty();
         // What it learned comes first: the jobs that it gives back go by what is known now.
         self.ended(id, &report, now);
         let connection = self.connections.remove(&id);
@@ -523,7 +540,8 @@ impl Scheduler {
             }
             self.alarms.pop_first();
             if let Some(state) = self.sites.get_mut(&site) {
-                (state.alarm, state.stuck) = (None, false);
+                state.alarm = None;
+                state.unstick();
             }
             self.reroute_if_stale(&site, now, actions);
             self.serve(&site, now, actions);

@@ -106,7 +106,7 @@ impl Scheduler {
     pub(super) fn serve(&mut self, name: &SiteName, now: Timestamp, actions: &mut Vec<Action>) {
         let mut turns_without = 0;
         while !self.draining {
-            let Some(site) = self.sites.get_mut(name).filter(|site| !site.stuck) else { return };
+            let Some(site) = self.sites.get_mut(name) else { return };
             if let Some(until) = site.down_until(now) {
                 return self.set_alarm(name, until);
             }
@@ -127,16 +127,77 @@ impl Scheduler {
     }
 
     fn turn(&mut self, name: &SiteName, at: usize, now: Timestamp, actions: &mut Vec<Action>) -> Turn {
+        let is_stuck = self.sites.get(name).and_then(|site| site.queues.get(at)).is_none_or(|queue| queue.stuck);
+        if is_stuck {
+            return Turn::Nothing;
+        }
+        // Jobs that keep their source take turns with the others of their priority.
+        let kept = self.next_kept(name, at, now);
+        let next = self.next_task(name, at, now);
+        let kept_last = self.sites.get(name).and_then(|site| site.queues.get(at)).is_some_and(|queue| queue.kept_last);
+        let goes_first = |kept: &Task| {
+            next.as_ref().is_none_or(|next| {
+                let (own, other) = (kept.class.priority, next.class.priority);
+                own < other || (own == other && !kept_last)
+            })
+        };
+        if let Some((task, choice)) = kept {
+            if goes_first(&task) {
+                return self.give_turn(name, at, &task, choice, now, actions);
+            }
+            let Some(next) = next else { return Turn::Nothing };
+            let next_choice = self.choose(name, at, &next, now);
+            let waits = matches!(next_choice, Choice::Wait { .. });
+            let (task, choice) = if waits { (task, choice) } else { (next, next_choice) };
+            return self.give_turn(name, at, &task, choice, now, actions);
+        }
+        let Some(mut next) = next else { return Turn::Nothing };
+        let mut choice = self.choose(name, at, &next, now);
+        // Hosts of one address family may have to wait where others need not.
+        for _ in 0..SAME_HOSTS_SCAN_MAX {
+            if next.lacks == Families::default() || !matches!(choice, Choice::Wait { .. }) {
+                break;
+            }
+            self.send_back(name, at, &next);
+            let Some(other) = self.next_task(name, at, now) else { break };
+            next = other;
+            choice = self.choose(name, at, &next, now);
+        }
+        self.give_turn(name, at, &next, choice, now, actions)
+    }
+
+    /// The first of the jobs that keep their source whose source can take it.
+    fn next_kept(&mut self, name: &SiteName, at: usize, now: Timestamp) -> Option<(Task, Choice)> {
         for source in self.kept_sources(name, at) {
             let Some(task) = self.kept_task(name, at, source, now) else { continue };
             // Where it has to wait, others need not.
             if let Some(choice) = self.choose_kept(name, at, &task, source, now) {
-                return self.perform(name, at, &task, choice, now, actions);
+                return Some((task, choice));
             }
         }
-        let Some(task) = self.next_task(name, at, now) else { return Turn::Nothing };
-        let choice = self.choose(name, at, &task, now);
-        self.perform(name, at, &task, choice, now, actions)
+        None
+    }
+
+    /// The first job of a class becomes its last.
+    fn send_back(&mut self, name: &SiteName, at: usize, task: &Task) {
+        if let Some(queue) = self.sites.get_mut(name).and_then(|site| site.queues.get_mut(at)) {
+            queue.fair.send_back(&task.class);
+        }
+    }
+
+    fn give_turn(
+        &mut self,
+        name: &SiteName,
+        at: usize,
+        task: &Task,
+        choice: Choice,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) -> Turn {
+        if let Some(queue) = self.sites.get_mut(name).and_then(|site| site.queues.get_mut(at)) {
+            queue.kept_last = task.keeps.is_some();
+        }
+        self.perform(name, at, task, choice, now, actions)
     }
 
     fn perform(
@@ -161,8 +222,8 @@ impl Scheduler {
             }
             Choice::NoConnection => Turn::NoConnection,
             Choice::Wait { until, stuck } => {
-                if let Some(site) = self.sites.get_mut(name) {
-                    site.stuck = stuck && site.queues.len() == 1;
+                if let Some(queue) = self.sites.get_mut(name).and_then(|site| site.queues.get_mut(at)) {
+                    queue.stuck = stuck;
                 }
                 self.set_alarm(name, until);
                 Turn::Nothing
@@ -249,8 +310,10 @@ impl Scheduler {
         source: SourceId,
         now: Timestamp,
     ) -> Option<Choice> {
+        let lacks = self.fleet.source(source).is_some_and(|source| task.lacks.has(source.family));
         match self.means(name, at, source, task, now) {
-            Means::Closed(until) if until >= now.plus(OVERFLOW_AFTER) => {
+            // What a limit or a busy host makes wait keeps its source: another one would begin anew.
+            means if lacks || (matches!(means, Means::Closed(_)) && self.is_out(name, source, now)) => {
                 let (site, job) = (self.sites.get_mut(name)?, self.jobs.get_mut(&task.key)?);
                 let queue = site.queues.get_mut(at)?;
                 queue.pinned.get_mut(&source)?.pop_front();
@@ -267,6 +330,13 @@ impl Scheduler {
             Means::New if !self.may_connect_to(name) => Some(Choice::NoConnection),
             means => Some(Choice::Take(source, means)),
         }
+    }
+
+    /// Whether a source cannot be used at a site: it is blocked there, or cannot reach it.
+    fn is_out(&self, name: &SiteName, source: SourceId, now: Timestamp) -> bool {
+        let lane = self.sites.get(name).and_then(|site| site.lane(source));
+        let trouble = lane.and_then(|entry| entry.lane.trouble(now));
+        trouble.is_some_and(|trouble| matches!(trouble.mode, "blocked" | "unreachable"))
     }
 
     fn may_connect_to(&self, name: &SiteName) -> bool {
@@ -292,7 +362,8 @@ impl Scheduler {
         let Some(site) = self.sites.get_mut(name) else { return Choice::Wait { until: Timestamp::MAX, stuck: false } };
         let may_open = site.may_open(now);
         let Site { lanes, queues, .. } = site;
-        let Some(queue) = queues.get(at) else { return Choice::Wait { until: Timestamp::MAX, stuck: false } };
+        let Some(queue) = queues.get_mut(at) else { return Choice::Wait { until: Timestamp::MAX, stuck: false } };
+        let mut least_pass = u64::MAX;
         let fleet = &mut self.fleet;
         // Where no source is of a family that the hosts have, the one whose turn it is finds that out anew.
         let reaches = |fleet: &Fleet, slot: &Slot| {
@@ -327,11 +398,21 @@ impl Scheduler {
                 Means::Full => {}
                 Means::Swap(connection) => swap = swap.or(Some(connection)),
                 Means::New if !may_connect => no_connection = true,
-                means @ Means::Idle(_) => best = Some((if_idle, slot.source, means)),
-                Means::New if is_better(pass) => best = Some((pass, slot.source, Means::New)),
-                Means::New => {}
+                means @ Means::Idle(_) => {
+                    least_pass = least_pass.min(pass);
+                    best = Some((if_idle, slot.source, means));
+                }
+                Means::New => {
+                    least_pass = least_pass.min(pass);
+                    if is_better(pass) {
+                        best = Some((pass, slot.source, Means::New));
+                    }
+                }
             }
             closed = false;
+        }
+        if least_pass < u64::MAX {
+            queue.turn = queue.turn.max(least_pass);
         }
         match (best, swap) {
             (Some((_, source, means)), _) => Choice::Take(source, means),
@@ -400,10 +481,10 @@ impl Scheduler {
         }
         let pool = self.sites.get(name).and_then(|site| site.queues.get(at)).map(|queue| queue.pool.clone());
         let pool = pool.unwrap_or_default();
-        let (terms, taken) = self.charge(name, &pool, source, &jobs, now);
+        let (terms, taken) = self.charge(name, &pool, source, &jobs, task.lacks, now);
         let source_name = self.fleet.name(source);
         if let Some(queue) = self.sites.get_mut(name).and_then(|site| site.queues.get_mut(at)) {
-            queue.fair.served(&task.class, jobs.len());
+            queue.fair.served(&task.class, jobs.len().max(usize::try_from(taken).unwrap_or(1)));
         }
         self.count_turn(name, at, source, now);
         match means {
@@ -492,13 +573,17 @@ impl Scheduler {
         pool: &PoolName,
         source: SourceId,
         jobs: &[Lease],
+        lacks: Families,
         now: Timestamp,
     ) -> (Terms, u32) {
         let per_transaction = self.settings.recipients_per_transaction_max;
         let wanted = transactions_of(jobs, per_transaction);
         // Where one source has failed to reach it already, the next failure is told: it is an attempt.
-        let is_first_failure = self.sites.get(name).is_some_and(|site| site.failed_by.is_none());
-        let alternative = is_first_failure && self.has_alternative(name, pool, source, now);
+        // At a provider's site, a host that cannot be reached may be one customer's alone.
+        let may_be_source =
+            self.sites.get(name).is_some_and(|site| site.failed_by.is_none() && site.provider.is_none());
+        let alternative = may_be_source && self.has_alternative(name, pool, source, lacks, now);
+        let other_family = self.has_other_family(pool, source, lacks);
         let mut free = u32::MAX;
         for (_, meter) in self.fleet.meters(source, pool) {
             free = free.min(meter.lane.admits(u32::MAX, now).unwrap_or(1));
@@ -519,15 +604,33 @@ impl Scheduler {
         self.note_dirty(name, source, now);
         // Without a limit, a transaction that did not come about may be had again.
         let transactions_max = if free == u32::MAX { u32::MAX } else { allowed };
-        let terms = Terms { transactions_max, messages_per_connection_max, alternative };
+        let terms = Terms { transactions_max, messages_per_connection_max, alternative, other_family };
         (terms, allowed)
     }
 
     /// Whether another source of the pool could try what this one fails at for reasons of its own.
-    pub(super) fn has_alternative(&self, name: &SiteName, pool: &PoolName, source: SourceId, now: Timestamp) -> bool {
+    pub(super) fn has_alternative(
+        &self,
+        name: &SiteName,
+        pool: &PoolName,
+        source: SourceId,
+        lacks: Families,
+        now: Timestamp,
+    ) -> bool {
         let Some(site) = self.sites.get(name) else { return false };
         let others = self.fleet.pool(pool).iter().filter(|member| member.source != source && member.tier == 0);
-        others.into_iter().any(|member| site.lane(member.source).is_none_or(|entry| entry.lane.window(now) > 0))
+        let reaches = |id| self.fleet.source(id).is_some_and(|source| !lacks.has(source.family));
+        others.into_iter().any(|member| {
+            reaches(member.source) && site.lane(member.source).is_none_or(|entry| entry.lane.window(now) > 0)
+        })
+    }
+
+    /// Whether the pool has a source that may reach hosts without an address of this one's family.
+    fn has_other_family(&self, pool: &PoolName, source: SourceId, mut lacks: Families) -> bool {
+        let Some(own) = self.fleet.source(source) else { return false };
+        lacks.add(own.family);
+        let mut others = self.fleet.pool(pool).iter().filter(|member| member.tier == 0);
+        others.any(|member| self.fleet.source(member.source).is_some_and(|other| !lacks.has(other.family)))
     }
 
     /// An idle connection takes the next job that leads to its hosts, of those whose turn is near, before others have it closed.
@@ -568,7 +671,8 @@ fn look(
                 dirty.insert(key.lane_name());
             }
             // What ends at another site may make room.
-            return Means::Closed(wait.until.min(now.plus(METER_PAUSE)));
+            let until = if wait.until == Timestamp::MAX { now.plus(METER_PAUSE) } else { wait.until };
+            return Means::Closed(until);
         }
     }
     let Ok(at) = lanes.binary_search_by_key(&source, |entry| entry.source) else {
@@ -577,7 +681,7 @@ fn look(
     let Some(entry) = lanes.get_mut(at) else { return Means::Full };
     let window = entry.lane.window(now);
     if window == 0 {
-        return Means::Closed(entry.lane.next_change(now).unwrap_or(Timestamp::MAX));
+        return Means::Closed(entry.lane.closed_until(now).unwrap_or(now.plus(METER_PAUSE)));
     }
     match entry.lane.admits(1, now) {
         Ok(_) => {}

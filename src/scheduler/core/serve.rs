@@ -104,12 +104,12 @@ impl Scheduler {
             let keeps = job.source.as_ref().and_then(|source| self.fleet.id(source));
             match keeps.filter(|source| queue.slots.iter().any(|slot| slot.source == *source)) {
                 Some(source) => {
+                    queue.stuck = false;
                     queue.pinned.entry(source).or_default().push_back(key);
                 }
                 None => queue.fair.push(&job.class, key),
             }
         }
-        site.stuck &= job.source.is_none();
         // It will wait for long: memory is for what goes soon.
         if site.down_until(now).is_some()
             && let Some(payload) = job.payload.take()
@@ -185,16 +185,11 @@ impl Scheduler {
         names
     }
 
-    /// The site of a destination, made where it is not known; under the provider that is known now.
-    pub(super) fn make_site(&mut self, destination: &Destination, now: Timestamp) {
+    /// The site of a destination, made where it is not known.
+    pub(super) fn make_site(&mut self, destination: &Destination) {
         let limits = self.settings.providers.limits(destination.provider.as_deref(), self.settings.limits);
         let name = &destination.site;
-        if let Some(site) = self.sites.get_mut(name) {
-            if site.provider != destination.provider {
-                site.provider.clone_from(&destination.provider);
-                site.limits = limits;
-                site.lanes.iter_mut().for_each(|entry| entry.lane.set_limits(limits, now));
-            }
+        if self.sites.contains_key(name) {
             return;
         }
         self.sites.insert(name.clone(), Site::new(name, destination.provider.clone(), limits));
@@ -299,7 +294,7 @@ impl Scheduler {
     /// An operator wants a site tried at once, blocks excepted.
     pub(super) fn unsuspend(&mut self, name: &SiteName, now: Timestamp) {
         let Some(site) = self.sites.get_mut(name) else { return };
-        site.stuck = false;
+        site.unstick();
         site.reach.unsuspend();
         for entry in &mut site.lanes {
             entry.lane.unsuspend(now);

@@ -8,7 +8,7 @@ use super::{Job, JobState, Scheduler};
 use crate::policy::retry;
 use crate::queue::{DueKey, JobKey};
 use crate::scheduler::sites::Site;
-use crate::scheduler::{Action, Verdict};
+use crate::scheduler::{Action, LaneName, Verdict};
 use crate::types::{Domain, Timestamp};
 
 /// How often jobs in memory that wait in the lines of their sites are looked at.
@@ -112,12 +112,13 @@ impl Scheduler {
             self.domains.retain(|domain, state| !state.parked.is_empty() || used.contains(domain));
         }
         if self.sites.len() > IDLE_NAMES_MAX {
-            let lanes = &mut self.lanes;
-            self.sites.retain(|_, site| {
-                let goes = site.is_forgettable(now);
-                *lanes -= if goes { site.lanes.len() } else { 0 };
-                !goes
-            });
+            for name in self.site_names() {
+                let Some(site) = self.sites.get(&name).filter(|site| site.is_forgettable(now)) else { continue };
+                self.lanes -= site.lanes.len();
+                let lanes = site.lanes.iter().map(|entry| LaneName::Lane(name.clone(), self.fleet.name(entry.source)));
+                self.forgotten.extend(lanes);
+                self.sites.remove(&name);
+            }
         }
         self.classes.forget();
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -19,6 +19,7 @@ const TYPE_SOA: u16 = 6;
 const TYPE_PTR: u16 = 12;
 const TYPE_MX: u16 = 15;
 const TYPE_TXT: u16 = 16;
+const TYPE_AAAA: u16 = 28;
 
 /// How the server treats a name and all names below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,7 @@ struct World {
 #[derive(Clone)]
 enum Record {
     A(Ipv4Addr),
+    Aaaa(Ipv6Addr),
     Cname(String),
     Mx(u16, String),
     Ptr(String),
@@ -52,6 +54,7 @@ impl Record {
     fn kind(&self) -> u16 {
         match self {
             Record::A(_) => TYPE_A,
+            Record::Aaaa(_) => TYPE_AAAA,
             Record::Cname(_) => TYPE_CNAME,
             Record::Mx(..) => TYPE_MX,
             Record::Ptr(_) => TYPE_PTR,
@@ -62,6 +65,7 @@ impl Record {
     fn data(&self) -> Vec<u8> {
         match self {
             Record::A(address) => address.octets().to_vec(),
+            Record::Aaaa(address) => address.octets().to_vec(),
             Record::Cname(name) | Record::Ptr(name) => encode_name(name),
             Record::Txt(strings) => {
                 let with_length =
@@ -97,6 +101,10 @@ impl Dns {
 
     pub(crate) fn a(&self, name: &str, address: Ipv4Addr) {
         self.add(name, Record::A(address));
+    }
+
+    pub(crate) fn aaaa(&self, name: &str, address: Ipv6Addr) {
+        self.add(name, Record::Aaaa(address));
     }
 
     pub(crate) fn cname(&self, name: &str, target: &str) {

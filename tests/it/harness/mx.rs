@@ -3,12 +3,12 @@
 //! One thread a connection, blocking. A message ends only at CRLF.CRLF, so that what a laxer host would split in two is
 //! seen as it came.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Certificate, PATIENCE, Watched};
 
@@ -37,6 +37,8 @@ pub(crate) struct Ask<'a> {
     /// Number of the connection, from 1.
     pub(crate) connection: usize,
     pub(crate) peer: SocketAddr,
+    /// Connections that are open from this address now, this one included; those that were turned away do not count.
+    pub(crate) open: usize,
     /// Messages that this connection has brought so far.
     pub(crate) messages: usize,
     /// Sender, once MAIL was accepted or is being asked for.
@@ -65,11 +67,22 @@ pub(crate) enum Answer {
     Close,
     /// Waits until the gate is open, then does the other. A gate that never opens is a stall.
     Hold(Watched<bool>, Box<Answer>),
+    /// Takes its time, then does the other.
+    Slow(Duration, Box<Answer>),
 }
 
 impl Answer {
     pub(crate) fn say(reply: &str) -> Self {
         Answer::Say(reply.to_owned())
+    }
+
+    pub(crate) fn say_and_close(reply: &str) -> Self {
+        Answer::SayAndClose(reply.to_owned())
+    }
+
+    /// Takes its time, and accepts.
+    pub(crate) fn slow(time: Duration) -> Self {
+        Answer::Slow(time, Box::new(Answer::Usual))
     }
 }
 
@@ -143,6 +156,11 @@ struct Record {
     /// Times that each recipient was asked for.
     asked: HashMap<String, usize>,
     open: Vec<TcpStream>,
+    /// Connections that are open now, and the most that ever were, by the address that they come from.
+    live: BTreeMap<IpAddr, usize>,
+    peaks: BTreeMap<IpAddr, usize>,
+    /// Where each connection came from.
+    peers: Vec<IpAddr>,
     stops: bool,
 }
 
@@ -227,6 +245,24 @@ impl Mx {
         self.record.lock().connections
     }
 
+    /// Where each connection so far came from, in order.
+    pub(crate) fn peers(&self) -> Vec<IpAddr> {
+        self.record.lock().peers.clone()
+    }
+
+    /// The most connections that were open at once, by the address that they came from; without those turned away.
+    pub(crate) fn peaks(&self) -> BTreeMap<IpAddr, usize> {
+        self.record.lock().peaks.clone()
+    }
+
+    /// Waits until so many connections are open from each of these addresses.
+    pub(crate) fn wait_open(&self, addresses: &[IpAddr], count: usize) {
+        let find = |record: &mut Record| {
+            addresses.iter().all(|address| record.live.get(address).is_some_and(|live| *live >= count)).then_some(())
+        };
+        assert!(self.record.wait(PATIENCE, find).is_some(), "not {count} connections each: {:?}", self.peaks());
+    }
+
     /// How often this recipient was asked for.
     pub(crate) fn asked(&self, recipient: &str) -> usize {
         self.record.lock().asked.get(recipient).copied().unwrap_or_default()
@@ -266,6 +302,8 @@ struct Session {
     connection: usize,
     peer: SocketAddr,
     messages: usize,
+    /// It counts as open.
+    is_in: bool,
     is_tls: bool,
     mail: String,
     recipients: Vec<String>,
@@ -282,6 +320,7 @@ impl Session {
         let connection = record.change(|record| {
             record.connections += 1;
             record.open.push(registered);
+            record.peers.push(peer.ip());
             record.connections
         });
         let wire: Box<dyn Wire> = Box::new(stream.try_clone()?);
@@ -294,17 +333,19 @@ impl Session {
             connection,
             peer,
             messages: 0,
+            is_in: false,
             is_tls: false,
             mail: String::new(),
             recipients: Vec::new(),
         };
         let result = session.talk();
+        session.leave();
         let _ = session.stream.shutdown(std::net::Shutdown::Both);
         result
     }
 
     fn talk(&mut self) -> io::Result<()> {
-        let greeting = self.ask(Stage::Connect, "", "", &[]);
+        let greeting = self.greet();
         let mut goes = self.answer(greeting, "220 mx.test ESMTP")?;
         while goes {
             let Some(line) = self.read_line()? else { return Ok(()) };
@@ -315,6 +356,34 @@ impl Session {
         Ok(())
     }
 
+    /// One after the other, so that who is let in counts for the next.
+    fn greet(&mut self) -> Answer {
+        let script = Arc::clone(&self.script);
+        let mut script = script.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let ip = self.peer.ip();
+        self.record.change(|record| *record.live.entry(ip).or_default() += 1);
+        self.is_in = true;
+        let answer = script(&self.question(Stage::Connect, "", "", &[], ""));
+        if matches!(answer, Answer::SayAndClose(_) | Answer::Close) {
+            self.leave();
+        } else {
+            self.record.change(|record| {
+                let live = record.live.get(&ip).copied().unwrap_or_default();
+                let peak = record.peaks.entry(ip).or_default();
+                *peak = live.max(*peak);
+            });
+        }
+        answer
+    }
+
+    /// It is not open any more: before the last word is said, so that the client's next one finds it so.
+    fn leave(&mut self) {
+        if std::mem::take(&mut self.is_in) {
+            let ip = self.peer.ip();
+            self.record.change(|record| *record.live.entry(ip).or_default() -= 1);
+        }
+    }
+
     fn command(&mut self, line: &str) -> Goes {
         let upper = line.to_ascii_uppercase();
         match upper.split([' ', ':']).next().unwrap_or_default() {
@@ -323,7 +392,11 @@ impl Session {
             "MAIL" => {
                 self.mail = line.to_owned();
                 self.recipients.clear();
-                self.simple(Stage::Mail, line, "250 2.1.0 Ok")
+                let answer = self.ask(Stage::Mail, line, "", &[]);
+                if !said(&answer, "2").starts_with('2') {
+                    self.mail.clear();
+                }
+                self.answer(answer, "250 2.1.0 Ok")
             }
             "RCPT" => self.rcpt(line),
             "DATA" => self.data(line),
@@ -333,6 +406,7 @@ impl Session {
                 self.simple(Stage::Rset, line, "250 2.0.0 Ok")
             }
             "QUIT" => {
+                self.leave();
                 self.simple(Stage::Quit, line, "221 2.0.0 Bye")?;
                 Ok(false)
             }
@@ -377,6 +451,9 @@ impl Session {
     }
 
     fn rcpt(&mut self, line: &str) -> Goes {
+        if self.mail.is_empty() {
+            return self.say("503 5.5.1 MAIL first");
+        }
         let recipient = address_of(line);
         self.record.change(|record| *record.asked.entry(recipient.clone()).or_default() += 1);
         let answer = self.ask(Stage::Rcpt, line, &recipient, &[]);
@@ -439,31 +516,42 @@ impl Session {
     }
 
     fn ask(&self, stage: Stage, line: &str, recipient: &str, data: &[u8]) -> Answer {
-        let asked = self.record.lock().asked.get(recipient).copied().unwrap_or_default();
         let from = address_of(&self.mail);
-        let ask = Ask {
-            stage,
-            line,
-            connection: self.connection,
-            peer: self.peer,
-            messages: self.messages,
-            from: &from,
-            recipient,
-            asked,
-            recipients: &self.recipients,
-            data,
-            is_tls: self.is_tls,
-        };
+        let question = self.question(stage, line, recipient, data, &from);
         let mut script = self.script.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        script(&ask)
+        script(&question)
+    }
+
+    fn question<'a>(
+        &'a self,
+        stage: Stage,
+        line: &'a str,
+        recipient: &'a str,
+        data: &'a [u8],
+        from: &'a str,
+    ) -> Ask<'a> {
+        let (connection, peer) = (self.connection, self.peer);
+        let record = self.record.lock();
+        let asked = record.asked.get(recipient).copied().unwrap_or_default();
+        let open = record.live.get(&peer.ip()).copied().unwrap_or_default();
+        let (messages, is_tls) = (self.messages, self.is_tls);
+        let recipients = &self.recipients;
+        Ask { stage, line, connection, peer, open, messages, from, recipient, asked, recipients, data, is_tls }
     }
 
     fn answer(&mut self, answer: Answer, usual: &str) -> Goes {
         match answer {
             Answer::Usual => self.say(usual),
             Answer::Say(reply) => self.say(&reply),
-            Answer::SayAndClose(reply) => self.say(&reply).map(|_| false),
+            Answer::SayAndClose(reply) => {
+                self.leave();
+                self.say(&reply).map(|_| false)
+            }
             Answer::Close => Ok(false),
+            Answer::Slow(time, then) => {
+                std::thread::sleep(time);
+                self.answer(*then, usual)
+            }
             Answer::Hold(gate, then) => {
                 // A stall outlives every test that is not stuck itself.
                 gate.wait(PATIENCE * 2, |open| open.then_some(()));
@@ -486,7 +574,7 @@ fn said(answer: &Answer, usual: &str) -> String {
         Answer::Usual => usual.to_owned(),
         Answer::Say(reply) | Answer::SayAndClose(reply) => reply.clone(),
         Answer::Close => String::new(),
-        Answer::Hold(_, then) => said(then, usual),
+        Answer::Hold(_, then) | Answer::Slow(_, then) => said(then, usual),
     }
 }
 

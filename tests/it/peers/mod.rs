@@ -6,6 +6,8 @@
 //! | `logins` | the same and msmtp with a user name and a secret, and a Postfix that logs in |
 //! | `upstream` | a Postfix that relays all its mail to us, and its load generator `smtp-source` |
 //! | `receivers` | aiosmtpd, smtp-sink, and a Postfix with mailboxes |
+//! | `relays` | Exim and OpenSMTPD, which take mail from two sources |
+//! | `greylist` | a Postfix that asks postgrey |
 //! | `dkim` | programs that verify signatures: dkimpy, OpenDKIM, Perl's Mail::DKIM |
 //! | `names` | Knot DNS with a zone file |
 //! | `hops` | a Postfix between us and the receiver, and DMARC there |
@@ -28,6 +30,7 @@ mod aiosmtpd;
 mod bodies;
 mod clients;
 pub(crate) mod dkim;
+mod greylist;
 mod hops;
 mod hostile;
 mod knot;
@@ -36,8 +39,10 @@ mod names;
 mod postfix;
 mod proxies;
 mod receivers;
+mod relays;
 mod sink;
 mod tools;
+mod unpacked;
 mod upstream;
 
 /// The one message id in what a program printed.

@@ -47,6 +47,11 @@ impl Postfix {
     /// Takes mail for `mailboxes`, each a directory of files (Maildir) with everything that came for it, and refuses
     /// other recipients.
     pub(crate) fn receiver(address: SocketAddr, mailboxes: &[&str]) -> Self {
+        Self::receiver_with(address, mailboxes, "")
+    }
+
+    /// The same. `settings`: further lines of main.cf.
+    pub(crate) fn receiver_with(address: SocketAddr, mailboxes: &[&str], settings: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mail = dir.path().join("mail");
         std::fs::create_dir(&mail).unwrap();
@@ -65,7 +70,7 @@ impl Postfix {
         let settings = format!(
             "virtual_mailbox_domains = {domains}\nvirtual_mailbox_maps = {}\nvirtual_mailbox_base = {}\n\
              virtual_uid_maps = static:{MAILBOX_OWNER}\nvirtual_gid_maps = static:{MAILBOX_OWNER}\n\
-             virtual_mailbox_limit = 0\nmessage_size_limit = 50000000\n",
+             virtual_mailbox_limit = 0\nmessage_size_limit = 50000000\n{settings}",
             file("mailboxes", &table),
             mail.display(),
         );

@@ -23,7 +23,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
 }
 
 /// A file below the directory that `scripts/setup test` fills: `POSTHASTE_TEST_TOOLS`, or where the scripts put it.
-fn tool(path: &str) -> PathBuf {
+pub(crate) fn tool(path: &str) -> PathBuf {
     let from_home = |name: &str| PathBuf::from(std::env::var_os(name).unwrap_or_default());
     let cache = || match std::env::var_os("XDG_CACHE_HOME") {
         Some(dir) if !dir.is_empty() => PathBuf::from(dir),
