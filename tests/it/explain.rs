@@ -105,10 +105,10 @@ fn a_rate_limit_of_a_provider_is_told_as_what_a_message_waits_for() {
     mx.wait_accepted(1);
     let second = lab.client(&daemon).send_simple(FROM, &["two@example.test"], "second");
     let why = wait_why(&daemon, &second, "rate limit of 1 a minute of provider partner for source a1 until ");
-    assert_eq!((&why["site"], &why["state"]), (&"partner".into(), &"ready".into()), "{why:#}");
+    assert_eq!((&why["site"], &why["state"]), (&"provider:partner".into(), &"ready".into()), "{why:#}");
     assert!(why["waits_until"].is_string(), "{why:#}");
 
-    let explained = daemon.cli(&["explain", "partner", "--pool", "own"]);
+    let explained = daemon.cli(&["explain", "provider:partner", "--pool", "own"]);
     assert_eq!(explained["site"]["provider"], "partner", "{explained:#}");
     assert!(explained["site"]["provider_from"].as_str().unwrap().contains("providers.toml"), "{explained:#}");
     let limits = explained["site"]["limits"].as_array().unwrap();

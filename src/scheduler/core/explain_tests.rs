@@ -175,7 +175,9 @@ fn a_job_that_keeps_its_source_waits_for_that_one() {
     let mut world = World::new(settings(&[("a1", 1), ("a2", 1)]));
     world.accept();
     let (connection, source) = world.opened()[0].clone();
-    world.closed(connection, block(Duration::from_secs(30)));
+    let mut told = block(Duration::from_secs(30));
+    told.reactions[0].reaction.kind = ReactionKind::Suspend;
+    world.closed(connection, told);
     let kept = world.release("", Priority::Normal, source.as_str());
     let (cause, _) = world.cause(kept);
     assert!(matches!(&cause, Cause::Source { source: kept, keeps: true, .. } if *kept == source), "{cause:?}");

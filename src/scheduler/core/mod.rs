@@ -8,6 +8,7 @@
 //!   └────────────────────────── due later than the window ◀────────────────────────────┘
 //! ```
 
+mod charge;
 mod explain;
 #[cfg(test)]
 mod explain_tests;
@@ -17,6 +18,7 @@ mod fairness_tests;
 mod lane_tests;
 mod learn;
 mod line;
+mod look;
 mod operate;
 mod paging;
 mod pick;

@@ -6,31 +6,27 @@
 //!
 //! [`FairQueue`]: crate::scheduler::fair::FairQueue
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::look::{METER_PAUSE, Means, Place, look};
 use super::{Connection, JobState, Scheduler};
-use crate::policy::lane::{Cause, Lane, LaneState, Wait};
+use crate::policy::lane::{Lane, LaneState};
 use crate::queue::JobKey;
 use crate::scheduler::class::Class;
 use crate::scheduler::fleet::{Families, Fleet, SourceId};
-use crate::scheduler::sites::{LaneEntry, Site, Slot};
-use crate::scheduler::{Action, ConnectionId, LaneName, Lease, Payload, SiteName, Terms, Verdict};
-use crate::types::{Domain, PoolName, Timestamp};
+use crate::scheduler::sites::{Site, Slot};
+use crate::scheduler::{Action, ConnectionId, LaneName, Lease, SiteName, Verdict};
+use crate::types::{Domain, Timestamp};
 
 /// A pool's mail goes by its overflow pool where all its own sources are closed for at least this long.
 pub(super) const OVERFLOW_AFTER: Duration = Duration::from_secs(60);
 /// Jobs of a flow that are looked through for one that an idle connection leads to.
 const SAME_HOSTS_SCAN_MAX: usize = 16;
-/// Transactions that a message may take of which nothing is in memory: what it does not take is given back.
-const UNKNOWN_TRANSACTIONS: u32 = 8;
 
 /// Turns that a source may be ahead of the others at a site while it has an idle connection there: a new connection costs
 /// more than a turn.
 pub(super) const IDLE_TURNS_AHEAD: u64 = 8;
-/// How long a site waits for a limit of a pool or source as a whole, or for room for a lane, before it looks again.
-const METER_PAUSE: Duration = Duration::from_secs(1);
 
 /// After a start that was not preceded by an orderly stop, what was sent right before it is unknown for so long.
 pub(super) const UNKNOWN_AFTER_START: Duration = Duration::from_secs(60);
@@ -57,35 +53,12 @@ struct Task {
     expired: bool,
 }
 
-/// How a lane can take a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Means {
-    /// On a connection that is idle.
-    Idle(ConnectionId),
-    /// On a new connection.
-    New,
-    /// Once this connection, which leads to other hosts, is closed.
-    Swap(ConnectionId),
-    /// Not before one of its connections has ended.
-    Full,
-    /// Not before that time.
-    Closed(Timestamp),
-}
-
 /// Whether a lane is there.
 enum Made {
     Known,
     New,
     /// There are too many, and all are in use.
     NoRoom,
-}
-
-/// Where a lane is looked at, and for what.
-struct Place<'a> {
-    site: &'a SiteName,
-    pool: &'a PoolName,
-    hosts: &'a SiteName,
-    may_open: bool,
 }
 
 /// The lane that takes a job.
@@ -566,73 +539,6 @@ impl Scheduler {
         destination.is_none_or(|destination| destination.hosts == *hosts)
     }
 
-    /// Takes what these jobs may send from all that limits it: the terms, and how much was taken.
-    fn charge(
-        &mut self,
-        name: &SiteName,
-        pool: &PoolName,
-        source: SourceId,
-        jobs: &[Lease],
-        lacks: Families,
-        now: Timestamp,
-    ) -> (Terms, u32) {
-        let per_transaction = self.settings.recipients_per_transaction_max;
-        let wanted = transactions_of(jobs, per_transaction);
-        // Where one source has failed to reach it already, the next failure is told: it is an attempt.
-        // At a provider's site, a host that cannot be reached may be one customer's alone.
-        let may_be_source =
-            self.sites.get(name).is_some_and(|site| site.failed_by.is_none() && site.provider.is_none());
-        let alternative = may_be_source && self.has_alternative(name, pool, source, lacks, now);
-        let other_family = self.has_other_family(pool, source, lacks);
-        let mut free = u32::MAX;
-        for (_, meter) in self.fleet.meters(source, pool) {
-            free = free.min(meter.lane.admits(u32::MAX, now).unwrap_or(1));
-        }
-        let (mut allowed, mut messages_per_connection_max) = (wanted.min(free), u32::MAX);
-        if let Some(entry) = self.sites.get_mut(name).and_then(|site| site.lane_mut(source)) {
-            free = free.min(entry.lane.admits(u32::MAX, now).unwrap_or(1));
-            allowed = wanted.min(free).max(1);
-            entry.lane.take(allowed, now);
-            messages_per_connection_max = entry.lane.messages_per_connection();
-        }
-        for (key, meter) in self.fleet.meters(source, pool) {
-            meter.lane.take(allowed, now);
-            if meter.lane.wants_save(now) {
-                self.dirty.insert(key.lane_name());
-            }
-        }
-        self.note_dirty(name, source, now);
-        // Without a limit, a transaction that did not come about may be had again.
-        let transactions_max = if free == u32::MAX { u32::MAX } else { allowed };
-        let terms = Terms { transactions_max, messages_per_connection_max, alternative, other_family };
-        (terms, allowed)
-    }
-
-    /// Whether another source of the pool could try what this one fails at for reasons of its own.
-    pub(super) fn has_alternative(
-        &self,
-        name: &SiteName,
-        pool: &PoolName,
-        source: SourceId,
-        lacks: Families,
-        now: Timestamp,
-    ) -> bool {
-        let Some(site) = self.sites.get(name) else { return false };
-        let others = self.fleet.pool(pool).iter().filter(|member| member.source != source && member.tier == 0);
-        let reaches = |id| self.fleet.source(id).is_some_and(|source| !lacks.has(source.family));
-        others.into_iter().any(|member| {
-            reaches(member.source) && site.lane(member.source).is_none_or(|entry| entry.lane.window(now) > 0)
-        })
-    }
-
-    /// Whether the pool has a source that may reach hosts without an address of this one's family.
-    fn has_other_family(&self, pool: &PoolName, source: SourceId, mut lacks: Families) -> bool {
-        let Some(own) = self.fleet.source(source) else { return false };
-        lacks.add(own.family);
-        let mut others = self.fleet.pool(pool).iter().filter(|member| member.tier == 0);
-        others.any(|member| self.fleet.source(member.source).is_some_and(|other| !lacks.has(other.family)))
-    }
-
     /// An idle connection takes the next job that leads to its hosts, of those whose turn is near, before others have it closed.
     pub(super) fn serve_same_hosts(&mut self, id: ConnectionId, now: Timestamp) {
         let Some(connection) = self.connections.get(&id) else { return };
@@ -654,62 +560,4 @@ impl Scheduler {
             }
         }
     }
-}
-
-/// How a source can take a job now. What must be on disk before it can is noted in `dirty`.
-fn look(
-    lanes: &mut [LaneEntry],
-    fleet: &mut Fleet,
-    source: SourceId,
-    place: &Place<'_>,
-    dirty: &mut BTreeSet<LaneName>,
-    now: Timestamp,
-) -> Means {
-    for (key, meter) in fleet.meters(source, place.pool) {
-        if let Err(wait) = meter.lane.admits(1, now) {
-            if wait.cause == Cause::Saving {
-                dirty.insert(key.lane_name());
-            }
-            // What ends at another site may make room.
-            let until = if wait.until == Timestamp::MAX { now.plus(METER_PAUSE) } else { wait.until };
-            return Means::Closed(until);
-        }
-    }
-    let Ok(at) = lanes.binary_search_by_key(&source, |entry| entry.source) else {
-        return if place.may_open { Means::New } else { Means::Full };
-    };
-    let Some(entry) = lanes.get_mut(at) else { return Means::Full };
-    let window = entry.lane.window(now);
-    if window == 0 {
-        return Means::Closed(entry.lane.closed_until(now).unwrap_or(now.plus(METER_PAUSE)));
-    }
-    match entry.lane.admits(1, now) {
-        Ok(_) => {}
-        Err(Wait { cause: Cause::Saving, .. }) => {
-            dirty.insert(LaneName::Lane(place.site.clone(), fleet.name(source)));
-            return Means::Full;
-        }
-        // As soon as a message ends.
-        Err(Wait { cause: Cause::Rate(_), until: Timestamp::MAX }) => return Means::Full,
-        Err(wait) => return Means::Closed(wait.until),
-    }
-    if let Some((idle, _)) = entry.idle.iter().rev().find(|(_, hosts)| hosts == place.hosts) {
-        return Means::Idle(*idle);
-    }
-    if entry.connections < window && place.may_open {
-        return Means::New;
-    }
-    // The one that was not used for longest; one at a time.
-    let idle = if entry.closing == 0 { entry.idle.first() } else { None };
-    idle.map_or(Means::Full, |(idle, _)| Means::Swap(*idle))
-}
-
-/// How many transactions jobs of one message may take.
-fn transactions_of(jobs: &[Lease], recipients_per_transaction: usize) -> u32 {
-    let known = jobs.iter().find_map(|lease| lease.payload.as_ref());
-    let Some(Payload { message, .. }) = known else { return UNKNOWN_TRANSACTIONS };
-    let recipients: usize = jobs.iter().map(|lease| message.pending(lease.key.group).count()).sum();
-    let each_alone = message.sends_each_alone();
-    let transactions = if each_alone { recipients } else { recipients.div_ceil(recipients_per_transaction.max(1)) };
-    u32::try_from(transactions.max(1)).unwrap_or(u32::MAX)
 }

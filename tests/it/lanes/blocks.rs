@@ -99,6 +99,8 @@ fn a_blocked_source_comes_back_by_one_probe_when_its_time_is_up() {
     send_until(&mut client, &host.mx, || !host.refused.lock().is_empty());
     let blocked_at = host.refused.lock()[0].1;
     let connections = || host.mx.peers().iter().filter(|peer| **peer == a).count();
+    // What was on its way by A goes by B.
+    daemon.wait_empty();
     let before = connections();
     host.refuses.change(Vec::clear);
     host.gate.change(|open| *open = false);

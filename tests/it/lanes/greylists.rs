@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{A, B, C, FROM, config_with, source, source_name};
 use crate::harness::*;
 
-const RECIPIENTS: usize = 12;
+const RECIPIENTS: usize = 40;
 /// How long the host wants to be waited for.
 const DELAY: Duration = Duration::from_millis(500);
 
