@@ -214,8 +214,10 @@ impl Scheduler {
                 MeterKey::Source(name) => LaneName::Source(name.clone()),
                 MeterKey::Pool(name) => LaneName::Pool(name.clone()),
             };
-            if let Some(state) = saved.remove(&name) {
-                meter.restore(&state, unclean, now);
+            match saved.remove(&name) {
+                Some(state) => meter.restore(&state, unclean, now),
+                None if unclean => meter.restore(&LaneState::default(), true, now),
+                None => {}
             }
         }
         Self {
@@ -469,6 +471,7 @@ impl Scheduler {
         for (_, meter) in self.fleet.all_meters() {
             meter.lane.clock_went_back(by);
         }
+        self.started_at = self.started_at.minus(by);
         self.next_sweep = now;
         self.patrol_began = self.patrol_began.min(now);
     }
