@@ -59,16 +59,14 @@ impl Host {
         match self.plan.nature {
             Nature::Greylists(wait) if now.since(since) < wait => "451 4.7.1 Greylisted, try again later",
             Nature::Narrow(limit) if others >= limit => "452 4.5.3 Too many recipients",
-            Nature::Mixed => {
-                match hash(address) % 10 {
-                    0..5 => "250 2.1.5 OK",
-                    5 => "550 5.1.1 No such user",
-                    6 => "452 4.2.2 Mailbox full",
-                    7 => "550 5.7.1 Not wanted here",
-                    _ if times < 4 => "451 4.3.0 Try again later",
-                    _ => "250 2.1.5 OK",
-                }
-            }
+            Nature::Mixed => match hash(address) % 10 {
+                0..5 => "250 2.1.5 OK",
+                5 => "550 5.1.1 No such user",
+                6 => "452 4.2.2 Mailbox full",
+                7 => "550 5.7.1 Not wanted here",
+                _ if times < 4 => "451 4.3.0 Try again later",
+                _ => "250 2.1.5 OK",
+            },
             _ => "250 2.1.5 OK",
         }
     }

@@ -207,7 +207,9 @@ impl Ledger {
         let before = self.greylisted.remove(address);
         if let Some(before) = before.filter(|before| before.source != source && before.times < SAME_SOURCE_ATTEMPTS) {
             let Greylisted { source: kept, times, at } = before;
-            self.violation(format!("SOURCE: {address} comes from {source}, was greylisted {times} times until {at} from {kept}"));
+            self.violation(format!(
+                "SOURCE: {address} comes from {source}, was greylisted {times} times until {at} from {kept}"
+            ));
         }
         if again {
             let times = before.map_or(1, |before| before.times + 1);

@@ -111,7 +111,11 @@ impl fmt::Display for Sums {
         writeln!(f, "{events} events, {steps} steps, {} failures", failures.len())?;
         let Deferrals { told, untold, settled } = deferrals;
         write!(f, "at providers: {} of {} transactions refused where limits are told, ", told.caused, told.all)?;
-        write!(f, "{} of {} where not, {} of {} of those after ", untold.caused, untold.all, settled.caused, settled.all)?;
+        write!(
+            f,
+            "{} of {} where not, {} of {} of those after ",
+            untold.caused, untold.all, settled.caused, settled.all
+        )?;
         write!(f, "{} minutes", SETTLING.as_secs() / 60)
     }
 }

@@ -113,12 +113,7 @@ impl Network {
 pub(super) struct Ports(pub(super) Arc<World>);
 
 impl Dialer for Ports {
-    fn dial<'a>(
-        &'a self,
-        via: &'a Via,
-        remote: SocketAddr,
-        timeout: Duration,
-    ) -> BoxFuture<'a, io::Result<BoxStream>> {
+    fn dial<'a>(&'a self, via: &'a Via, remote: SocketAddr, timeout: Duration) -> BoxFuture<'a, io::Result<BoxStream>> {
         Box::pin(async move {
             let world = &self.0;
             let host = world.network.by_address.get(&remote.ip()).map(|index| &world.network.hosts[*index]);

@@ -272,9 +272,11 @@ impl Provider {
     }
 
     fn is_blocked(&self, source: &Source, address: IpAddr, now: Timestamp) -> bool {
-        let is_listed = self.plan.listed.as_ref().is_some_and(|listed| {
-            listed.what == address && listed.from <= now && now < listed.to
-        });
+        let is_listed = self
+            .plan
+            .listed
+            .as_ref()
+            .is_some_and(|listed| listed.what == address && listed.from <= now && now < listed.to);
         let by_pushing = source.blocked_until.is_some_and(|until| now < until);
         is_listed || by_pushing || (self.plan.refuses_v6 && address.is_ipv6())
     }

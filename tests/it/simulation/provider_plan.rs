@@ -43,14 +43,7 @@ impl Draw {
         u32::try_from(from + self.below(to - from + 1)).unwrap()
     }
 
-    fn provider(
-        &mut self,
-        kind: Kind,
-        told: bool,
-        hosted: usize,
-        senders: &Senders,
-        span: Duration,
-    ) -> ProviderPlan {
+    fn provider(&mut self, kind: Kind, told: bool, hosted: usize, senders: &Senders, span: Duration) -> ProviderPlan {
         let addresses: Vec<IpAddr> = senders.addresses().collect();
         let refuses_v6 = kind == Kind::Gmail && self.chance(50);
         // Not so many at once that one message finds them all: what is said of it is then taken for its own fault.
