@@ -309,6 +309,24 @@ fn what_a_lane_sends_under_an_hours_limit_waits_for_the_disk() {
 }
 
 #[test]
+fn after_a_crash_the_minute_of_a_source_counts_as_used_up_also_where_nothing_was_saved() {
+    let rates = Rates { minute: Some(10), ..Rates::default() };
+    let sources = vec![SourceSettings { rates, ..source("a") }];
+    let pools = Arc::new(Pools::new(sources, vec![pool("default=a")]).unwrap());
+    for (unclean, expected) in [(true, 0..1), (false, 8..11)] {
+        let settings = Settings { pools: Arc::clone(&pools), ..settings() };
+        let mut world = World::restored(settings, Vec::new(), unclean);
+        for _ in 0..50 {
+            world.accept(&["s.test"]);
+        }
+        world.resolve("s.test", "mx");
+        let sent = world.run_lanes(Duration::from_secs(58));
+        assert!(expected.contains(&sent), "unclean: {unclean}, sent {sent}");
+        assert!(world.run_lanes(Duration::from_secs(70)) > 0, "it goes on");
+    }
+}
+
+#[test]
 fn jobs_that_were_given_back_after_a_421_carry_how_often() {
     let mut world = world(&["a"], &["default=a"]);
     let id = world.accept(&["s.test"]);

@@ -491,6 +491,7 @@ impl Scheduler {
         for (_, meter) in self.fleet.all_meters() {
             meter.lane.clock_went_back(by);
         }
+        self.started_at = self.started_at.minus(by);
         self.next_sweep = now;
         self.patrol_began = self.patrol_began.min(now);
     }

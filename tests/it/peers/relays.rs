@@ -32,9 +32,8 @@ fn check(start: fn(SocketAddr, SocketAddr) -> Unpacked) {
     subjects.sort();
     subjects.dedup();
     assert_eq!(subjects.len(), MESSAGES, "each once");
-    let events = Events::read_all(&daemon.events_path());
-    let delivered = events.iter().filter(|event| event["eventType"] == "Delivery").count();
-    assert_eq!(delivered, MESSAGES);
+    let is_delivery = |event: &&serde_json::Value| event["eventType"] == "Delivery";
+    daemon.events().wait_until(|seen| (seen.iter().filter(is_delivery).count() == MESSAGES).then_some(()));
 }
 
 #[test]

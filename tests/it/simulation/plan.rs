@@ -98,6 +98,10 @@ pub(super) struct HostPlan {
 }
 
 impl HostPlan {
+    fn is_slow(&self) -> bool {
+        matches!(self.nature, Nature::Slow(_) | Nature::Tarpit(_) | Nature::Breaks(_))
+    }
+
     /// Sources that were blocked stay away for long, and longer each time.
     fn blocked_us(&self, now: Timestamp) -> bool {
         self.outages.iter().any(|outage| outage.what == Outage::Blocks && outage.from <= now)
@@ -257,10 +261,7 @@ impl Plan {
     /// Where hosts take minutes for a message, or break so often that they get single probes, those behind it wait; with
     /// few connections, for the hosts of others too.
     fn line_max(&self, hosts: &[&HostPlan]) -> Option<Duration> {
-        let is_slow = |host: &HostPlan| {
-            let slow = matches!(host.nature, Nature::Slow(_) | Nature::Tarpit(_) | Nature::Breaks(_));
-            slow || host.provider.is_some()
-        };
+        let is_slow = |host: &HostPlan| host.is_slow() || host.provider.is_some();
         let shares = self.connections_max < MANY_CONNECTIONS || self.jobs_max < MANY_JOBS;
         let slow = hosts.iter().any(|host| is_slow(host)) || (shares && self.hosts.iter().any(is_slow));
         slow.then_some(LINE_MAX)
@@ -348,9 +349,11 @@ impl Draw {
         let span = last.since(START) + plan.lifetime;
         self.providers(plan, span);
         let pools = plan.senders.pools.len() as u64;
+        // In a line that moves each ten minutes, the higher ones keep the lower ones waiting for days: as they should.
+        let has_priorities = !plan.hosts.iter().any(HostPlan::is_slow);
         for message in plan.messages.iter_mut().flatten() {
             message.pool = usize::try_from(self.below(pools)).unwrap();
-            message.priority = self.one(&[None, None, Some("high"), Some("bulk")]);
+            message.priority = self.one(&[None, None, Some("high"), Some("bulk")]).filter(|_| has_priorities);
         }
         if self.chance(10) {
             let at = START.plus(self.seconds(60, span.as_secs().min(3 * HOUR)));

@@ -249,7 +249,10 @@ impl Provider {
         if self.is_blocked(state.sources.entry(address).or_default(), address, now) {
             state.count(address, false, now);
             let (text, lasts) = self.plan.kind.block();
-            state.tell_block(address, lasts, now);
+            // Where nobody told that its hosts are one provider's, each of Microsoft's is blocked for itself.
+            if self.plan.told || self.plan.kind != Kind::Microsoft {
+                state.tell_block(address, lasts, now);
+            }
             return Err(Refusal { text, closes: false });
         }
         if Window::at(&self.plan.busy, now).is_some() {
