@@ -41,6 +41,7 @@ use crate::queue::suppression::SuppressionCheck;
 use crate::queue::{self, Queue};
 use crate::reception::settings::Settings as ReceptionSettings;
 use crate::reception::{Ports, Reception, Signing};
+use crate::scheduler::SavedLane;
 use crate::scheduler::settlement::Tally;
 use crate::types::{Clock, SystemClock};
 
@@ -96,14 +97,9 @@ impl Instance {
         let reception_settings = Arc::new(ArcSwap::from_pointee(config.reception.clone()));
         let admission = Arc::new(ArcSwap::from_pointee(config.admission.clone()));
         let suppression: Arc<dyn SuppressionCheck> = Arc::new(Lists::new(queue.clone(), Arc::clone(&admission)));
-        let shared = Shared::new(
-            queue.clone(),
-            Arc::clone(&clock),
-            Arc::new(TcpDialer),
-            Arc::clone(&suppression),
-            Arc::clone(&reloadable),
-            token_keys.keys(),
-        );
+        let (checks, settings) = (Arc::clone(&suppression), Arc::clone(&reloadable));
+        let dialer = Arc::new(TcpDialer);
+        let shared = Shared::new(queue.clone(), Arc::clone(&clock), dialer, checks, settings, token_keys.keys());
         let counts = Arc::clone(&shared.counts);
         let intake = SuppressingIntake {
             suppression,
@@ -128,21 +124,15 @@ impl Instance {
         let reception = Reception::start(&config.listeners, ports).map_err(|error| error.to_string())?;
         // From here on, what is due may be in flight.
         queue.mark_running().map_err(|error| error.to_string())?;
+        let queue::Opened { handoffs, committer, unclean_since, was_clean, .. } = opened;
         let scheduler_settings = assembly::scheduler_settings(&config);
-        let lanes = queue.lanes(scheduler_settings.lanes_max).map_err(|error| error.to_string())?;
-        let saved = lanes.into_iter().filter_map(delivery::lanes::saved).collect();
-        let (dispatcher, dispatcher_task) = Dispatcher::start(
-            shared,
-            scheduler_settings,
-            opened.handoffs,
-            opened.unclean_since,
-            saved,
-            !opened.was_clean,
-        );
+        let saved = saved_lanes(&queue, scheduler_settings.lanes_max)?;
+        let (dispatcher, dispatcher_task) =
+            Dispatcher::start(shared, scheduler_settings, handoffs, unclean_since, saved, !was_clean);
         let instance = Instance {
             config: Mutex::new(config),
             queue,
-            committer: opened.committer,
+            committer,
             reception,
             reception_settings,
             admission,
@@ -398,6 +388,12 @@ fn open_streams(
 /// Secrets are verified on so many at once.
 fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// What lanes kept over the restart.
+fn saved_lanes(queue: &Queue, limit: usize) -> Result<Vec<SavedLane>, String> {
+    let lanes = queue.lanes(limit).map_err(|error| error.to_string())?;
+    Ok(lanes.into_iter().filter_map(delivery::lanes::saved).collect())
 }
 
 fn open_queue(config: &Config, clock: &Arc<dyn Clock>) -> Result<queue::Opened, String> {

@@ -12,11 +12,16 @@ use crate::types::SourceName;
 /// The provider of sites of none, in labels.
 pub const NO_PROVIDER: &str = "none";
 
+/// A source at sites of a provider.
+type Sender = (SourceName, Option<Arc<str>>);
+/// What deferred mail at sites of a provider.
+type Deferral = (Option<Arc<str>>, BounceClass);
+
 /// The counters that are in use: looking one up by its labels costs more than all else here.
 #[derive(Default)]
 pub(super) struct Tallies {
-    outcomes: Mutex<HashMap<(SourceName, Option<Arc<str>>), [metrics::Counter; 3]>>,
-    deferrals: Mutex<HashMap<(Option<Arc<str>>, BounceClass), metrics::Counter>>,
+    outcomes: Mutex<HashMap<Sender, [metrics::Counter; 3]>>,
+    deferrals: Mutex<HashMap<Deferral, metrics::Counter>>,
 }
 
 impl Tallies {

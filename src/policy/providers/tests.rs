@@ -169,7 +169,8 @@ proptest! {
         let pattern = |(below, name): &(bool, String)| {
             if *below { HostPattern::Below(domain(name)) } else { HostPattern::Exact(domain(name)) }
         };
-        let rule = |(at, (mx, domains)): (usize, &(Vec<(bool, String)>, Option<String>))| Provider {
+        type Drawn = (Vec<(bool, String)>, Option<String>);
+        let rule = |(at, (mx, domains)): (usize, &Drawn)| Provider {
             name: format!("p{at}").into(),
             mx: mx.iter().map(pattern).collect(),
             domains: domains.iter().map(|name| domain(name)).collect(),

@@ -89,7 +89,7 @@ fn a_blocked_source_is_out_for_its_site_alone_and_returns_by_one_probe() {
     let other = given(&mut world);
     assert_eq!(other.len(), 1, "the message goes on at once");
     assert_ne!(other[0].1, source);
-    assert!(other[0].2.alternative == false, "the first is no way out");
+    assert!(!other[0].2.alternative, "the first is no way out");
     world.scheduler.connection_closed(connection, Report::default(), Vec::new(), world.now, &mut world.actions);
     // At other sites the source goes on.
     for number in 0..4 {
