@@ -305,11 +305,16 @@ impl Scheduler {
         }
     }
 
-    /// Whether a source cannot be used at a site: it is blocked there, or cannot reach it.
+    /// Whether a source cannot be used at a site: it is blocked there, or could not reach it several times.
     fn is_out(&self, name: &SiteName, source: SourceId, now: Timestamp) -> bool {
         let lane = self.sites.get(name).and_then(|site| site.lane(source));
         let trouble = lane.and_then(|entry| entry.lane.trouble(now));
-        trouble.is_some_and(|trouble| matches!(trouble.mode, "blocked" | "unreachable"))
+        let for_long = |until: Option<Timestamp>| until.is_none_or(|until| until >= now.plus(OVERFLOW_AFTER));
+        trouble.is_some_and(|trouble| match trouble.mode {
+            "blocked" => true,
+            "unreachable" => for_long(trouble.until),
+            _ => false,
+        })
     }
 
     fn may_connect_to(&self, name: &SiteName) -> bool {
