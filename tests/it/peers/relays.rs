@@ -20,6 +20,8 @@ fn check(start: fn(SocketAddr, SocketAddr) -> Unpacked) {
         client.send_simple("app@sender.example", &[&format!("user{number}@receiver.test")], &format!("no {number}"));
     }
     daemon.wait_empty();
+    // The writer of events is behind the queue.
+    daemon.stop();
     let all = behind.wait_accepted(MESSAGES);
     let from = |host: u8| {
         let address = format!("[{}]", lab.ip(host));
