@@ -243,6 +243,9 @@ struct Draft<'a, 'b> {
     source: Option<SourceName>,
     /// The source was blocked for what the host replied.
     blocked: bool,
+    /// A recipient is due at once: it was not tried, or another source may take it. Where another one was deferred, both wait for its
+    /// time: they are one job, and that one must not be tried sooner.
+    at_once: bool,
     told: Told,
     tally: Tally,
 }
@@ -272,6 +275,7 @@ pub fn settle(
         attempts: 0,
         source: None,
         blocked: false,
+        at_once: false,
         told: Told::default(),
         tally: Tally::default(),
     };
@@ -311,7 +315,7 @@ impl<'b> Draft<'_, 'b> {
         }
         if fate.is_untried() {
             self.attempts = self.attempts.max(state.attempts);
-            self.due_at(attempt.now.plus(AT_ONCE));
+            self.at_once = true;
             return self.settlement.states.push((u32::try_from(fate.index).unwrap_or(u32::MAX), state));
         }
         if attempt.kind == AttemptKind::Counts && fate.as_suppressed().is_none() {
@@ -431,30 +435,25 @@ impl<'b> Draft<'_, 'b> {
             lifetime,
             seed: attempt.key.id.seed() ^ fate.index as u64,
         };
-        let decision = match retry::decide(&waiting, attempt.now, &self.settings.retry) {
+        let at = match retry::decide(&waiting, attempt.now, &self.settings.retry) {
             // Another source may take it at once; where there is none, the scheduler lets it wait, without an attempt.
             Decision::Attempt(_) if self.takes_another_source(fate) => {
-                self.blocked = true;
-                Decision::Attempt(attempt.now.plus(AT_ONCE))
+                (self.blocked, self.at_once) = (true, true);
+                None
             }
-            decision => decision,
-        };
-        let at = match decision {
             Decision::Expire(at) if at <= attempt.now => {
                 return self.bounced(fate, &fate.verdict.clone().expired(), state, ambiguous);
             }
-            Decision::Expire(at) | Decision::Attempt(at) => at,
+            Decision::Expire(at) | Decision::Attempt(at) => Some(at),
         };
         self.tally.deferred += 1;
-        self.due_at(at);
+        if let Some(at) = at {
+            self.next_at = Some(self.next_at.map_or(at, |earlier| earlier.min(at)));
+        }
         if fate.verdict.retry == RetryKind::Greylist && state.attempts <= SAME_SOURCE_ATTEMPTS {
             self.source.clone_from(&fate.way.source_name);
         }
         self.delay_notice(fate, state, ambiguous);
-    }
-
-    fn due_at(&mut self, at: Timestamp) {
-        self.next_at = Some(self.next_at.map_or(at, |earlier| earlier.min(at)));
     }
 
     /// Whether what the host replied speaks of the source, as far as is known: not where it has done so of several.
@@ -494,7 +493,8 @@ impl<'b> Draft<'_, 'b> {
     fn finish(mut self, new_id: &mut dyn FnMut() -> MessageId) -> Decided {
         let attempt = self.attempt;
         let mut settled = Settled::Out;
-        if let Some(at) = self.next_at {
+        let at_once = self.at_once.then(|| attempt.now.plus(AT_ONCE));
+        if let Some(at) = self.next_at.or(at_once) {
             let entry = attempt.message.due_entry(attempt.key.group, self.attempts, self.source.as_ref());
             let unchanged = attempt.kind == AttemptKind::Notice;
             for (_, state) in &mut self.settlement.states {

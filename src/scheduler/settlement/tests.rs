@@ -149,3 +149,63 @@ fn held_back_recipients_end_without_an_attempt_by_the_event_of_their_list() {
         }
     }
 }
+
+/// When the one job of two recipients is due again, and whether for a block, by what became of each: `greylisted`, `untried`,
+/// `blocked` or `delivered`.
+fn due_again(first: &str, second: &str, blocks: u8) -> (Option<Duration>, bool) {
+    let mut message = message();
+    let recipient = message.envelope.recipients[0].clone();
+    message.envelope.recipients.push(recipient);
+    message.groups.push(0);
+    message.states = vec![None, None];
+    let attempt = Attempt {
+        message: &message,
+        key: JobKey { id: message.id, group: 0 },
+        due_at: Some(ACCEPTED_AT),
+        now: ACCEPTED_AT,
+        ambiguous: false,
+        kind: AttemptKind::Counts,
+        blocks,
+        source: None,
+        original: b"",
+    };
+    let fate = |index: usize, what: &str| {
+        if what == "untried" {
+            return Fate::untried(index, Arc::default());
+        }
+        let mut verdict = Fault::ConnectionLost.verdict();
+        match what {
+            "greylisted" => verdict.retry = RetryKind::Greylist,
+            "blocked" => verdict.retry = RetryKind::Blocked,
+            "delivered" => verdict.disposition = Disposition::Delivered,
+            other => panic!("{other}"),
+        }
+        let words = Words::Local(what.to_owned());
+        Fate { index, verdict, status: Fault::ConnectionLost.status(), words, way: Arc::default() }
+    };
+    let settings = SettlementSettings {
+        hostname: "mta.test".to_owned(),
+        retry: retry::Settings { jitter_percent: 0, ..retry::Settings::default() },
+        mail_bounces: MailBounces::default(),
+        notification_lifetime: LIFETIME,
+        signers: std::sync::Arc::default(),
+    };
+    let fates = [fate(0, first), fate(1, second)];
+    let decided = settle(&attempt, &fates, &settings, &mut || MessageId::new(ACCEPTED_AT, 2));
+    match decided.settled {
+        Settled::Due { at, blocked, .. } => (Some(at.since(ACCEPTED_AT)), blocked),
+        _ => (None, false),
+    }
+}
+
+#[test]
+fn what_was_not_tried_is_due_at_once_unless_another_one_must_not_be_tried_so_soon() {
+    let (minute, at_once) = (Duration::from_secs(60), Duration::from_millis(1));
+    assert_eq!(due_again("delivered", "untried", 0), (Some(at_once), false));
+    assert_eq!(due_again("greylisted", "untried", 0), (Some(minute), false));
+    assert_eq!(due_again("untried", "greylisted", 0), (Some(minute), false));
+    assert_eq!(due_again("blocked", "untried", 0), (Some(at_once), true));
+    assert_eq!(due_again("blocked", "greylisted", 0), (Some(minute), true));
+    let (due, blocked) = due_again("blocked", "delivered", BLOCKS_IN_A_ROW_MAX);
+    assert!(due.unwrap() >= minute && !blocked, "the third source in a row is not tried at once");
+}
