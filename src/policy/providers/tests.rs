@@ -143,6 +143,9 @@ fn what_is_wrong_is_said_with_its_line_and_what_to_write() {
     }
 }
 
+/// Hosts of a rule, whether each stands for all below it, and a domain.
+type Drawn = (Vec<(bool, String)>, Option<String>);
+
 /// What [`Providers::find`] promises, without its maps.
 fn find_slowly<'a>(providers: &'a Providers, recipients: &Domain, hosts: &[Domain]) -> Option<&'a Provider> {
     let takes = |pattern: &HostPattern, host: &Domain| match pattern {
@@ -169,7 +172,7 @@ proptest! {
         let pattern = |(below, name): &(bool, String)| {
             if *below { HostPattern::Below(domain(name)) } else { HostPattern::Exact(domain(name)) }
         };
-        let rule = |(at, (mx, domains)): (usize, &(Vec<(bool, String)>, Option<String>))| Provider {
+        let rule = |(at, (mx, domains)): (usize, &Drawn)| Provider {
             name: format!("p{at}").into(),
             mx: mx.iter().map(pattern).collect(),
             domains: domains.iter().map(|name| domain(name)).collect(),
