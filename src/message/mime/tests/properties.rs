@@ -96,7 +96,11 @@ proptest! {
         for label in ["8bit", "binary"] {
             prop_assert!(!text.contains(&format!("Content-Transfer-Encoding: {label}")), "{}", text);
         }
-        prop_assert_eq!(parsed(&message), parsed(&done.message()), "{}", String::from_utf8_lossy(&done.message()));
+        // mail-parser 0.11.9 panics on some nested messages ("Invalid part ID"): it says nothing of those.
+        let readable = std::panic::catch_unwind(|| parsed(&message));
+        prop_assume!(readable.is_ok());
+        let before = readable.unwrap_or_default();
+        prop_assert_eq!(before, parsed(&done.message()), "{}", String::from_utf8_lossy(&done.message()));
     }
 
     #[test]
