@@ -316,6 +316,7 @@ impl<'b> Draft<'_, 'b> {
         if fate.is_untried() {
             self.attempts = self.attempts.max(state.attempts);
             self.at_once = true;
+            self.keep_source();
             return self.settlement.states.push((u32::try_from(fate.index).unwrap_or(u32::MAX), state));
         }
         if attempt.kind == AttemptKind::Counts && fate.as_suppressed().is_none() {
@@ -450,10 +451,21 @@ impl<'b> Draft<'_, 'b> {
         if let Some(at) = at {
             self.next_at = Some(self.next_at.map_or(at, |earlier| earlier.min(at)));
         }
-        if fate.verdict.retry == RetryKind::Greylist && state.attempts <= SAME_SOURCE_ATTEMPTS {
-            self.source.clone_from(&fate.way.source_name);
+        if state.attempts <= SAME_SOURCE_ATTEMPTS {
+            match fate.verdict.retry {
+                RetryKind::Greylist => self.source.clone_from(&fate.way.source_name),
+                RetryKind::Blocked => {}
+                _ => self.keep_source(),
+            }
         }
         self.delay_notice(fate, state, ambiguous);
+    }
+
+    /// The source that the job kept so far is kept on: hosts count what it did there.
+    fn keep_source(&mut self) {
+        if self.source.is_none() {
+            self.source.clone_from(&self.attempt.source);
+        }
     }
 
     /// Whether what the host replied speaks of the source, as far as is known: not where it has done so of several.

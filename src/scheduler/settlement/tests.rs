@@ -153,6 +153,17 @@ fn held_back_recipients_end_without_an_attempt_by_the_event_of_their_list() {
 /// When the one job of two recipients is due again, and whether for a block, by what became of each: `greylisted`, `untried`,
 /// `blocked` or `delivered`.
 fn due_again(first: &str, second: &str, blocks: u8) -> (Option<Duration>, bool) {
+    let (due, blocked, _) = settled_again(first, second, blocks, None);
+    (due, blocked)
+}
+
+/// The same with the source that it keeps then, where it kept one before.
+fn settled_again(
+    first: &str,
+    second: &str,
+    blocks: u8,
+    source: Option<SourceName>,
+) -> (Option<Duration>, bool, Option<SourceName>) {
     let mut message = message();
     let recipient = message.envelope.recipients[0].clone();
     message.envelope.recipients.push(recipient);
@@ -166,7 +177,7 @@ fn due_again(first: &str, second: &str, blocks: u8) -> (Option<Duration>, bool) 
         ambiguous: false,
         kind: AttemptKind::Counts,
         blocks,
-        source: None,
+        source,
         original: b"",
     };
     let fate = |index: usize, what: &str| {
@@ -178,6 +189,7 @@ fn due_again(first: &str, second: &str, blocks: u8) -> (Option<Duration>, bool) 
             "greylisted" => verdict.retry = RetryKind::Greylist,
             "blocked" => verdict.retry = RetryKind::Blocked,
             "delivered" => verdict.disposition = Disposition::Delivered,
+            "lost" => {}
             other => panic!("{other}"),
         }
         let words = Words::Local(what.to_owned());
@@ -193,8 +205,8 @@ fn due_again(first: &str, second: &str, blocks: u8) -> (Option<Duration>, bool) 
     let fates = [fate(0, first), fate(1, second)];
     let decided = settle(&attempt, &fates, &settings, &mut || MessageId::new(ACCEPTED_AT, 2));
     match decided.settled {
-        Settled::Due { at, blocked, .. } => (Some(at.since(ACCEPTED_AT)), blocked),
-        _ => (None, false),
+        Settled::Due { at, blocked, source, .. } => (Some(at.since(ACCEPTED_AT)), blocked, source),
+        _ => (None, false, None),
     }
 }
 
@@ -208,4 +220,15 @@ fn what_was_not_tried_is_due_at_once_unless_another_one_must_not_be_tried_so_soo
     assert_eq!(due_again("blocked", "greylisted", 0), (Some(minute), true));
     let (due, blocked) = due_again("blocked", "delivered", BLOCKS_IN_A_ROW_MAX);
     assert!(due.unwrap() >= minute && !blocked, "the third source in a row is not tried at once");
+}
+
+#[test]
+fn a_source_is_kept_over_what_was_not_tried_and_let_go_by_a_block() {
+    let kept = SourceName::parse("kept");
+    for (first, second, stays) in
+        [("delivered", "untried", true), ("lost", "delivered", true), ("blocked", "delivered", false)]
+    {
+        let (_, _, source) = settled_again(first, second, 0, kept.clone());
+        assert_eq!(source, if stays { kept.clone() } else { None }, "{first} {second}");
+    }
 }
