@@ -45,9 +45,6 @@ pub const BLOCKS_IN_A_ROW_MAX: u8 = 2;
 /// Attempts of a greylisted recipient that come from one source.
 const SAME_SOURCE_ATTEMPTS: u32 = 4;
 
-/// What is due at once.
-const AT_ONCE: Duration = Duration::from_millis(1);
-
 /// The rule of what an operator took back.
 pub const CANCELLED_RULE: &str = "cancelled";
 
@@ -505,7 +502,7 @@ impl<'b> Draft<'_, 'b> {
     fn finish(mut self, new_id: &mut dyn FnMut() -> MessageId) -> Decided {
         let attempt = self.attempt;
         let mut settled = Settled::Out;
-        let at_once = self.at_once.then(|| attempt.now.plus(AT_ONCE));
+        let at_once = self.at_once.then(|| attempt.now.plus(Duration::from_millis(1)));
         if let Some(at) = self.next_at.or(at_once) {
             let entry = attempt.message.due_entry(attempt.key.group, self.attempts, self.source.as_ref());
             let unchanged = attempt.kind == AttemptKind::Notice;
