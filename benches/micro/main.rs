@@ -19,7 +19,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use posthaste::admission::quota::Quotas;
 use posthaste::events::schema::{CommonHeaders, DeliveryInfo, Extras, Mail, MailObject, delivery, render_mail, send};
 use posthaste::message::stamp::{Client, Context, stamp};
-use posthaste::policy::{self, classify};
+use posthaste::policy::{self, Rules};
 use posthaste::queue::rocks::{RocksSettings, RocksStore};
 use posthaste::queue::store::{Change, Family, Key, Store};
 use posthaste::queue::{
@@ -137,7 +137,10 @@ fn replies(criterion: &mut Criterion) {
     let reply = parse(octets);
     let mut group = criterion.benchmark_group("reply");
     group.bench_function("parse", |bencher| bencher.iter(|| parse(black_box(octets))));
-    group.bench_function("classify", |bencher| bencher.iter(|| classify(black_box(&reply), policy::Stage::Dot)));
+    let rules = Rules::built_in();
+    group.bench_function("classify", |bencher| {
+        bencher.iter(|| rules.classify(black_box(&reply), policy::Stage::Dot, None));
+    });
     group.finish();
 }
 

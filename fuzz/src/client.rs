@@ -1,6 +1,6 @@
 //! The sending side of SMTP: a host that answers anything.
 
-use posthaste::policy::{self, classify};
+use posthaste::policy::{self, Rules};
 use posthaste::smtp::client::{
     Capabilities, Framing, LossReason, Machine, Options, RecipientResult, ReplyError, ReplyParser, Step, Transaction,
 };
@@ -24,9 +24,10 @@ pub fn smtp_replies(data: &[u8]) {
     let Some((read_bytes, octets)) = data.split_first() else { return };
     let whole = replies(octets, usize::MAX);
     assert_eq!(whole, replies(octets, usize::from(*read_bytes).max(1)), "the replies depend on the reads");
+    let rules = Rules::built_in();
     for reply in &whole.0 {
         for stage in STAGES {
-            let verdict = classify(reply, stage);
+            let verdict = rules.classify(reply, stage, None);
             assert!(!verdict.rule.is_empty(), "no rule for {reply}");
         }
         let _ = Capabilities::from_reply(reply);

@@ -171,7 +171,7 @@ fn source(report: SourceReport) -> SourceDetail {
         idle: report.idle as u64,
         window: report.window,
         messages_per_connection: report.messages_per_connection,
-        mode: trouble.map(|trouble| trouble.mode.to_owned()),
+        mode: trouble.map(|trouble| trouble.mode.name().to_owned()),
         mode_until: trouble.and_then(|trouble| trouble.until),
         mode_rule: trouble.and_then(|trouble| trouble.rule.as_deref()).map(str::to_owned),
         mode_reply: words.filter(|words| !words.is_empty()),

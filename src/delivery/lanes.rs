@@ -55,9 +55,6 @@ fn changes(save: LaneSave) -> (LaneChanges, Vec<LaneName>) {
 
 /// For the metrics.
 fn count(save: &LaneSave) {
-    if !save.remove.is_empty() {
-        metrics::counter!(metric::LANES_FORGOTTEN).increment(save.remove.len() as u64);
-    }
     for event in &save.events {
         let change = match &event.kind {
             LaneEventKind::Lane(_, Change::Blocked { .. }) => "blocked",
@@ -72,6 +69,10 @@ fn count(save: &LaneSave) {
 
 /// Writes them; the dispatcher hears when they are on disk.
 pub(super) async fn save(queue: &Queue, save: LaneSave, inputs: mpsc::Sender<Input>) {
+    // Those of the last write, at the end, are not forgotten for want of room.
+    if !save.remove.is_empty() {
+        metrics::counter!(metric::LANES_FORGOTTEN).increment(save.remove.len() as u64);
+    }
     let (changes, names) = changes(save);
     queue.save_lanes(changes, move || queue::tell(&inputs, Input::LanesSaved(names))).await;
 }

@@ -39,11 +39,6 @@ struct Rule {
 
 static BUILT_IN: LazyLock<Arc<Rules>> = LazyLock::new(|| Arc::new(Rules::compile(replies::built_in())));
 
-/// Classifies by the built-in table, at a site of no known provider.
-pub fn classify(reply: &Reply, stage: Stage) -> Verdict {
-    BUILT_IN.classify(reply, stage, None)
-}
-
 /// How many, and which: a whole table is too long to read.
 impl fmt::Debug for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

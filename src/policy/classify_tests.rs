@@ -10,6 +10,11 @@ use crate::policy::Providers;
 /// One case a line: disposition, scope, class, bounce type/sub-type, stage, reply.
 const CASES: &str = include_str!("replies/cases.txt");
 
+/// By the built-in table, at a site of no known provider.
+fn classify(reply: &Reply, stage: Stage) -> Verdict {
+    Rules::built_in().classify(reply, stage, None)
+}
+
 fn reply(line: &str) -> Reply {
     let (code, rest) = line.split_at_checked(3).unwrap();
     let rest = rest.trim_start();

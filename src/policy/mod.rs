@@ -24,7 +24,7 @@ pub mod token;
 pub mod verdict;
 
 pub use crate::types::Stage;
-pub use classify::{Rules, classify};
+pub use classify::Rules;
 pub use fault::Fault;
 pub use providers::{Provider, Providers};
 pub use reaction::{Reaction, ReactionKind};

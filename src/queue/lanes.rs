@@ -83,23 +83,30 @@ fn raw_key(source: &str, site: &str) -> Key {
 }
 
 pub(super) fn read(store: &dyn Store, limit: usize) -> Result<Vec<LaneRecord>, StoreError> {
-    let (mut lanes, mut from) = (Vec::new(), Vec::new());
+    let mut lanes = Vec::new();
+    each(store, |key, value| {
+        match decode(key, value) {
+            Ok(lane) => lanes.push(lane),
+            Err(error) => {
+                tracing::error!(?key, %error, "the record of a lane is damaged: what was learned and counted there is forgotten");
+                metrics::counter!(metric::DAMAGED_RECORDS, "record" => "lane").increment(1);
+            }
+        }
+        lanes.len() < limit
+    })?;
+    Ok(lanes)
+}
+
+/// Shows each record, page by page, until `show` has seen enough (`false`).
+fn each(store: &dyn Store, mut show: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+    let mut from = Vec::new();
     loop {
         let page = store.scan(Family::Lane, &from, &[0xff; format::LANE_KEY_BYTES + 1], PAGE)?;
-        let Some((last, _)) = page.last() else { return Ok(lanes) };
+        let Some((last, _)) = page.last() else { return Ok(()) };
         from.clone_from(last);
         from.push(0);
-        for (key, value) in &page {
-            match decode(key, value) {
-                Ok(lane) => lanes.push(lane),
-                Err(error) => {
-                    tracing::error!(?key, %error, "the record of a lane is damaged: what was learned and counted there is forgotten");
-                    metrics::counter!(metric::DAMAGED_RECORDS, "record" => "lane").increment(1);
-                }
-            }
-            if lanes.len() >= limit {
-                return Ok(lanes);
-            }
+        if !page.iter().all(|(key, value)| show(key, value)) {
+            return Ok(());
         }
     }
 }
@@ -224,13 +231,10 @@ fn counts_from(counts: format::LaneCounts) -> CountsState {
 
 /// What is wrong with the records of a store.
 pub(super) fn violations(store: &dyn Store) -> Result<Vec<String>, StoreError> {
-    let (mut found, mut from) = (Vec::new(), Vec::new());
-    loop {
-        let page = store.scan(Family::Lane, &from, &[0xff; format::LANE_KEY_BYTES + 1], PAGE)?;
-        let Some((last, _)) = page.last() else { return Ok(found) };
-        from.clone_from(last);
-        from.push(0);
-        let wrong = page.iter().filter_map(|(key, value)| decode(key, value).err());
-        found.extend(wrong);
-    }
+    let mut found = Vec::new();
+    each(store, |key, value| {
+        found.extend(decode(key, value).err());
+        true
+    })?;
+    Ok(found)
 }

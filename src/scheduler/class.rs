@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::queue::DueEntry;
+use crate::queue::{DueEntry, StoredMessage};
 use crate::types::{PoolName, Priority};
 
 /// See the module.
@@ -32,7 +32,16 @@ pub(super) struct Classes(HashSet<Arc<Class>>);
 impl Classes {
     /// The class of a due entry.
     pub(super) fn of(&mut self, entry: &DueEntry) -> Arc<Class> {
-        let class = Class::of(entry);
+        self.one(Class::of(entry))
+    }
+
+    /// The class of a message that was accepted: that of its due entries.
+    pub(super) fn of_message(&mut self, message: &StoredMessage) -> Arc<Class> {
+        let origin = &message.origin;
+        self.one(Class { pool: origin.pool.clone(), priority: origin.priority, tenant: origin.tenant.clone() })
+    }
+
+    fn one(&mut self, class: Class) -> Arc<Class> {
         if let Some(known) = self.0.get(&class) {
             return Arc::clone(known);
         }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Destination, SiteName};
-use crate::policy::lane::{Trouble, Usage};
+use crate::policy::lane::{Mode, Trouble, Usage};
 use crate::policy::limits::{LaneLimits, RateLimit};
 use crate::policy::providers::Overrides;
 use crate::types::{Domain, PoolName, Priority, SourceName, Timestamp};
@@ -106,7 +106,7 @@ impl Standing {
         match self {
             Standing::Free { .. } => "free",
             Standing::Busy { .. } | Standing::SiteBusy { .. } => "busy",
-            Standing::Closed { trouble: Some(trouble), .. } => trouble.mode,
+            Standing::Closed { trouble: Some(trouble), .. } => trouble.mode.name(),
             Standing::Closed { trouble: None, .. } => "closed",
             Standing::Rate { .. } => "rate-limited",
             Standing::Saving => "saving",
@@ -152,8 +152,8 @@ fn closed(source: &SourceName, trouble: Option<&Trouble>, until: &str) -> String
     let Some(trouble) = trouble else { return format!("source {source} is held back there{until}") };
     let cited = cited(trouble.rule.as_deref(), &trouble.words);
     match trouble.mode {
-        "unreachable" => format!("source {source} cannot reach it, and waits{until}{cited}"),
-        mode => format!("source {source} is {mode} there{until}{cited}"),
+        Mode::Unreachable => format!("source {source} cannot reach it, and waits{until}{cited}"),
+        mode => format!("source {source} is {} there{until}{cited}", mode.name()),
     }
 }
 
@@ -444,7 +444,7 @@ mod tests {
 
     fn blocked() -> Standing {
         let trouble = Trouble {
-            mode: "blocked",
+            mode: Mode::Blocked,
             until: Some(UNTIL),
             rule: Some("yahoo-block".into()),
             words: "553 5.7.1 [BL21] no".into(),

@@ -13,7 +13,7 @@ use crate::types::{PoolName, SourceName, Timestamp};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct SourceId(u32);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct SourceEntry {
     pub(super) name: SourceName,
     pub(super) family: Family,
@@ -30,7 +30,7 @@ pub(super) struct PoolMember {
     pub(super) tier: u8,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct PoolEntry {
     pub(super) members: Vec<PoolMember>,
     /// What it sent to all sites, where that is limited.
@@ -38,7 +38,7 @@ pub(super) struct PoolEntry {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Fleet {
     ids: HashMap<SourceName, SourceId>,
     sources: Vec<SourceEntry>,
@@ -104,11 +104,6 @@ impl Fleet {
     /// The sources of a pool.
     pub(super) fn pool(&self, name: &PoolName) -> &[PoolMember] {
         self.pools.get(name).map_or(&[], |pool| &pool.members)
-    }
-
-    /// What limits a pool to all sites together.
-    pub(super) fn pool_meter(&self, name: &PoolName) -> Option<&Meter> {
-        self.pools.get(name)?.meter.as_ref()
     }
 
     pub(super) fn source(&self, id: SourceId) -> Option<&SourceEntry> {
@@ -186,7 +181,7 @@ impl MeterKey {
 }
 
 /// What a source or a pool may send to all sites, and did: a lane without a site.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Meter {
     rates: Rates,
     pub(super) lane: Box<Lane>,

@@ -20,7 +20,7 @@ use crate::types::{PoolName, Timestamp};
 const STRIDE: u64 = 1 << 24;
 
 /// A lane with its connections.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct LaneEntry {
     pub(super) source: SourceId,
     pub(super) lane: Box<Lane>,
@@ -30,9 +30,14 @@ pub(super) struct LaneEntry {
     pub(super) idle: Vec<(ConnectionId, SiteName)>,
     /// Connections that were told to close and have not yet.
     pub(super) closing: u32,
-    /// An event told that it is blocked.
-    pub(super) blocked: bool,
     pub(super) used_at: Timestamp,
+}
+
+impl LaneEntry {
+    /// A lane without connections.
+    pub(super) fn new(source: SourceId, lane: Lane, now: Timestamp) -> Self {
+        Self { source, lane: Box::new(lane), connections: 0, idle: Vec::new(), closing: 0, used_at: now }
+    }
 }
 
 /// A source's place in a queue.
@@ -130,8 +135,6 @@ pub(super) struct Site {
     pub(super) connections: usize,
     /// It stands in the line for a connection.
     pub(super) in_line: bool,
-    /// The last try of which anything is known came through.
-    pub(super) proven: bool,
     /// Whether it can be reached, by any source.
     pub(super) reach: Reach,
     /// The last failure to reach it.
@@ -155,7 +158,6 @@ impl Site {
             next_queue: 0,
             connections: 0,
             in_line: false,
-            proven: false,
             reach: Reach::new(seed_of(name)),
             failure: None,
             failed_by: None,
@@ -173,7 +175,7 @@ impl Site {
 
     /// Whether it is known to work: mail went there, and since then it could be reached.
     pub(super) fn is_proven(&self) -> bool {
-        self.proven
+        self.reach.is_proven()
     }
 
     /// Until when nothing is sent there by any source, if that is so at `now`.
@@ -190,7 +192,7 @@ impl Site {
     /// Connections that all sources together may have now, where that is limited.
     pub(super) fn connections_max(&self, now: Timestamp) -> Option<u32> {
         let total = self.limits.connections_total;
-        let total = if self.proven { total } else { Some(total.unwrap_or(u32::MAX).min(self.limits.connections)) };
+        let total = if self.is_proven() { total } else { Some(total.unwrap_or(u32::MAX).min(self.limits.connections)) };
         if self.reach.is_probing(now) { Some(1) } else { total }
     }
 
@@ -205,32 +207,28 @@ impl Site {
     }
 
     /// Puts a lane where there is none.
-    pub(super) fn add_lane(&mut self, source: SourceId, lane: Lane, now: Timestamp) {
-        let Err(at) = self.lanes.binary_search_by_key(&source, |entry| entry.source) else { return };
-        let entry = LaneEntry {
-            source,
-            lane: Box::new(lane),
-            connections: 0,
-            idle: Vec::new(),
-            closing: 0,
-            blocked: false,
-            used_at: now,
-        };
-        self.lanes.insert(at, entry);
+    pub(super) fn add_lane(&mut self, entry: LaneEntry) {
+        if let Err(at) = self.lanes.binary_search_by_key(&entry.source, |entry| entry.source) {
+            self.lanes.insert(at, entry);
+        }
     }
 
-    /// What an event told before a restart is not told again: that a lane is blocked, or all of a pool.
-    pub(super) fn note_blocked(&mut self, source: SourceId, now: Timestamp) {
-        let Some(entry) = self.lane_mut(source) else { return };
-        entry.blocked = entry.lane.trouble(now).is_some_and(|trouble| trouble.mode == "blocked");
-        if !entry.blocked {
-            return;
-        }
-        let Self { lanes, queues, .. } = self;
-        let is_blocked = |slot: &Slot| lanes.iter().any(|entry| entry.source == slot.source && entry.blocked);
-        for queue in queues {
-            queue.blocked |= queue.slots.iter().all(is_blocked);
-        }
+    /// Whether all sources of a queue are blocked here.
+    pub(super) fn is_blocked(&self, queue: &SiteQueue) -> bool {
+        let blocked = |slot: &Slot| self.lane(slot.source).is_some_and(|entry| entry.lane.is_blocked());
+        !queue.slots.is_empty() && queue.slots.iter().all(blocked)
+    }
+
+    /// The queues of which it is not told yet that all their sources are blocked, or are no more; from now on it is.
+    pub(super) fn newly_blocked(&mut self) -> Vec<(PoolName, bool)> {
+        let now_blocked: Vec<bool> = self.queues.iter().map(|queue| self.is_blocked(queue)).collect();
+        let changed =
+            self.queues.iter_mut().zip(now_blocked).filter(|(queue, is_blocked)| queue.blocked != *is_blocked);
+        let told = changed.map(|(queue, is_blocked)| {
+            queue.blocked = is_blocked;
+            (queue.pool.clone(), is_blocked)
+        });
+        told.collect()
     }
 
     /// The queue of a pool, by its place; made where there is none.
@@ -271,12 +269,10 @@ impl Site {
     pub(super) fn learn(&mut self, health: &Health, source: SourceId, alone: bool, now: Timestamp) {
         match health {
             Health::Good => {
-                (self.proven, self.failed_by, self.failure) = (true, None, None);
-                self.failed_hosts = None;
+                (self.failed_by, self.failure, self.failed_hosts) = (None, None, None);
                 self.reach.good(self.limits.connections);
             }
             Health::Unreachable(words) => {
-                self.proven = false;
                 self.failure = Some(words.clone());
                 let other = self.failed_by.is_some_and(|first| first != source);
                 if alone || other || self.reach.is_probing(now) {

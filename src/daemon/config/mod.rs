@@ -107,26 +107,12 @@ pub struct Config {
 impl Config {
     /// Reads, parses and validates the file, and looks at every file and directory that it names. Blocks on the disk.
     pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
-        let name = path.display().to_string();
-        let text = read(path).map_err(|problem| whole_file(&name, problem))?;
-        let findings = RefCell::new(Findings::new(&name, &text));
-        let config = read_tables(&text, &findings);
-        let mut findings = findings.into_inner();
-        let (rules, errors) = rules::load(&mut findings);
-        environment::check(&mut findings);
-        let config = with_warnings(config.map(|config| Config { rules, ..config }), findings);
-        with_errors(config, errors)
+        load(path, environment::check)
     }
 
     /// The rules that the config at this path leads to; other files that it names are not looked at. Blocks on the disk.
     pub fn load_rules(path: &Path) -> Result<RuleSettings, ConfigErrors> {
-        let name = path.display().to_string();
-        let text = read(path).map_err(|problem| whole_file(&name, problem))?;
-        let findings = RefCell::new(Findings::new(&name, &text));
-        let config = read_tables(&text, &findings);
-        let mut findings = findings.into_inner();
-        let (rules, errors) = rules::load(&mut findings);
-        with_errors(with_warnings(config, findings), errors).map(|_| rules)
+        load(path, |_| {}).map(|config| config.rules)
     }
 
     /// Parses and validates a text; `name` is the file name in errors. Touches no disk.
@@ -188,6 +174,19 @@ fn whole_file(name: &str, problem: Problem) -> ConfigErrors {
     let Problem { problem, remedy } = problem;
     let error = Finding { file: name.to_owned(), place: None, key: String::new(), problem, remedy };
     ConfigErrors { errors: vec![error], warnings: Vec::new() }
+}
+
+/// `look`: at the files and directories that the config names, beside those of rules.
+fn load(path: &Path, look: impl FnOnce(&mut Findings)) -> Result<Config, ConfigErrors> {
+    let name = path.display().to_string();
+    let text = read(path).map_err(|problem| whole_file(&name, problem))?;
+    let findings = RefCell::new(Findings::new(&name, &text));
+    let config = read_tables(&text, &findings);
+    let mut findings = findings.into_inner();
+    let (rules, errors) = rules::load(&mut findings);
+    look(&mut findings);
+    let config = with_warnings(config.map(|config| Config { rules, ..config }), findings);
+    with_errors(config, errors)
 }
 
 /// `None` only where the text is not TOML. Otherwise a whole config, with defaults in place of what is wrong.

@@ -36,7 +36,7 @@ use crate::types::Timestamp;
 
 pub use crate::types::LaneState;
 pub use reach::{PROBE_INTERVALS, Reach};
-pub use trouble::Trouble;
+pub use trouble::{Mode, Trouble};
 pub use usage::Usage;
 
 use backoff::Backoff;
@@ -44,7 +44,7 @@ use block::Block;
 use messages::Messages;
 use rates::{Limits, Sent};
 use state::Saving;
-use trouble::{Mode, Told};
+use trouble::Told;
 use window::{Refused, Window};
 
 /// What a connection learned of its lane.
@@ -93,7 +93,7 @@ pub struct Wait {
 }
 
 /// What a lane waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// A limit on messages in a time: the provider's, or one of backoff or ramp.
     Rate(super::limits::RateLimit),
@@ -408,9 +408,9 @@ impl Lane {
         self.saving.changed();
     }
 
-    /// When something changes by time alone (a suspension, block, backoff ends, a save is due), for the caller's alarm; `None`:
-    /// nothing does.
-    pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
+    /// When something changes by time alone: a suspension, block or backoff ends, a save is due. `None`: nothing does.
+    #[cfg(test)]
+    fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         let now = now.max(self.latest);
         let backoff = self.backoff.as_ref();
         let changes = [
@@ -427,7 +427,7 @@ impl Lane {
     /// Why it is not used as much as its limits allow, in words for operators and events; `None`: it is.
     pub fn trouble(&self, now: Timestamp) -> Option<Trouble> {
         let now = now.max(self.latest);
-        let mode = Mode::ALL.into_iter().rev().find(|mode| self.is_in(*mode, now))?;
+        let mode = self.mode(now)?;
         let backoff = self.backoff.as_ref();
         let until = match mode {
             Mode::Blocked => self.block.as_ref().and_then(|block| block.blocked_until(now)),
@@ -440,13 +440,24 @@ impl Lane {
         let told = self.told.as_ref().filter(|told| told.mode == mode || mode == Mode::Ramping);
         let rule = told.and_then(|told| told.rule.clone());
         let words = told.map_or_else(|| "".into(), |told| told.words.clone());
-        Some(Trouble { mode: mode.name(), until, rule, words })
+        Some(Trouble { mode, until, rule, words })
+    }
+
+    /// The strongest trouble that holds; `None`: none does.
+    pub fn mode(&self, now: Timestamp) -> Option<Mode> {
+        let now = now.max(self.latest);
+        Mode::ALL.into_iter().rev().find(|mode| self.is_in(*mode, now))
+    }
+
+    /// Whether its source is blocked there: until a probe goes well, also while that is awaited.
+    pub fn is_blocked(&self) -> bool {
+        self.block.as_ref().is_some_and(|block| block.state().returned_at.is_none())
     }
 
     fn is_in(&self, mode: Mode, now: Timestamp) -> bool {
         let backoff = self.backoff.as_ref();
         match mode {
-            Mode::Blocked => self.block.as_ref().is_some_and(|block| block.state().returned_at.is_none()),
+            Mode::Blocked => self.is_blocked(),
             Mode::Suspended => backoff.is_some_and(|backoff| backoff.suspended_until(now).is_some()),
             Mode::Unreachable => self.reach.has_failed(),
             Mode::Slowed => backoff.is_some_and(|backoff| backoff.slow_until(now).is_some()),

@@ -10,8 +10,8 @@ const WORDS_BYTES_MAX: usize = 160;
 /// See [`Lane::trouble`](super::Lane::trouble).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// `blocked`, `suspended`, `unreachable`, `slowed`, `fewer-connections`, `ramping`.
-    pub mode: &'static str,
+    /// How it is held back.
+    pub mode: Mode,
     /// Its end, where it has one.
     pub until: Option<Timestamp>,
     /// The rule that caused it, where one did.
@@ -22,12 +22,18 @@ pub struct Trouble {
 
 /// How a lane is held back, the strongest last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Mode {
+pub enum Mode {
+    /// It comes back by and by.
     Ramping = 1,
+    /// It may have fewer connections than its limits say: learned, or by a reply's reaction.
     Fewer,
+    /// A reply's reaction lowered its rate.
     Slowed,
+    /// The site could not be reached from its source at the last try.
     Unreachable,
+    /// A reply's reaction stopped it for a time.
     Suspended,
+    /// Its source is blocked there, until a probe goes well.
     Blocked,
 }
 
@@ -35,7 +41,8 @@ impl Mode {
     pub(super) const ALL: [Mode; 6] =
         [Mode::Ramping, Mode::Fewer, Mode::Slowed, Mode::Unreachable, Mode::Suspended, Mode::Blocked];
 
-    pub(super) const fn name(self) -> &'static str {
+    /// As events, the API and texts spell it.
+    pub const fn name(self) -> &'static str {
         match self {
             Mode::Ramping => "ramping",
             Mode::Fewer => "fewer-connections",

@@ -1,8 +1,7 @@
-//! A lane looked at and left as it is: whether it would take a message now, and how much of its rates is used.
+//! How much of its rates a lane has used.
 
+use super::Lane;
 use super::rates::Limits;
-use super::trouble::Mode;
-use super::{Lane, Wait};
 use crate::policy::limits::RateLimit;
 use crate::types::Timestamp;
 
@@ -18,11 +17,6 @@ pub struct Usage {
 }
 
 impl Lane {
-    /// What [`Lane::admits`] would say to one message; `None`: it would take it.
-    pub fn wait(&self, now: Timestamp) -> Option<Wait> {
-        self.clone().admits(1, now).err()
-    }
-
     /// Each limit in a time with what is used of it, short times first.
     pub fn usage(&self, now: Timestamp) -> Vec<Usage> {
         let now = now.max(self.latest);
@@ -33,11 +27,5 @@ impl Lane {
             Usage { limit, used, by_reply }
         };
         used.into_iter().map(usage).collect()
-    }
-
-    /// The name of the strongest trouble that holds, as [`Lane::trouble`] tells it; `None`: none does.
-    pub fn mode(&self, now: Timestamp) -> Option<&'static str> {
-        let now = now.max(self.latest);
-        Mode::ALL.into_iter().rev().find(|mode| self.is_in(*mode, now)).map(Mode::name)
     }
 }

@@ -1,12 +1,11 @@
-//! Why mail waits, worked out from the scheduler's state: for a job, for a site, for a source. Looks only; `pick` decides by
-//! the same questions in the same order, and the tests hold both together.
+//! Why mail waits, worked out from the scheduler's state: for a job, for a site, for a source. Asks what `pick` asks ([`Look`]), of
+//! copies of the lanes, so that nothing changes.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::pick::{IDLE_TURNS_AHEAD, OVERFLOW_AFTER, UNKNOWN_AFTER_START};
+use super::look::{Choice, Holds, Look, Means};
 use super::{JobState, Scheduler};
-use crate::policy::lane::{self, Lane, LaneState, Wait};
+use crate::policy::lane::{Cause as LaneCause, Lane, Mode};
 use crate::policy::limits::RateLimit;
 use crate::queue::JobKey;
 use crate::scheduler::class::Class;
@@ -14,8 +13,8 @@ use crate::scheduler::explanation::{
     Before, Cause, LaneCount, LaneCounts, Lookup, ProviderReport, Question, QueueReport, RateOf, SiteExplanation,
     SourceReport, Standing,
 };
-use crate::scheduler::fleet::{Families, PoolMember, SourceId};
-use crate::scheduler::sites::{Site, SiteQueue};
+use crate::scheduler::fleet::{Families, Fleet, PoolMember, SourceId};
+use crate::scheduler::sites::{LaneEntry, Site, SiteQueue};
 use crate::scheduler::{LaneName, SiteName};
 use crate::types::{PoolName, Priority, Timestamp};
 
@@ -24,16 +23,69 @@ const BEFORE_JOBS_MAX: usize = 1_000;
 /// Tenants of a queue that are told of.
 const TENANTS_MAX: usize = 5;
 
-/// A pool at a site, as it is looked at.
+/// A pool at a site, looked at for a job: lanes and meters are copies.
 pub(super) struct View<'s> {
     pub(super) name: &'s SiteName,
     pub(super) site: &'s Site,
     pub(super) queue: &'s SiteQueue,
-    /// Families of which the hosts have no address.
-    pub(super) lacks: Families,
-    /// The hosts that are wanted: connections to others are of no use. `None`: any.
-    pub(super) hosts: Option<&'s SiteName>,
-    pub(super) now: Timestamp,
+    /// Where the job goes, and the families of which these have no address.
+    hosts: SiteName,
+    lacks: Families,
+    /// Of all sources of the pool: those that are not in memory as they would be made.
+    lanes: Vec<LaneEntry>,
+    fleet: Fleet,
+    may_connect: bool,
+    now: Timestamp,
+}
+
+impl View<'_> {
+    /// Asks what `pick` would.
+    fn ask<T>(&mut self, question: impl FnOnce(&mut Look<'_>) -> T) -> T {
+        question(&mut Look {
+            site: self.name,
+            pool: &self.queue.pool,
+            hosts: &self.hosts,
+            lacks: self.lacks,
+            may_open: self.site.may_open(self.now),
+            may_connect: self.may_connect,
+            lanes: &mut self.lanes,
+            fleet: &mut self.fleet,
+            dirty: &mut BTreeSet::new(),
+            now: self.now,
+        })
+    }
+
+    fn choose(&mut self) -> Choice {
+        let (slots, mut turn) = (&self.queue.slots, self.queue.turn);
+        self.ask(|look| look.choose(slots, &mut turn))
+    }
+
+    /// How a source can take the job; `None`: the hosts have no address that it reaches.
+    fn means(&mut self, source: SourceId) -> Option<Means> {
+        self.ask(|look| look.reaches(source).then(|| look.means(source)))
+    }
+
+    /// The sources that are asked now, and how they can take the job: overflow pools only where all before are closed for long.
+    fn in_turn(&mut self) -> Vec<(SourceId, Means)> {
+        let mut asked = Vec::new();
+        let (mut tier, mut closed) = (0, true);
+        for slot in &self.queue.slots {
+            if slot.tier > tier {
+                if !closed {
+                    break;
+                }
+                tier = slot.tier;
+            }
+            let Some(means) = self.means(slot.source) else { continue };
+            closed &= means.is_closed_for_long(self.now);
+            asked.push((slot.source, means));
+        }
+        asked
+    }
+
+    fn lane(&self, source: SourceId) -> Option<&LaneEntry> {
+        self.lanes.iter().find(|entry| entry.source == source)
+    }
 }
 
 impl Scheduler {
@@ -68,8 +120,8 @@ impl Scheduler {
             }
         };
         let lacks = state.map(|state| state.lacks).unwrap_or_default();
-        let hosts = destination.map(|destination| &destination.hosts);
-        let view = View { name, site, queue, lacks, hosts, now };
+        let hosts = destination.map_or_else(|| name.clone(), |destination| destination.hosts.clone());
+        let mut view = self.view(name, site, queue, (hosts, lacks), now);
         Some(SiteExplanation {
             site: name.clone(),
             lookup,
@@ -80,9 +132,9 @@ impl Scheduler {
             proven: site.is_proven(),
             connections: site.connections,
             connections_max: site.connections_max(now),
-            queues: site.queues.iter().map(|queue| self.queue_report(site, queue, now)).collect(),
+            queues: site.queues.iter().map(|queue| self.queue_report(site, queue)).collect(),
             pool,
-            sources: self.source_reports(&view),
+            sources: self.source_reports(&mut view),
         })
     }
 
@@ -95,7 +147,7 @@ impl Scheduler {
         }
     }
 
-    fn queue_report(&self, site: &Site, queue: &SiteQueue, now: Timestamp) -> QueueReport {
+    fn queue_report(&self, site: &Site, queue: &SiteQueue) -> QueueReport {
         let mut tenants = BTreeMap::<&str, usize>::new();
         for (class, flow) in queue.fair.flows() {
             *tenants.entry(&class.tenant).or_default() += flow.ready_jobs;
@@ -113,124 +165,100 @@ impl Scheduler {
             tenants,
             more_on_disk: queue.fair.is_behind(),
             kept: kept.filter(|(_, jobs)| *jobs > 0).collect(),
-            blocked: is_blocked(site, queue, now),
+            blocked: site.is_blocked(queue),
         }
     }
 
-    fn source_reports(&self, view: &View<'_>) -> Vec<SourceReport> {
-        let next = self.next_source(view);
-        let members = self.fleet.pool(&view.queue.pool);
-        members.iter().map(|member| self.source_report(view, member, next == Some(member.source))).collect()
+    pub(super) fn view<'s>(
+        &self,
+        name: &'s SiteName,
+        site: &'s Site,
+        queue: &'s SiteQueue,
+        (hosts, lacks): (SiteName, Families),
+        now: Timestamp,
+    ) -> View<'s> {
+        let mut lanes: Vec<LaneEntry> =
+            queue.slots.iter().map(|slot| self.lane_at(name, site, slot.source, now)).collect();
+        lanes.sort_unstable_by_key(|entry| entry.source);
+        let may_connect = self.may_connect(site.is_proven());
+        View { name, site, queue, hosts, lacks, lanes, fleet: self.fleet.clone(), may_connect, now }
     }
 
-    fn source_report(&self, view: &View<'_>, member: &PoolMember, next: bool) -> SourceReport {
+    /// The lane of a source at a site, or the one that would be made there.
+    fn lane_at(&self, name: &SiteName, site: &Site, source: SourceId, now: Timestamp) -> LaneEntry {
+        site.lane(source).cloned().unwrap_or_else(|| {
+            let lane_name = LaneName::Lane(name.clone(), self.fleet.name(source));
+            LaneEntry::new(source, self.lane_of_old(&lane_name, site.limits, now), now)
+        })
+    }
+
+    fn source_reports(&self, view: &mut View<'_>) -> Vec<SourceReport> {
+        let next = match view.choose() {
+            Choice::Take(source, _) if view.site.down_until(view.now).is_none() => Some(source),
+            _ => None,
+        };
+        let members = self.fleet.pool(&view.queue.pool);
+        members.iter().filter_map(|member| self.source_report(view, member, next == Some(member.source))).collect()
+    }
+
+    /// `None`: it is no source of the queue's, which happens only while a reload is under way.
+    fn source_report(&self, view: &mut View<'_>, member: &PoolMember, next: bool) -> Option<SourceReport> {
         let (source, now) = (member.source, view.now);
-        let (lane, entry) = (self.lane_at(view, source), view.site.lane(source));
+        let means = view.means(source);
+        let entry = view.lane(source)?;
         let meter = self.fleet.source(source).and_then(|source| source.meter.as_ref());
-        SourceReport {
+        Some(SourceReport {
             source: self.fleet.name(source),
             tier: member.tier,
             weight: member.weight,
             next,
-            standing: self.standing(view, source),
-            in_memory: entry.is_some(),
-            connections: entry.map_or(0, |entry| entry.connections),
-            idle: entry.map_or(0, |entry| entry.idle.len()),
-            window: lane.window(now),
-            messages_per_connection: lane.messages_per_connection(),
-            trouble: lane.trouble(now),
-            rates: lane.usage(now),
+            standing: means.map_or(Standing::NoAddress, |means| self.standing(view, source, means)),
+            in_memory: view.site.lane(source).is_some(),
+            connections: entry.connections,
+            idle: entry.idle.len(),
+            window: entry.lane.window(now),
+            messages_per_connection: entry.lane.messages_per_connection(),
+            trouble: entry.lane.trouble(now),
+            rates: entry.lane.usage(now),
             source_rates: meter.map(|meter| meter.lane.usage(now)).unwrap_or_default(),
-        }
-    }
-
-    /// The source that would take the next job, of those that can: as `pick` chooses it.
-    fn next_source(&self, view: &View<'_>) -> Option<SourceId> {
-        if view.site.down_until(view.now).is_some() {
-            return None;
-        }
-        let may_connect = self.may_connect(view.site.is_proven());
-        let free = self.in_turn(view).into_iter().filter(|(_, standing)| match standing {
-            Standing::Free { idle } => *idle || may_connect,
-            _ => false,
-        });
-        let rank = |(source, standing): (SourceId, Standing)| {
-            let slot = view.queue.slots.iter().find(|slot| slot.source == source)?;
-            let ahead = if standing == (Standing::Free { idle: true }) { IDLE_TURNS_AHEAD * slot.stride } else { 0 };
-            Some((slot.pass.max(view.queue.turn).saturating_sub(ahead), source))
-        };
-        free.filter_map(rank).min_by_key(|(rank, _)| *rank).map(|(_, source)| source)
-    }
-
-    /// The sources that are asked now, and how they stand: overflow pools only where all before are closed for long.
-    fn in_turn(&self, view: &View<'_>) -> Vec<(SourceId, Standing)> {
-        let lacks = |source| self.fleet.source(source).is_some_and(|source| view.lacks.has(source.family));
-        let anyway = view.queue.slots.iter().all(|slot| lacks(slot.source));
-        let mut asked = Vec::new();
-        let (mut tier, mut closed) = (0, true);
-        for slot in view.queue.slots.iter().filter(|slot| anyway || !lacks(slot.source)) {
-            if slot.tier > tier {
-                if !closed {
-                    break;
-                }
-                tier = slot.tier;
-            }
-            let standing = self.standing(view, slot.source);
-            closed &= is_closed_for_long(&standing, view.now);
-            asked.push((slot.source, standing));
-        }
-        asked
-    }
-
-    /// How a source stands at a site: what [`Scheduler::means`] finds, with its reason, and nothing changed.
-    fn standing(&self, view: &View<'_>, source: SourceId) -> Standing {
-        let (site, now) = (view.site, view.now);
-        let Some(entry) = self.fleet.source(source) else { return Standing::NoAddress };
-        if view.lacks.has(entry.family) {
-            return Standing::NoAddress;
-        }
-        let pool = self.fleet.pool_meter(&view.queue.pool).map(|meter| (RateOf::Pool(view.queue.pool.clone()), meter));
-        let meters = entry.meter.as_ref().map(|meter| (RateOf::Source, meter)).into_iter().chain(pool);
-        for (of, meter) in meters {
-            if let Some(wait) = meter.lane.wait(now) {
-                return waits(wait, |_| of, None);
-            }
-        }
-        let lane = self.lane_at(view, source);
-        if lane.window(now) == 0 {
-            let trouble = lane.trouble(now);
-            let until = trouble.as_ref().and_then(|trouble| trouble.until).or_else(|| lane.next_change(now));
-            return Standing::Closed { until, trouble };
-        }
-        if let Some(wait) = lane.wait(now) {
-            return waits(wait, |limit| self.rate_of(site, &lane, limit, now), Some((&lane, now)));
-        }
-        let (open, allowed) = (site.lane(source).map_or(0, |entry| entry.connections), lane.window(now));
-        let leads_there = |hosts: &SiteName| view.hosts.is_none_or(|wanted| wanted == hosts);
-        if site.lane(source).is_some_and(|entry| entry.idle.iter().any(|(_, hosts)| leads_there(hosts))) {
-            return Standing::Free { idle: true };
-        }
-        match site.connections_max(now) {
-            _ if open >= allowed => Standing::Busy { open, allowed },
-            Some(allowed) if !site.may_open(now) => Standing::SiteBusy { open: site.connections, allowed },
-            _ => Standing::Free { idle: false },
-        }
-    }
-
-    /// The lane of a source at a site, or the one that would be made there.
-    fn lane_at<'s>(&'s self, view: &View<'s>, source: SourceId) -> Cow<'s, Lane> {
-        if let Some(entry) = view.site.lane(source) {
-            return Cow::Borrowed(&entry.lane);
-        }
-        let limits = view.site.limits;
-        let saved = self.saved.get(&LaneName::Lane(view.name.clone(), self.fleet.name(source)));
-        Cow::Owned(match saved {
-            Some(state) => Lane::restore(state, limits, self.unclean, view.now),
-            None if self.unclean && view.now < self.started_at.plus(UNKNOWN_AFTER_START) => {
-                Lane::restore(&LaneState::default(), limits, true, self.started_at)
-            }
-            None => Lane::new(limits, view.now),
         })
+    }
+
+    /// What a source can do, in the words of explanations.
+    fn standing(&self, view: &View<'_>, source: SourceId, means: Means) -> Standing {
+        let lane = view.lane(source);
+        let (until, holds) = match means {
+            Means::Idle(_) | Means::Swap(_) => return Standing::Free { idle: true },
+            Means::New => return Standing::Free { idle: false },
+            Means::Full(holds) => (None, holds),
+            Means::Closed(until, holds) => (Some(until).filter(|until| *until != Timestamp::MAX), holds),
+        };
+        let waits = |cause: LaneCause, of: &dyn Fn(RateLimit) -> RateOf| match cause {
+            LaneCause::Rate(limit) => Standing::Rate { limit, of: of(limit), until },
+            LaneCause::Saving => Standing::Saving,
+            LaneCause::Probing => Standing::Probing,
+            LaneCause::Unreachable | LaneCause::Suspended | LaneCause::Blocked => {
+                Standing::Closed { until, trouble: lane.and_then(|entry| entry.lane.trouble(view.now)) }
+            }
+        };
+        match holds {
+            Holds::Connections => {
+                let numbers = |entry: &LaneEntry| (entry.connections, entry.lane.window(view.now));
+                let (open, allowed) = lane.map_or((0, 0), numbers);
+                Standing::Busy { open, allowed }
+            }
+            Holds::SiteConnections => {
+                let allowed = view.site.connections_max(view.now).unwrap_or(u32::MAX);
+                Standing::SiteBusy { open: view.site.connections, allowed }
+            }
+            Holds::Source(cause) => waits(cause, &|_| RateOf::Source),
+            Holds::Pool(cause) => waits(cause, &|_| RateOf::Pool(view.queue.pool.clone())),
+            Holds::Lane(cause) => waits(cause, &|limit| match lane {
+                Some(entry) => self.rate_of(view.site, &entry.lane, limit, view.now),
+                None => RateOf::Config,
+            }),
+            Holds::NoRoom => Standing::Closed { until, trouble: None },
+        }
     }
 
     /// Whose limit it is that a lane keeps to.
@@ -248,24 +276,38 @@ impl Scheduler {
     }
 
     /// Why a ready job waits at a site. `keeps`: it stands in the line of those that keep this source.
-    pub(super) fn cause(&self, view: &View<'_>, keeps: Option<SourceId>) -> Cause {
+    pub(super) fn cause(&self, view: &mut View<'_>, keeps: Option<SourceId>) -> Cause {
         if self.draining {
             return Cause::Stopping;
         }
-        let unproven = !view.site.is_proven();
-        let asked = match keeps {
-            Some(source) => vec![(source, self.standing(view, source))],
-            None => self.in_turn(view),
+        let choice = match keeps {
+            None => view.choose(),
+            Some(source) => match view.means(source) {
+                Some(Means::New) if !view.may_connect => Choice::NoConnection,
+                Some(Means::Full(_) | Means::Closed(..)) => Choice::Wait(view.now),
+                // It goes by another one, where the hosts have no address of its family.
+                Some(Means::Idle(_) | Means::New | Means::Swap(_)) | None => Choice::Take(source, None),
+            },
         };
-        if asked.iter().any(|(_, standing)| standing.is_free()) {
-            let needs_new = asked.iter().all(|(_, standing)| *standing != Standing::Free { idle: true });
-            if needs_new && !self.may_connect(!unproven) {
+        match choice {
+            Choice::Take(..) | Choice::Swap(_) => Cause::Turn,
+            Choice::NoConnection => {
                 let all = self.connections.len() >= self.settings.connections_max;
                 let max = if all { self.settings.connections_max } else { self.line.unproven_connections };
-                return Cause::Connections { max, unproven: !all };
+                Cause::Connections { max, unproven: !all }
             }
-            return Cause::Turn;
+            Choice::Wait(_) => self.waiting(view, keeps),
         }
+    }
+
+    /// No source takes a job now.
+    fn waiting(&self, view: &mut View<'_>, keeps: Option<SourceId>) -> Cause {
+        let asked = match keeps {
+            Some(source) => view.means(source).map(|means| (source, means)).into_iter().collect(),
+            None => view.in_turn(),
+        };
+        let asked: Vec<(SourceId, Standing)> =
+            asked.into_iter().map(|(source, means)| (source, self.standing(view, source, means))).collect();
         let busy: Vec<&Standing> =
             asked.iter().map(|(_, standing)| standing).filter(|standing| standing.is_busy()).collect();
         if keeps.is_none() && !busy.is_empty() {
@@ -312,14 +354,14 @@ impl Scheduler {
                 let count = lanes.entry((source, provider)).or_insert(none);
                 count.all += 1;
                 match entry.lane.mode(now) {
-                    Some("blocked") => count.blocked += 1,
-                    Some("suspended") => count.suspended += 1,
-                    Some("unreachable") => count.unreachable += 1,
-                    Some("slowed" | "fewer-connections") => count.slowed += 1,
-                    _ => {}
+                    Some(Mode::Blocked) => count.blocked += 1,
+                    Some(Mode::Suspended) => count.suspended += 1,
+                    Some(Mode::Unreachable) => count.unreachable += 1,
+                    Some(Mode::Slowed | Mode::Fewer) => count.slowed += 1,
+                    Some(Mode::Ramping) | None => {}
                 }
             }
-            for queue in site.queues.iter().filter(|queue| is_blocked(site, queue, now)) {
+            for queue in site.queues.iter().filter(|queue| site.is_blocked(queue)) {
                 *pools.entry(queue.pool.clone()).or_default() += 1;
             }
         }
@@ -327,32 +369,6 @@ impl Scheduler {
             lanes: lanes.into_values().collect(),
             pools_blocked: pools.into_iter().collect(),
             ready: ready_by_priority(self.sites.values().flat_map(|site| &site.queues)),
-        }
-    }
-}
-
-/// Whether a source counts as closed for so long that an overflow pool takes its turn.
-fn is_closed_for_long(standing: &Standing, now: Timestamp) -> bool {
-    let is_long = |until: Timestamp| until >= now.plus(OVERFLOW_AFTER);
-    match standing {
-        Standing::Closed { until, .. } => until.is_none_or(is_long),
-        // What all sites share may be free again at once.
-        Standing::Rate { of: RateOf::Source | RateOf::Pool(_), .. } => false,
-        Standing::Rate { until, .. } => until.is_some_and(is_long),
-        Standing::Probing | Standing::NoAddress => true,
-        Standing::Free { .. } | Standing::Busy { .. } | Standing::SiteBusy { .. } | Standing::Saving => false,
-    }
-}
-
-/// A lane or meter that admits nothing. `of`: whose limit it is; the lane, for its trouble.
-fn waits(wait: Wait, of: impl FnOnce(RateLimit) -> RateOf, lane: Option<(&Lane, Timestamp)>) -> Standing {
-    let until = Some(wait.until).filter(|until| *until != Timestamp::MAX);
-    match wait.cause {
-        lane::Cause::Rate(limit) => Standing::Rate { limit, of: of(limit), until },
-        lane::Cause::Saving => Standing::Saving,
-        lane::Cause::Probing => Standing::Probing,
-        lane::Cause::Unreachable | lane::Cause::Suspended | lane::Cause::Blocked => {
-            Standing::Closed { until, trouble: lane.and_then(|(lane, now)| lane.trouble(now)) }
         }
     }
 }
@@ -373,12 +389,6 @@ fn busy_cause(view: &View<'_>, busy: &[&Standing]) -> Cause {
         (number(sum.0).min(view.site.connections), number(sum.1))
     });
     Cause::Busy { open, allowed }
-}
-
-/// Whether all sources of a queue are blocked there.
-fn is_blocked(site: &Site, queue: &SiteQueue, now: Timestamp) -> bool {
-    let blocked = |source| site.lane(source).is_some_and(|entry| entry.lane.mode(now) == Some("blocked"));
-    !queue.slots.is_empty() && queue.slots.iter().all(|slot| blocked(slot.source))
 }
 
 fn ready_by_priority<'q>(queues: impl Iterator<Item = &'q SiteQueue>) -> [(Priority, usize); 3] {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::policy::lane::{Health, Hit, Learned};
+use crate::policy::lane::{Health, Hit, Learned, Mode};
 use crate::policy::limits::{LaneLimits, RateLimit, Rates, Span};
 use crate::policy::pools::{Family, Member, PoolSettings, Pools, SourceSettings};
 use crate::policy::providers::Providers;
@@ -149,7 +149,7 @@ fn a_blocked_source_is_named_with_its_rule_its_reply_and_its_end() {
     let site = world.explain();
     let blocked = site.sources.iter().find(|report| report.source == source).unwrap();
     let Standing::Closed { until, trouble: Some(trouble) } = &blocked.standing else { panic!("{blocked:?}") };
-    assert_eq!((*until, trouble.mode), (Some(NOW.plus(HOUR)), "blocked"));
+    assert_eq!((*until, trouble.mode), (Some(NOW.plus(HOUR)), Mode::Blocked));
     assert_eq!((trouble.rule.as_deref(), &*trouble.words), (Some("yahoo-block"), "553 5.7.1 [BL21]"));
     assert!(site.sources.iter().any(|report| report.next && report.source != source));
     let counts = world.scheduler.lane_counts(NOW);

@@ -74,22 +74,24 @@ impl Scheduler {
             }
             return;
         }
-        let alone = !self.has_alternative(name, pool, source, Families::default(), now);
+        let alone = matches!(learned.health, Health::Unreachable(_))
+            && !self.has_alternative(name, pool, source, Families::default(), now);
         let Some(site) = self.sites.get_mut(name) else { return };
         site.unstick();
         let was_proven = site.is_proven();
-        let was_suspended = site.all_suspended_until(now).is_some();
+        // Most of what is learned is that all goes well.
+        let may_suspend = learned.health != Health::Good && site.all_suspended_until(now).is_none();
         site.learn(&learned.health, source, alone, now);
         let changes =
             site.lane_mut(source).map_or_else(Vec::new, |entry| entry.lane.learn(learned, entry.connections, now));
-        let until = site.all_suspended_until(now);
+        let suspended_until = if may_suspend { site.all_suspended_until(now) } else { None };
         self.move_line(name, was_proven);
-        self.tell(name, source, changes, now);
-        if let Some(until) = until {
+        if !changes.is_empty() {
+            self.tell(name, source, changes, now);
+        }
+        if let Some(until) = suspended_until {
             self.set_alarm(name, until);
-            if !was_suspended {
-                self.drop_payloads(name);
-            }
+            self.drop_payloads(name);
         }
     }
 
@@ -135,38 +137,18 @@ impl Scheduler {
         let Some(site) = self.sites.get_mut(name) else { return };
         let provider = site.provider.clone();
         let event = |kind| LaneEvent { at: now, site: name.clone(), provider: provider.clone(), kind };
-        for change in changes {
-            if let Some(entry) = site.lane_mut(source) {
-                match &change {
-                    Change::Blocked { .. } => entry.blocked = true,
-                    Change::Unblocked => entry.blocked = false,
-                    Change::BackedOff { .. } => {}
-                }
-            }
-            self.lane_events.push(event(LaneEventKind::Lane(source_name.clone(), change)));
-        }
-        let blocked = |source| site.lane(source).filter(|entry| entry.blocked);
-        let mut told = Vec::new();
-        for queue in &site.queues {
-            let ends: Option<Vec<Timestamp>> = queue
-                .slots
-                .iter()
-                .map(|slot| Some(blocked(slot.source)?.lane.closed_until(now).unwrap_or(now)))
-                .collect();
-            let first_end = ends.and_then(|ends| ends.into_iter().min());
-            match first_end {
-                Some(until) if !queue.blocked => {
-                    told.push((LaneEventKind::PoolBlocked(queue.pool.clone(), until), true))
-                }
-                None if queue.blocked => told.push((LaneEventKind::PoolUnblocked(queue.pool.clone()), false)),
-                _ => {}
-            }
-        }
-        for (kind, is_blocked) in told {
-            let (LaneEventKind::PoolBlocked(pool, _) | LaneEventKind::PoolUnblocked(pool)) = &kind else { continue };
-            if let Some(queue) = site.queues.iter_mut().find(|queue| queue.pool == *pool) {
-                queue.blocked = is_blocked;
-            }
+        let changes = changes.into_iter().map(|change| LaneEventKind::Lane(source_name.clone(), change));
+        self.lane_events.extend(changes.map(event));
+        for (pool, is_blocked) in site.newly_blocked() {
+            let first_end = || {
+                let queue = site.queues.iter().find(|queue| queue.pool == pool);
+                queue.and_then(|queue| site.suspended_until(queue, now)).unwrap_or(now)
+            };
+            let kind = if is_blocked {
+                LaneEventKind::PoolBlocked(pool.clone(), first_end())
+            } else {
+                LaneEventKind::PoolUnblocked(pool)
+            };
             self.lane_events.push(event(kind));
         }
     }
@@ -192,11 +174,8 @@ impl Scheduler {
         if self.dirty.is_empty() && self.lane_events.is_empty() && self.forgotten.is_empty() {
             return;
         }
-        let mut save = LaneSave {
-            remove: std::mem::take(&mut self.forgotten),
-            events: std::mem::take(&mut self.lane_events),
-            ..LaneSave::default()
-        };
+        let remove = std::iter::from_fn(|| self.forgotten.pop_first()).take(SAVE_LANES_MAX).collect();
+        let mut save = LaneSave { remove, events: std::mem::take(&mut self.lane_events), ..LaneSave::default() };
         save.urgent = !save.events.is_empty();
         let mut left = std::collections::BTreeSet::new();
         for name in std::mem::take(&mut self.dirty) {
@@ -293,7 +272,7 @@ impl Scheduler {
                 site.lanes.retain(|entry| entry.source != *source);
                 self.lanes -= 1;
                 self.dirty.remove(&lane_name);
-                self.forgotten.push(lane_name);
+                self.forgotten.insert(lane_name);
             }
         }
         self.lanes < self.settings.lanes_max

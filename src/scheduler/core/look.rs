@@ -1,18 +1,23 @@
-//! How one source can take a job now.
+//! Which source takes a job at a site, and how: looked at, nothing given out. `pick` does what this finds, `explain` tells it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::policy::lane::{Cause, Wait};
-use crate::scheduler::fleet::{Fleet, SourceId};
-use crate::scheduler::sites::LaneEntry;
+use crate::scheduler::fleet::{Families, Fleet, MeterKey, SourceId};
+use crate::scheduler::sites::{LaneEntry, Slot};
 use crate::scheduler::{ConnectionId, LaneName, SiteName};
 use crate::types::{PoolName, Timestamp};
 
+/// A pool's mail goes by its overflow pool where all its own sources are closed for at least this long.
+pub(super) const OVERFLOW_AFTER: Duration = Duration::from_secs(60);
+/// Turns that a source may be ahead of the others at a site while it has an idle connection there: a new connection costs
+/// more than a turn.
+const IDLE_TURNS_AHEAD: u64 = 8;
 /// How long a site waits for a limit of a pool or source as a whole, or for room for a lane, before it looks again.
 pub(super) const METER_PAUSE: Duration = Duration::from_secs(1);
 
-/// How a lane can take a job.
+/// How a source can take a job now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Means {
     /// On a connection that is idle.
@@ -21,64 +26,165 @@ pub(super) enum Means {
     New,
     /// Once this connection, which leads to other hosts, is closed.
     Swap(ConnectionId),
-    /// Not before one of its connections has ended.
-    Full,
+    /// Not before something that is under way has ended.
+    Full(Holds),
     /// Not before that time.
-    Closed(Timestamp),
+    Closed(Timestamp, Holds),
 }
 
-/// Where a lane is looked at, and for what.
-pub(super) struct Place<'a> {
+impl Means {
+    /// Whether it is closed for so long that an overflow pool takes its turn.
+    pub(super) fn is_closed_for_long(self, now: Timestamp) -> bool {
+        matches!(self, Means::Closed(until, _) if until >= now.plus(OVERFLOW_AFTER))
+    }
+}
+
+/// What keeps a source from taking a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// All connections that it may have are at work.
+    Connections,
+    /// All connections that all sources together may have there are at work.
+    SiteConnections,
+    /// What may be sent: there, by the source to all sites, or by the pool.
+    Lane(Cause),
+    Source(Cause),
+    Pool(Cause),
+    /// There is no room for one more lane.
+    NoRoom,
+}
+
+/// The source that takes a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// This one: on that idle connection, or on a new one.
+    Take(SourceId, Option<ConnectionId>),
+    /// One of them, once this connection, which leads to other hosts, is closed.
+    Swap(ConnectionId),
+    /// There are too many connections to open one more.
+    NoConnection,
+    /// None before then.
+    Wait(Timestamp),
+}
+
+/// What is looked at, for one job.
+pub(super) struct Look<'a> {
     pub(super) site: &'a SiteName,
     pub(super) pool: &'a PoolName,
+    /// Where the job goes, and the families of which these have no address.
     pub(super) hosts: &'a SiteName,
+    pub(super) lacks: Families,
+    /// As far as the site says, and as far as the server does.
     pub(super) may_open: bool,
+    pub(super) may_connect: bool,
+    pub(super) lanes: &'a mut [LaneEntry],
+    pub(super) fleet: &'a mut Fleet,
+    /// What must be on disk before it can send is noted here.
+    pub(super) dirty: &'a mut BTreeSet<LaneName>,
+    pub(super) now: Timestamp,
 }
 
-/// How a source can take a job now. What must be on disk before it can is noted in `dirty`.
-pub(super) fn look(
-    lanes: &mut [LaneEntry],
-    fleet: &mut Fleet,
-    source: SourceId,
-    place: &Place<'_>,
-    dirty: &mut BTreeSet<LaneName>,
-    now: Timestamp,
-) -> Means {
-    for (key, meter) in fleet.meters(source, place.pool) {
-        if let Err(wait) = meter.lane.admits(1, now) {
+impl Look<'_> {
+    /// How a source can take the job.
+    pub(super) fn means(&mut self, source: SourceId) -> Means {
+        for (key, meter) in self.fleet.meters(source, self.pool) {
+            let Err(wait) = meter.lane.admits(1, self.now) else { continue };
             if wait.cause == Cause::Saving {
-                dirty.insert(key.lane_name());
+                self.dirty.insert(key.lane_name());
             }
             // What ends at another site may make room.
-            let until = if wait.until == Timestamp::MAX { now.plus(METER_PAUSE) } else { wait.until };
-            return Means::Closed(until);
+            let until = if wait.until == Timestamp::MAX { self.now.plus(METER_PAUSE) } else { wait.until };
+            return match key {
+                MeterKey::Source(_) => Means::Closed(until, Holds::Source(wait.cause)),
+                MeterKey::Pool(_) => Means::Closed(until, Holds::Pool(wait.cause)),
+            };
+        }
+        let at = self.lanes.binary_search_by_key(&source, |entry| entry.source);
+        let Some(entry) = at.ok().and_then(|at| self.lanes.get_mut(at)) else {
+            return if self.may_open { Means::New } else { Means::Full(Holds::SiteConnections) };
+        };
+        match entry.lane.admits(1, self.now) {
+            Ok(_) => {}
+            Err(Wait { cause: Cause::Saving, .. }) => {
+                self.dirty.insert(LaneName::Lane(self.site.clone(), self.fleet.name(source)));
+                return Means::Full(Holds::Lane(Cause::Saving));
+            }
+            // As soon as a message ends.
+            Err(Wait { cause: cause @ Cause::Rate(_), until: Timestamp::MAX }) => {
+                return Means::Full(Holds::Lane(cause));
+            }
+            Err(wait) => {
+                let until = entry.lane.closed_until(self.now).unwrap_or(wait.until);
+                return Means::Closed(until, Holds::Lane(wait.cause));
+            }
+        }
+        if let Some((idle, _)) = entry.idle.iter().rev().find(|(_, hosts)| hosts == self.hosts) {
+            return Means::Idle(*idle);
+        }
+        let has_room = entry.connections < entry.lane.window(self.now);
+        if has_room && self.may_open {
+            return Means::New;
+        }
+        // The one that was not used for longest; one at a time.
+        let idle = if entry.closing == 0 { entry.idle.first() } else { None };
+        let busy = if has_room { Holds::SiteConnections } else { Holds::Connections };
+        idle.map_or(Means::Full(busy), |(idle, _)| Means::Swap(*idle))
+    }
+
+    /// Whether a source may reach the hosts, as far as is known. Where none may, the one whose turn it is finds that out anew.
+    pub(super) fn reaches(&self, source: SourceId) -> bool {
+        self.lacks == Families::default()
+            || self.fleet.source(source).is_none_or(|source| !self.lacks.has(source.family))
+    }
+
+    /// The source whose turn it is among those that can take the job, of a queue's `slots`. `turn`: the least pass that counts;
+    /// it moves on with the least of those that can.
+    pub(super) fn choose(&mut self, slots: &[Slot], turn: &mut u64) -> Choice {
+        let anyway = !slots.iter().any(|slot| self.reaches(slot.source));
+        let mut best: Option<(u64, SourceId, Option<ConnectionId>)> = None;
+        let (mut swap, mut no_connection, mut least_pass) = (None, false, u64::MAX);
+        let (mut until, mut tier, mut closed) = (Timestamp::MAX, 0, true);
+        for slot in slots {
+            if slot.tier > tier {
+                if !closed || best.is_some() {
+                    break;
+                }
+                tier = slot.tier;
+            }
+            let pass = slot.pass.max(*turn);
+            let if_idle = pass.saturating_sub(IDLE_TURNS_AHEAD * slot.stride);
+            let is_better = |rank: u64| best.is_none_or(|(least, ..)| rank < least);
+            // Only who has the least is looked for.
+            if !is_better(if_idle) || !(anyway || self.reaches(slot.source)) {
+                continue;
+            }
+            let means = self.means(slot.source);
+            closed &= means.is_closed_for_long(self.now);
+            match means {
+                Means::Closed(end, _) => until = until.min(end),
+                Means::Full(_) => {}
+                Means::Swap(connection) => swap = swap.or(Some(connection)),
+                Means::New if !self.may_connect => no_connection = true,
+                Means::Idle(connection) => {
+                    least_pass = least_pass.min(pass);
+                    best = Some((if_idle, slot.source, Some(connection)));
+                }
+                Means::New => {
+                    least_pass = least_pass.min(pass);
+                    if is_better(pass) {
+                        best = Some((pass, slot.source, None));
+                    }
+                }
+            }
+        }
+        if least_pass < u64::MAX {
+            *turn = (*turn).max(least_pass);
+        }
+        match (best, swap) {
+            (Some((_, source, connection)), _) => Choice::Take(source, connection),
+            (None, Some(connection)) => Choice::Swap(connection),
+            (None, None) if no_connection => Choice::NoConnection,
+            (None, None) => Choice::Wait(until),
         }
     }
-    let Ok(at) = lanes.binary_search_by_key(&source, |entry| entry.source) else {
-        return if place.may_open { Means::New } else { Means::Full };
-    };
-    let Some(entry) = lanes.get_mut(at) else { return Means::Full };
-    let window = entry.lane.window(now);
-    if window == 0 {
-        return Means::Closed(entry.lane.closed_until(now).unwrap_or(now.plus(METER_PAUSE)));
-    }
-    match entry.lane.admits(1, now) {
-        Ok(_) => {}
-        Err(Wait { cause: Cause::Saving, .. }) => {
-            dirty.insert(LaneName::Lane(place.site.clone(), fleet.name(source)));
-            return Means::Full;
-        }
-        // As soon as a message ends.
-        Err(Wait { cause: Cause::Rate(_), until: Timestamp::MAX }) => return Means::Full,
-        Err(wait) => return Means::Closed(wait.until),
-    }
-    if let Some((idle, _)) = entry.idle.iter().rev().find(|(_, hosts)| hosts == place.hosts) {
-        return Means::Idle(*idle);
-    }
-    if entry.connections < window && place.may_open {
-        return Means::New;
-    }
-    // The one that was not used for longest; one at a time.
-    let idle = if entry.closing == 0 { entry.idle.first() } else { None };
-    idle.map_or(Means::Full, |(idle, _)| Means::Swap(*idle))
 }

@@ -164,7 +164,7 @@ pub struct Scheduler {
     /// Lanes whose states are being written.
     saving: BTreeSet<LaneName>,
     /// Lanes whose records are to go.
-    forgotten: Vec<LaneName>,
+    forgotten: BTreeSet<LaneName>,
     /// What changed since the last save.
     lane_events: Vec<LaneEvent>,
     connections: HashMap<ConnectionId, Connection>,
@@ -237,7 +237,7 @@ impl Scheduler {
             lanes: 0,
             dirty: BTreeSet::new(),
             saving: BTreeSet::new(),
-            forgotten: Vec::new(),
+            forgotten: BTreeSet::new(),
             lane_events: Vec::new(),
             jobs: HashMap::new(),
             waiting: BTreeSet::new(),
@@ -298,6 +298,7 @@ impl Scheduler {
     /// A message was committed.
     pub fn accepted(&mut self, handoff: Handoff, now: Timestamp, actions: &mut Vec<Action>) {
         let message = &handoff.message;
+        let class = self.classes.of_message(message);
         for group in message.open_groups() {
             let Some(domain) = message.domains.get(usize::from(group)) else { break };
             let key = JobKey { id: message.id, group };
@@ -311,9 +312,7 @@ impl Scheduler {
                 recipient_headers: handoff.recipient_headers.clone(),
             };
             let fits = self.payload_bytes + payload.bytes() <= self.settings.body_cache_bytes;
-            let entry = message.due_entry(group, 0, None);
-            let class = self.classes.of(&entry);
-            let mut job = Job::waiting(domain.clone(), class, handoff.due_at, message.expires_at);
+            let mut job = Job::waiting(domain.clone(), Arc::clone(&class), handoff.due_at, message.expires_at);
             job.payload = fits.then(|| Box::new(payload));
             self.insert(key, job, true, now, actions);
         }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use super::explain::View;
 use super::{JobState, Scheduler};
 use crate::queue::{DueJob, DueKey, JobKey};
 use crate::scheduler::class::Class;
@@ -112,13 +111,11 @@ impl Scheduler {
         }
         let queue = site.queue(&class.pool, &self.fleet)?;
         let keeps = keeps.filter(|source| queue.slots.iter().any(|slot| slot.source == *source));
-        let lacks = self.domains.get(domain).map(|state| state.lacks).unwrap_or_default();
-        // As a connection to other hosts is closed for it, any idle one will do.
-        let view = View { name, site, queue, lacks, hosts: None, now };
-        let cause = causes
-            .entry((name.clone(), queue.pool.clone(), keeps, lacks))
-            .or_insert_with(|| self.cause(&view, keeps))
-            .clone();
+        let state = self.domains.get(domain)?;
+        let to = (state.destination.as_ref()?.hosts.clone(), state.lacks);
+        // An idle connection that leads elsewhere is closed for it, so what else the hosts are makes no difference.
+        let cause = causes.entry((name.clone(), queue.pool.clone(), keeps, state.lacks));
+        let cause = cause.or_insert_with(|| self.cause(&mut self.view(name, site, queue, to, now), keeps)).clone();
         let before = Self::before(queue, class, key, keeps);
         Some(Whereabouts::Ready { site: name.clone(), cause: Box::new(cause), before })
     }

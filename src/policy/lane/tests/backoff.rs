@@ -28,7 +28,7 @@ fn a_block_ends_with_one_probe_of_one_message() {
     assert_eq!(lane.admits(9, NOW), Err(Wait { until, cause: Cause::Blocked }));
     assert_eq!(lane.next_change(NOW), Some(until));
     let trouble = lane.trouble(NOW).unwrap();
-    assert_eq!((trouble.mode, trouble.until, trouble.rule.as_deref()), ("blocked", Some(until), Some("rule")));
+    assert_eq!((trouble.mode, trouble.until, trouble.rule.as_deref()), (Mode::Blocked, Some(until), Some("rule")));
     lane.unsuspend(NOW);
     assert_eq!(lane.window(NOW), 0, "a block stays");
 
@@ -134,7 +134,7 @@ fn a_lower_rate_for_a_time_then_twice_as_much_each_minute_for_six() {
     assert_eq!(names(&lane.learn(&hit(ReactionKind::Slow(slow), seconds(600)), 8, NOW)), ["backed off"]);
     let faster = RateLimit { count: 1, per: Span::Second };
     assert_eq!(lane.learn(&hit(ReactionKind::Slow(faster), seconds(600)), 8, NOW), [], "no stricter");
-    assert_eq!(lane.trouble(NOW).unwrap().mode, "slowed");
+    assert_eq!(lane.trouble(NOW).unwrap().mode, Mode::Slowed);
     let mut sent = Vec::new();
     let mut now = NOW;
     while now < NOW.plus(seconds(600 + 7 * 60)) {
@@ -172,5 +172,5 @@ fn the_strongest_trouble_is_told_with_its_own_words() {
     lane.learn(&good(), 1, back);
     lane.learn(&unreachable(), 1, back);
     let trouble = lane.trouble(back).unwrap();
-    assert_eq!((trouble.mode, &*trouble.words, trouble.rule), ("unreachable", "connection refused", None));
+    assert_eq!((trouble.mode, &*trouble.words, trouble.rule), (Mode::Unreachable, "connection refused", None));
 }

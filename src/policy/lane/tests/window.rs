@@ -19,7 +19,7 @@ fn a_host_that_refuses_connections_loses_half_and_shows_where_its_ceiling_is() {
     }
     assert_eq!(lane.window(NOW), 5, "halved once");
     let trouble = lane.trouble(NOW).unwrap();
-    assert_eq!((trouble.mode, &*trouble.words), ("fewer-connections", "421 4.7.0 too many connections"));
+    assert_eq!((trouble.mode, &*trouble.words), (Mode::Fewer, "421 4.7.0 too many connections"));
     succeed(&mut lane, GOOD_PER_STEP - 1, 5, NOW);
     assert_eq!(lane.window(NOW), 5);
     succeed(&mut lane, 1, 5, NOW);
@@ -212,10 +212,10 @@ fn an_operator_ends_the_wait_of_an_unreachable_lane() {
     lane.learn(&unreachable(), 4, NOW);
     assert_eq!(lane.window(NOW), 0);
     assert_eq!(lane.next_change(NOW), Some(lane.admits(1, NOW).unwrap_err().until));
-    assert_eq!(lane.trouble(NOW).unwrap().mode, "unreachable");
+    assert_eq!(lane.trouble(NOW).unwrap().mode, Mode::Unreachable);
     lane.unsuspend(NOW);
     assert_eq!((lane.window(NOW), lane.admits(5, NOW)), (1, Ok(5)));
     lane.learn(&good(), 1, NOW);
     assert_eq!(lane.window(NOW), 2);
-    assert_eq!(lane.trouble(NOW).unwrap().mode, "ramping");
+    assert_eq!(lane.trouble(NOW).unwrap().mode, Mode::Ramping);
 }
