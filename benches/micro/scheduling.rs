@@ -40,7 +40,7 @@ impl World {
         let settings = Settings {
             jobs_max: 1_000_000,
             body_cache_bytes: 256 << 20,
-            connections_max: 20_000,
+            connections_max: 1_000_000,
             limits: LaneLimits { connections: 10, ..LaneLimits::default() },
             recipients_per_transaction_max: 50,
             delay_notices: Vec::new(),

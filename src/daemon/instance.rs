@@ -126,7 +126,7 @@ impl Instance {
         queue.mark_running().map_err(|error| error.to_string())?;
         let queue::Opened { handoffs, committer, unclean_since, was_clean, .. } = opened;
         let scheduler_settings = assembly::scheduler_settings(&config);
-        let saved = saved_lanes(&queue, scheduler_settings.lanes_max)?;
+        let saved = saved_lanes(&queue)?;
         let (dispatcher, dispatcher_task) =
             Dispatcher::start(shared, scheduler_settings, handoffs, unclean_since, saved, !was_clean);
         let instance = Instance {
@@ -390,9 +390,9 @@ fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// What lanes kept over the restart.
-fn saved_lanes(queue: &Queue, limit: usize) -> Result<Vec<SavedLane>, String> {
-    let lanes = queue.lanes(limit).map_err(|error| error.to_string())?;
+/// What lanes kept over the restart: all of them, as the scheduler knows which ones to forget where there are too many.
+fn saved_lanes(queue: &Queue) -> Result<Vec<SavedLane>, String> {
+    let lanes = queue.lanes(usize::MAX).map_err(|error| error.to_string())?;
     Ok(lanes.into_iter().filter_map(delivery::lanes::saved).collect())
 }
 

@@ -285,6 +285,31 @@ fn lanes_are_bounded_and_those_in_use_stay() {
 }
 
 #[test]
+fn what_was_kept_of_lanes_that_nobody_uses_any_more_makes_room_oldest_first() {
+    let saved = |number: u64| SavedLane {
+        name: LaneName::Lane(SiteName::new(&format!("old{number}")), SourceName::default()),
+        state: LaneState { saved_at: Timestamp::from_millis(1_000 + number), ..LaneState::default() },
+    };
+    let settings = Settings { lanes_max: 20, connections_max: 100, ..settings() };
+    let mut world = World::restored(settings, (0..30).map(saved).collect(), false);
+    let mut removed = BTreeSet::new();
+    for number in 0..15 {
+        world.accept(&[&format!("d{number}.test")]);
+        world.resolve(&format!("d{number}.test"), &format!("mx{number}"));
+        assert_eq!(given(&mut world).len(), 1);
+        world.scheduler.flush_lanes(world.now, &mut world.actions);
+        for action in std::mem::take(&mut world.actions) {
+            let Action::SaveLanes(save) = action else { continue };
+            removed.extend(save.remove);
+        }
+    }
+    // 30 records and 15 lanes are 25 more than there may be.
+    let expected: BTreeSet<LaneName> = (0..25).map(|number| saved(number).name).collect();
+    assert_eq!(removed, expected);
+    assert_eq!(world.scheduler.totals().lanes, 15);
+}
+
+#[test]
 fn what_a_lane_sends_under_an_hours_limit_waits_for_the_disk() {
     let limits = LaneLimits { rates: Rates { hour: Some(100), ..Rates::default() }, ..LaneLimits::default() };
     let mut world = World::new(Settings { limits, ..settings() });

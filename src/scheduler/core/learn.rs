@@ -245,8 +245,37 @@ impl Scheduler {
         }
     }
 
-    /// Makes room for lanes: those go that learned nothing, or else those that were used least lately. `false`: all are in use.
+    /// Makes room for lanes: first those go that nobody used since the start, then those that learned nothing, or else those that
+    /// were used least lately. `false`: all are in use.
     pub(super) fn forget_lanes(&mut self, now: Timestamp) -> bool {
+        let max = self.settings.lanes_max;
+        // As many as are too many, where a reload lowered the limit.
+        let excess = (self.lanes + self.saved.len() + 1).saturating_sub(max);
+        let mut left = excess.max((max / FORGET_SHARE).max(1));
+        left -= self.forget_saved(left);
+        if left > 0 {
+            self.forget_idle(left, now);
+        }
+        self.lanes + self.saved.len() < max
+    }
+
+    /// Up to so many states of before the start, the oldest first.
+    fn forget_saved(&mut self, most: usize) -> usize {
+        let mut old: Vec<(Timestamp, LaneName)> =
+            self.saved.iter().map(|(name, state)| (state.saved_at, name.clone())).collect();
+        if old.len() > most {
+            old.select_nth_unstable(most);
+            old.truncate(most);
+        }
+        for (_, name) in &old {
+            self.saved.remove(name);
+            self.forgotten.insert(name.clone());
+        }
+        old.len()
+    }
+
+    /// Up to so many lanes without a connection.
+    fn forget_idle(&mut self, most: usize, now: Timestamp) {
         let mut idle = Vec::new();
         for (name, site) in &self.sites {
             for entry in site.lanes.iter().filter(|entry| entry.connections == 0) {
@@ -258,10 +287,9 @@ impl Scheduler {
                 idle.push((worth, entry.used_at, name.clone(), entry.source));
             }
         }
-        let least = (self.settings.lanes_max / FORGET_SHARE).max(1);
-        if idle.len() > least {
-            idle.select_nth_unstable(least);
-            idle.truncate(least);
+        if idle.len() > most {
+            idle.select_nth_unstable(most);
+            idle.truncate(most);
         }
         for (_, _, name, source) in &idle {
             let lane_name = LaneName::Lane(name.clone(), self.fleet.name(*source));
@@ -275,6 +303,5 @@ impl Scheduler {
                 self.forgotten.insert(lane_name);
             }
         }
-        self.lanes < self.settings.lanes_max
     }
 }

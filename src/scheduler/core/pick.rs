@@ -341,10 +341,12 @@ impl Scheduler {
             return Made::Known;
         }
         let limits = site.limits;
-        if self.lanes >= self.settings.lanes_max && !self.forget_lanes(now) {
+        let lane_name = LaneName::Lane(name.clone(), self.fleet.name(source));
+        // Those of before the start count: their records are on disk.
+        let is_new = !self.saved.contains_key(&lane_name);
+        if is_new && self.lanes + self.saved.len() >= self.settings.lanes_max && !self.forget_lanes(now) {
             return Made::NoRoom;
         }
-        let lane_name = LaneName::Lane(name.clone(), self.fleet.name(source));
         let lane = self.lane_of_old(&lane_name, limits, now);
         self.saved.remove(&lane_name);
         // Its record is needed again.
