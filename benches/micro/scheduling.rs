@@ -65,7 +65,12 @@ impl World {
                 Action::Open { connection, jobs, .. } | Action::Assign { connection, jobs, .. } => {
                     self.delivered(connection, &jobs);
                 }
-                Action::Close(_) | Action::Settle { .. } | Action::PageIn { .. } | Action::SaveLanes(_) => {}
+                Action::Close(_)
+                | Action::Settle { .. }
+                | Action::PageIn { .. }
+                | Action::SaveLanes(_)
+                | Action::SaveHistory(_)
+                | Action::SaveLives(_) => {}
             }
         }
     }

@@ -5,15 +5,15 @@ use std::fmt::Debug;
 
 use libfuzzer_sys::fuzz_target;
 use queue_format::{
-    CounterRecord, DueEntry, DueEntryRef, FormatError, HoldEntry, LaneRecord, MessageRecord, OutboxRecord, OutboxRecordRef, RecipientState, SuppressionRecord, decode_body, decode_meta_number, decode_meta_text, encode_body, encode_meta_number, encode_meta_text,
-    parse_body_part_key, parse_due_key, parse_recipient_header_key, recipient_header_key, parse_hold_key, parse_outbox_key, parse_recipient_key,
+    CounterRecord, DueEntry, DueEntryRef, FormatError, HistoryRecord, HoldEntry, LaneRecord, MessageRecord, OutboxRecord, OutboxRecordRef, RecipientState, SourceLifeRecord, SuppressionRecord, decode_body, decode_meta_number, decode_meta_text, encode_body, encode_meta_number, encode_meta_text,
+    parse_body_part_key, parse_due_key, parse_history_key, parse_recipient_header_key, recipient_header_key, parse_hold_key, parse_outbox_key, parse_recipient_key,
 };
 
 fuzz_target!(|data: &[u8]| {
     decode_all(data);
     // The same bytes as type and payload of a record with a right frame; without this no input passes the checksum.
     if let Some((kind, payload)) = data.split_first() {
-        for version in [1, 2, 3] {
+        for version in [1, 2, 3, 4] {
             decode_all(&sealed([*kind, version], payload));
         }
     }
@@ -26,12 +26,14 @@ fn sealed(head: [u8; 2], payload: &[u8]) -> Vec<u8> {
 }
 
 /// A record of an older version, had its value been written today: messages of version 1 lack an octet of flags, due and hold
-/// entries of version 1 an empty text at their end.
+/// entries of versions 1 and 2 flags and a text at their end, those of version 1 one text more before, others nothing.
 fn as_of_today(bytes: &[u8]) -> Vec<u8> {
     match bytes.split_at_checked(6) {
-        Some(([1, 1, ..], [flags, rest @ ..])) => sealed([1, 3], &[&[*flags, 0], rest].concat()),
-        Some(([1, 2, ..], rest)) => sealed([1, 3], rest),
-        Some(([kind @ (3 | 4), 1, ..], rest)) => sealed([*kind, 2], &[rest, &[0]].concat()),
+        Some(([1, 1, ..], [flags, rest @ ..])) => sealed([1, 4], &[&[*flags, 0], rest].concat()),
+        Some(([1, 2 | 3, ..], rest)) => sealed([1, 4], rest),
+        Some(([kind @ (3 | 4), 1, ..], rest)) => sealed([*kind, 3], &[rest, &[0; 3]].concat()),
+        Some(([kind @ (3 | 4), 2, ..], rest)) => sealed([*kind, 3], &[rest, &[0; 2]].concat()),
+        Some(([11, 1, ..], rest)) => sealed([11, 2], rest),
         _ => bytes.to_vec(),
     }
 }
@@ -49,6 +51,8 @@ fn decode_all(bytes: &[u8]) {
     check(bytes, decode_meta_number(bytes), |number, out| encode_meta_number(*number, out));
     check(bytes, CounterRecord::decode(bytes), CounterRecord::encode);
     check(bytes, LaneRecord::decode(bytes), LaneRecord::encode);
+    check(bytes, HistoryRecord::decode(bytes), HistoryRecord::encode);
+    check(bytes, SourceLifeRecord::decode(bytes), SourceLifeRecord::encode);
     check(bytes, decode_meta_text(bytes), |text, out| encode_meta_text(text, out));
 }
 
@@ -76,6 +80,9 @@ fn parse_keys(key: &[u8]) {
         if let Some((id, index)) = parse_recipient_header_key(key) {
             assert_eq!(recipient_header_key(&id, index), key);
         }
+    }
+    if let Some((day, names)) = parse_history_key(key) {
+        assert_eq!(queue_format::history_key(day, &names), key);
     }
     if let Some(event_id) = parse_outbox_key(key) {
         assert_eq!(queue_format::outbox_key(event_id), key);

@@ -8,6 +8,10 @@ use crate::wire::{Fields, VARINT_BYTES_MAX, put_text, put_u64, put_varint};
 
 /// The first version of both with `source`.
 const VERSION_SOURCE: u8 = 2;
+/// The first version of both with flags and `set`.
+const VERSION_WARMUP: u8 = 3;
+
+const FLAG_PREFERS_WARMING: u8 = 1;
 
 /// One message waits for one destination; its time, id and group are in [`due_key`](crate::due_key).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +30,10 @@ pub struct DueEntry {
     pub priority: u8,
     /// The source that it keeps, as a greylisted message does; empty: any of the pool.
     pub source: String,
+    /// It goes by a source that warms up, where one has room.
+    pub prefers_warming: bool,
+    /// Its configuration set, if that warms up; empty: none.
+    pub set: String,
 }
 
 /// A [`DueEntry`] whose texts stay where they are: paging in the index allocates nothing for them.
@@ -45,6 +53,10 @@ pub struct DueEntryRef<'a> {
     pub priority: u8,
     /// The source that it keeps, as a greylisted message does; empty: any of the pool.
     pub source: &'a str,
+    /// It goes by a source that warms up, where one has room.
+    pub prefers_warming: bool,
+    /// Its configuration set, if that warms up; empty: none.
+    pub set: &'a str,
 }
 
 /// A due entry that an administrator took out of the schedule; its id and group are in [`hold_key`](crate::hold_key).
@@ -91,12 +103,14 @@ impl<'a> DueEntryRef<'a> {
             tenant: self.tenant.to_owned(),
             priority: self.priority,
             source: self.source.to_owned(),
+            prefers_warming: self.prefers_warming,
+            set: self.set.to_owned(),
         }
     }
 
     fn payload_len_hint(&self) -> usize {
-        let texts = self.domain.len() + self.pool.len() + self.tenant.len() + self.source.len();
-        1 + 8 + 5 * VARINT_BYTES_MAX + texts
+        let texts = self.domain.len() + self.pool.len() + self.tenant.len() + self.source.len() + self.set.len();
+        2 + 8 + 6 * VARINT_BYTES_MAX + texts
     }
 
     fn put(&self, out: &mut Vec<u8>) {
@@ -107,10 +121,12 @@ impl<'a> DueEntryRef<'a> {
         put_text(out, self.pool);
         put_text(out, self.tenant);
         put_text(out, self.source);
+        out.push(if self.prefers_warming { FLAG_PREFERS_WARMING } else { 0 });
+        put_text(out, self.set);
     }
 
     fn take(fields: &mut Fields<'a>, version: u8) -> Result<Self, FormatError> {
-        Ok(Self {
+        let mut entry = Self {
             priority: fields.byte("priority")?,
             expires_at_ms: fields.u64("expires_at_ms")?,
             attempts: fields.varint_u32("attempts")?,
@@ -118,7 +134,17 @@ impl<'a> DueEntryRef<'a> {
             pool: fields.text("pool")?,
             tenant: fields.text("tenant")?,
             source: if version < VERSION_SOURCE { "" } else { fields.text("source")? },
-        })
+            ..Self::default()
+        };
+        if version >= VERSION_WARMUP {
+            let flags = fields.byte("due flags")?;
+            if flags & !FLAG_PREFERS_WARMING != 0 {
+                return Err(fields.out_of_range("due flags"));
+            }
+            entry.prefers_warming = flags & FLAG_PREFERS_WARMING != 0;
+            entry.set = fields.text("set")?;
+        }
+        Ok(entry)
     }
 }
 
@@ -133,6 +159,8 @@ impl DueEntry {
             tenant: &self.tenant,
             priority: self.priority,
             source: &self.source,
+            prefers_warming: self.prefers_warming,
+            set: &self.set,
         }
     }
 

@@ -28,11 +28,15 @@ pub enum RecordKind {
     Counter = 10,
     /// [`LaneRecord`](crate::LaneRecord).
     Lane = 11,
+    /// [`HistoryRecord`](crate::HistoryRecord).
+    History = 12,
+    /// [`SourceLifeRecord`](crate::SourceLifeRecord).
+    SourceLife = 13,
 }
 
 impl RecordKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [RecordKind; 11] = [
+    pub const ALL: [RecordKind; 13] = [
         RecordKind::Message,
         RecordKind::Recipient,
         RecordKind::Due,
@@ -44,6 +48,8 @@ impl RecordKind {
         RecordKind::Suppression,
         RecordKind::Counter,
         RecordKind::Lane,
+        RecordKind::History,
+        RecordKind::SourceLife,
     ];
 
     /// The first byte of a record of this kind.
@@ -54,8 +60,9 @@ impl RecordKind {
     /// The layout version that this release writes. It reads this one and all before it.
     pub const fn version(self) -> u8 {
         match self {
-            RecordKind::Message => 3,
-            RecordKind::Due | RecordKind::Hold => 2,
+            RecordKind::Message => 4,
+            RecordKind::Due | RecordKind::Hold => 3,
+            RecordKind::Lane => 2,
             _ => 1,
         }
     }
@@ -75,6 +82,8 @@ impl fmt::Display for RecordKind {
             RecordKind::Suppression => "suppression",
             RecordKind::Counter => "counter",
             RecordKind::Lane => "lane",
+            RecordKind::History => "history",
+            RecordKind::SourceLife => "source life",
         })
     }
 }

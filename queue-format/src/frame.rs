@@ -78,8 +78,8 @@ mod tests {
     #[test]
     fn a_newer_version_is_told_from_damage() {
         assert_eq!(
-            open_any(RecordKind::Message, &record_with(1, 4)),
-            Err(FormatError::UnsupportedVersion { record: RecordKind::Message, found: 4, supported: 3 })
+            open_any(RecordKind::Message, &record_with(1, 5)),
+            Err(FormatError::UnsupportedVersion { record: RecordKind::Message, found: 5, supported: 4 })
         );
         assert_eq!(open_any(RecordKind::Message, &record_with(1, 1)), Ok((1, &b"payload"[..])));
         assert!(open_any(RecordKind::Message, &record_with(1, 0)).is_err());

@@ -21,6 +21,13 @@ pub const OUTBOX_KEY_BYTES: usize = 8;
 pub const COUNTER_KEY_BYTES: usize = 1 + 8 + SCOPE_HASH_BYTES;
 /// Length of the key of a lane: SHA-256 of the name of its source, an octet 0 and the name of its site.
 pub const LANE_KEY_BYTES: usize = 32;
+/// Length of a [`history_key`].
+pub const HISTORY_KEY_BYTES: usize = 4 + HISTORY_NAMES_BYTES;
+/// Length of what names a row within a [`history_key`]: the first octets of SHA-256 of the name of its source, an octet 0 and
+/// the name of its site.
+pub const HISTORY_NAMES_BYTES: usize = 16;
+/// Length of a [`source_key`].
+pub const SOURCE_KEY_BYTES: usize = SCOPE_HASH_BYTES;
 /// First byte of the keys of counters that quotas ask for.
 pub const COUNTER_QUOTA: u8 = 1;
 /// Of the scope's name a key holds a hash: names are longer than a key may be.
@@ -172,6 +179,33 @@ fn scope_hash(scope: &str) -> [u8; SCOPE_HASH_BYTES] {
     fnv1a(scope.as_bytes()).to_be_bytes()
 }
 
+/// Key of a row of the history: its day (Unix time / 24 h), a hash of the names of source and site. By time first, so that what
+/// is too old is one range.
+pub fn history_key(day: u32, names: &[u8; HISTORY_NAMES_BYTES]) -> [u8; HISTORY_KEY_BYTES] {
+    let mut key = [0; HISTORY_KEY_BYTES];
+    let (key_day, key_names) = key.split_at_mut(4);
+    key_day.copy_from_slice(&day.to_be_bytes());
+    key_names.copy_from_slice(names);
+    key
+}
+
+/// Day and hash of the names of a [`history_key`].
+pub fn parse_history_key(key: &[u8]) -> Option<(u32, [u8; HISTORY_NAMES_BYTES])> {
+    let (day, names) = key.split_first_chunk()?;
+    Some((u32::from_be_bytes(*day), names.try_into().ok()?))
+}
+
+/// All rows of the history from `first_day` to `last_day`, both included.
+pub fn history_range(first_day: u32, last_day: u32) -> ([u8; HISTORY_KEY_BYTES], [u8; HISTORY_KEY_BYTES + 1]) {
+    let last = history_key(last_day, &[0xff; HISTORY_NAMES_BYTES]);
+    (history_key(first_day, &[0; HISTORY_NAMES_BYTES]), successor(&last))
+}
+
+/// Key of the life of a source: a hash of its name, which comes from the config.
+pub fn source_key(source: &str) -> [u8; SOURCE_KEY_BYTES] {
+    scope_hash(source)
+}
+
 /// FNV-1a of 128 bits: its result may never change, since names and keys that hold it are stored. Not for what an enemy chooses.
 pub fn fnv1a(bytes: &[u8]) -> u128 {
     const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
@@ -236,6 +270,8 @@ mod tests {
             counter_key(1, 0x0203, "a"),
             *b"\x01\x00\x00\x00\x00\x00\x00\x02\x03\xd2\x28\xcb\x69\x6f\x1a\x8c\xaf\x78\x91\x2b\x70\x4e\x4a\x89\x64"
         );
+        assert_eq!(history_key(0x0102_0304, b"ABCDEFGHIJKLMNOP"), *b"\x01\x02\x03\x04ABCDEFGHIJKLMNOP");
+        assert_eq!(source_key("a"), *b"\xd2\x28\xcb\x69\x6f\x1a\x8c\xaf\x78\x91\x2b\x70\x4e\x4a\x89\x64");
     }
 
     #[test]
@@ -249,6 +285,26 @@ mod tests {
             assert_eq!(parse_body_part_key(key).is_some(), len == BODY_PART_KEY_BYTES, "{len}");
             assert_eq!(parse_outbox_key(key).is_some(), len == OUTBOX_KEY_BYTES, "{len}");
             assert_eq!(parse_counter_key(key).is_some(), len == COUNTER_KEY_BYTES, "{len}");
+            assert_eq!(parse_history_key(key).is_some(), len == HISTORY_KEY_BYTES, "{len}");
+        }
+    }
+
+    #[test]
+    fn a_range_of_history_holds_its_days_whatever_the_names() {
+        for (first, last, day, is_in) in [
+            (5, 6, 4, false),
+            (5, 6, 5, true),
+            (5, 6, 6, true),
+            (5, 6, 7, false),
+            (255, 256, 256, true),
+            (0, u32::MAX, u32::MAX, true),
+        ] {
+            let (start, end) = history_range(first, last);
+            for names in [[0; HISTORY_NAMES_BYTES], [0xff; HISTORY_NAMES_BYTES]] {
+                let key = history_key(day, &names);
+                let found = (start.as_slice()..end.as_slice()).contains(&key.as_slice());
+                assert_eq!(found, is_in, "{first} {last} {day}");
+            }
         }
     }
 

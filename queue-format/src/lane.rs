@@ -1,7 +1,9 @@
-//! The record of a lane: what was learned of a source at a site, and what was sent there lately. Rewritten as that changes.
+//! The record of a lane: what was learned of a source at a site, what was sent there lately, and how far its warm-up is.
+//! Rewritten as that changes.
 
 use crate::error::{FormatError, RecordKind};
 use crate::frame::{self, FRAME_BYTES};
+use crate::warmup::LaneWarmup;
 use crate::wire::{Fields, VARINT_BYTES_MAX, put_text, put_u64, put_varint};
 
 const KIND: RecordKind = RecordKind::Lane;
@@ -18,7 +20,10 @@ const RETURNED: u16 = 1 << 8;
 const TOLD: u16 = 1 << 9;
 const RULE: u16 = 1 << 10;
 const LAST: u16 = 1 << 11;
-const ALL: u16 = (1 << 12) - 1;
+const WARMUP: u16 = 1 << 12;
+/// Of version 1.
+const ALL_OF_1: u16 = (1 << 12) - 1;
+const ALL: u16 = (1 << 13) - 1;
 
 /// A lane; its key is a hash of the two names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,6 +60,8 @@ pub struct LaneRecord {
     pub outstanding: u32,
     /// What was sent lately.
     pub counts: Vec<LaneCounts>,
+    /// Its warm-up, where it has a plan. Since version 2.
+    pub warmup: Option<LaneWarmup>,
 }
 
 /// Learned connections.
@@ -131,7 +138,8 @@ impl LaneRecord {
         let texts = self.source.len() + self.site.len();
         let told = self.told.as_ref().map_or(0, |told| told.words.len() + told.rule.as_ref().map_or(0, String::len));
         let counts: usize = self.counts.iter().map(|counts| (4 + counts.counts.len()) * VARINT_BYTES_MAX).sum();
-        FRAME_BYTES + 2 + 10 * 8 + 3 + 14 * VARINT_BYTES_MAX + texts + told + counts
+        let warmup = self.warmup.as_ref().map_or(0, LaneWarmup::encoded_len_hint);
+        FRAME_BYTES + 2 + 10 * 8 + 3 + 14 * VARINT_BYTES_MAX + texts + told + counts + warmup
     }
 
     /// Appends the record.
@@ -157,6 +165,7 @@ impl LaneRecord {
             (self.told.is_some(), TOLD),
             (rule, RULE),
             (self.is_last, LAST),
+            (self.warmup.is_some(), WARMUP),
         ];
         flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum()
     }
@@ -204,14 +213,17 @@ impl LaneRecord {
             put_varint(out, counts.counts.len() as u64);
             counts.counts.iter().for_each(|count| put_varint(out, (*count).into()));
         }
+        self.warmup.iter().for_each(|warmup| warmup.put(out));
     }
 
-    /// Reads the record that `bytes` hold, all of them.
+    /// Reads the record that `bytes` hold, all of them, of any version.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let mut fields = Fields::new(KIND, frame::open(KIND, bytes)?);
+        let (version, payload) = frame::open_any(KIND, bytes)?;
+        let mut fields = Fields::new(KIND, payload);
+        let all = if version < 2 { ALL_OF_1 } else { ALL };
         let flags = u16::from_le_bytes([fields.byte("flags")?, fields.byte("flags")?]);
         let needs = |flag, needed| flags & flag == 0 || flags & needed != 0;
-        if flags & !ALL != 0 || !needs(CEILING, CONNECTIONS) || !needs(RETURNED, BLOCK) || !needs(RULE, TOLD) {
+        if flags & !all != 0 || !needs(CEILING, CONNECTIONS) || !needs(RETURNED, BLOCK) || !needs(RULE, TOLD) {
             return Err(fields.out_of_range("flags"));
         }
         let record = Self::take(flags, &mut fields)?;
@@ -239,6 +251,7 @@ impl LaneRecord {
             told: has(TOLD).then(|| take_told(fields, has(RULE))).transpose()?,
             outstanding: fields.varint_u32("outstanding")?,
             counts: take_counts(fields)?,
+            warmup: has(WARMUP).then(|| LaneWarmup::take(fields)).transpose()?,
         })
     }
 }

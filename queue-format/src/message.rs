@@ -24,11 +24,16 @@ const FLAG_RECIPIENT_HEADERS: u8 = 1 << 3;
 const FLAG_POOL: u8 = 1 << 4;
 const FLAG_PRIORITY: u8 = 1 << 5;
 const MORE_FLAGS_KNOWN_V2: u8 = (1 << 4) - 1;
-const MORE_FLAGS_KNOWN: u8 = (1 << 6) - 1;
+const MORE_FLAGS_KNOWN_V3: u8 = (1 << 6) - 1;
+/// Since version 4, which knows all eight.
+const FLAG_PREFERS_WARMING: u8 = 1 << 6;
+const FLAG_SET_WARMS_UP: u8 = 1 << 7;
 /// The first version with a second octet of flags.
 const VERSION_MORE_FLAGS: u8 = 2;
 /// The first version with pool and priority.
 const VERSION_POOL: u8 = 3;
+/// The first version with the flags of warm-ups.
+const VERSION_WARMUP: u8 = 4;
 
 const RECIPIENT_NOTIFY_BITS: u8 = 0b111;
 const RECIPIENT_NOTIFY: u8 = 1 << 3;
@@ -90,6 +95,10 @@ pub struct MessageRecord {
     pub pool: String,
     /// Its priority as a number; 0: not said.
     pub priority: u8,
+    /// It goes by a source that warms up, where one has room.
+    pub prefers_warming: bool,
+    /// Its configuration set warms up, or did when it was accepted.
+    pub set_warms_up: bool,
     /// The `mail` object of the message's events. Any bytes: the format does not look inside.
     pub mail_json: Vec<u8>,
 }
@@ -178,7 +187,11 @@ impl MessageRecord {
         let mut fields = Fields::new(KIND, payload);
         let flags = fields.byte("flags")?;
         let more = if version < VERSION_MORE_FLAGS { 0 } else { fields.byte("more_flags")? };
-        let known = if version < VERSION_POOL { MORE_FLAGS_KNOWN_V2 } else { MORE_FLAGS_KNOWN };
+        let known = match version {
+            ..VERSION_POOL => MORE_FLAGS_KNOWN_V2,
+            VERSION_POOL..VERSION_WARMUP => MORE_FLAGS_KNOWN_V3,
+            VERSION_WARMUP.. => u8::MAX,
+        };
         if more & !known != 0 {
             return Err(fields.out_of_range("more_flags"));
         }
@@ -194,6 +207,8 @@ impl MessageRecord {
             tls_required: flags & FLAG_TLS_REQUIRED != 0,
             return_path_per_message: more & FLAG_RETURN_PATH_PER_MESSAGE != 0,
             recipient_headers: more & FLAG_RECIPIENT_HEADERS != 0,
+            prefers_warming: more & FLAG_PREFERS_WARMING != 0,
+            set_warms_up: more & FLAG_SET_WARMS_UP != 0,
             ret: match (flags & FLAG_RET_FULL != 0, flags & FLAG_RET_HEADERS != 0) {
                 (false, false) => None,
                 (true, false) => Some(Ret::Full),
@@ -270,6 +285,8 @@ impl MessageRecord {
             | flag(self.recipient_headers, FLAG_RECIPIENT_HEADERS)
             | flag(!self.pool.is_empty(), FLAG_POOL)
             | flag(self.priority != 0, FLAG_PRIORITY)
+            | flag(self.prefers_warming, FLAG_PREFERS_WARMING)
+            | flag(self.set_warms_up, FLAG_SET_WARMS_UP)
     }
 }
 

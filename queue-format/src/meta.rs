@@ -49,13 +49,13 @@ mod tests {
 
     #[test]
     fn another_format_version_names_what_was_found_and_what_is_read() {
-        for version in 1..=3 {
+        for version in 1..=4 {
             assert_eq!(check_format_version(version), Ok(()));
         }
         assert_eq!(
-            check_format_version(4).unwrap_err().to_string(),
-            "the queue has format version 4, this release reads version 3: \
-             start a release of posthaste that reads version 4"
+            check_format_version(5).unwrap_err().to_string(),
+            "the queue has format version 5, this release reads version 4: \
+             start a release of posthaste that reads version 5"
         );
         assert!(check_format_version(0).is_err());
     }

@@ -40,6 +40,10 @@ pub struct Authority {
     pub pool: PoolName,
     /// Its place in the lines of its sites.
     pub priority: Priority,
+    /// It goes by a source that warms up, where one has room.
+    pub prefers_warming: bool,
+    /// Its configuration set warms up.
+    pub set_warms_up: bool,
 }
 
 impl Authority {
@@ -48,7 +52,18 @@ impl Authority {
         let tenant = Arc::clone(&grant.tenant);
         let (lifetime, return_path) = (directory.lifetime, directory.return_path(None, None));
         let (pool, priority) = way(&tenant, None, None);
-        Self { tenant, identity: None, set: None, set_name: None, lifetime, return_path, pool, priority }
+        Self {
+            tenant,
+            identity: None,
+            set: None,
+            set_name: None,
+            lifetime,
+            return_path,
+            pool,
+            priority,
+            prefers_warming: false,
+            set_warms_up: false,
+        }
     }
 }
 
@@ -68,8 +83,20 @@ pub fn authorize(directory: &Directory, grant: &Grant, submission: Submission<'_
     let return_path = directory.return_path(identity.as_deref(), set.as_deref());
     let asked = submission.control.priority.clone().transpose().map_err(|text| Denial::NoSuchPriority(text.into()))?;
     let (pool, priority) = way(&grant.tenant, set.as_deref(), asked);
-    let tenant = Arc::clone(&grant.tenant);
-    Ok(Authority { tenant, identity, set, set_name, lifetime, return_path, pool, priority })
+    let warmup = submission.control.warmup.clone().transpose().map_err(|text| Denial::NoSuchWarmup(text.into()))?;
+    let (tenant, set_warms_up) = (Arc::clone(&grant.tenant), set.as_ref().is_some_and(|set| set.warmup.is_some()));
+    Ok(Authority {
+        tenant,
+        identity,
+        set,
+        set_name,
+        lifetime,
+        return_path,
+        pool,
+        priority,
+        prefers_warming: warmup.is_some(),
+        set_warms_up,
+    })
 }
 
 /// By message, configuration set, tenant, default: the first that says something.

@@ -4,7 +4,7 @@
 //! tenant, an identity to its configuration set) finds it: the config reader has looked. Lookups cost a hash or two,
 //! however many entries there are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::identity::{Identities, Identity, IdentityName};
+use crate::policy::warmup::Plan;
 use crate::queue::{Granularity, ReturnPath};
 use crate::types::{Domain, EmailAddress, PoolName, Priority};
 
@@ -152,6 +153,8 @@ pub struct ConfigurationSet {
     pub unsubscribe_url: Option<Arc<str>>,
     /// How its messages go out. Bulk mail without a priority here goes as bulk.
     pub way: Way,
+    /// The plan by which it warms up at each site.
+    pub warmup: Option<Arc<Plan>>,
 }
 
 /// Clients that need no credential.
@@ -302,6 +305,12 @@ impl Directory {
     /// How many identities there are.
     pub fn identities_count(&self) -> usize {
         self.identities.count()
+    }
+
+    /// The plans of those sets that warm up.
+    pub fn warmups(&self) -> BTreeMap<Box<str>, Arc<Plan>> {
+        let plan = |set: &Arc<ConfigurationSet>| Some((set.name.as_str().into(), set.warmup.clone()?));
+        self.sets.values().filter_map(plan).collect()
     }
 
     /// All configuration sets, in no order.

@@ -84,6 +84,9 @@ pub enum Denial {
     /// `X-Posthaste-Priority` says something else.
     #[error("Message rejected: X-Posthaste-Priority {0:?} is not high, normal or bulk")]
     NoSuchPriority(Box<str>),
+    /// `X-Posthaste-Warmup` says something else than `preferred`.
+    #[error("Message rejected: X-Posthaste-Warmup {0:?} is not preferred")]
+    NoSuchWarmup(Box<str>),
     /// The operator has stopped it. The client keeps the message and tries again.
     #[error("Sending is paused for {0}")]
     Paused(Box<str>),
@@ -96,7 +99,7 @@ impl Denial {
             Denial::NotARelayClient => (530, (5, 7, 0)),
             Denial::Revoked => (535, (5, 7, 8)),
             Denial::AccessDenied { .. } | Denial::NotVerified(_) | Denial::NoSuchSet(_) => (554, (5, 7, 1)),
-            Denial::NoFrom | Denial::NoSuchPriority(_) => (554, (5, 6, 0)),
+            Denial::NoFrom | Denial::NoSuchPriority(_) | Denial::NoSuchWarmup(_) => (554, (5, 6, 0)),
             Denial::Paused(_) => (454, (4, 7, 0)),
         };
         let code = ReplyCode::new(code).expect("the codes above are reply codes");

@@ -61,6 +61,7 @@ fn set(text: &str) -> ConfigurationSet {
         is_bulk: false,
         unsubscribe_url: None,
         way: Way::default(),
+        warmup: None,
         name: name(text),
         tenants: Vec::new(),
         sending: true,

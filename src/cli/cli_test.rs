@@ -354,3 +354,50 @@ fn check_tells_errors_of_rule_files_with_their_own_names_and_lines() {
     assert_eq!(ran.code, 0, "{}", ran.out);
     assert!(ran.out.contains("1 of them own or changed; providers: 14, 1 of them\n"), "{}", ran.out);
 }
+
+#[test]
+fn warm_ups_are_shown_ordered_about_and_planned() {
+    let served = serve(Fake::with_messages(0));
+    let ran = at(&served, &["warmup", "status"]);
+    let lines: Vec<Vec<&str>> = ran.out.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[1][..7], ["a1", "provider:gmail", "doubling", "3/24", "running", "4200", "10000"], "{}", ran.out);
+    assert!(ran.out.contains("bounces 6 % ?[31m"), "what a host says is made safe: {}", ran.out);
+    assert!(ran.out.contains("warming"), "{}", ran.out);
+    let ran = at(&served, &["warmup", "status", "--source", "a2", "--json"]);
+    let page: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((page["warmups"].as_array().unwrap().len(), &page["warmups"][0]["mode"]), (1, &"slowed".into()));
+    let ran = at(&served, &["warmup", "pause", "a1", "--site", "google"]);
+    assert_eq!((ran.code, &*ran.out), (0, "pause: 1 warm-up of a1\n"), "{}", ran.err);
+    let ran = at(&served, &["warmup", "set-day", "gone", "3"]);
+    assert!(ran.code != 0 && ran.err.contains("no warm-up of that name is known"), "{}", ran.err);
+    let ran = at(&served, &["warmup", "complaints", "a1", "5"]);
+    assert!(ran.code != 0 && ran.err.contains("site"), "{}", ran.err);
+    let ran = at(&served, &["warmup", "history", "--days", "40"]);
+    assert!(ran.out.contains("2026-01-31") && ran.err.contains("the oldest are left out"), "{}{}", ran.out, ran.err);
+}
+
+#[test]
+fn a_plan_is_printed_day_by_day_without_a_daemon() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("c.toml");
+    let text = "hostname = \"mail.example.com\"\nlistener = [{ name = \"a\", address = \"127.0.0.1:25\" }]\n\
+                [[warmup_plan]]\nname = \"two\"\ndays = { 1 = 100, 2 = 1000 }\ndelivered_percent = 50\n";
+    fs::write(&config, text).unwrap();
+    let plan = |arguments: &[&str]| {
+        posthaste(&[&["warmup", "plan", "--config", config.to_str().unwrap()], arguments].concat())
+    };
+    let ran = plan(&[]);
+    assert!(ran.out.contains("doubling") && ran.out.contains("50 % delivered"), "{}{}", ran.out, ran.err);
+    let ran = plan(&["two", "--volume", "400", "--json"]);
+    let rows: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let row = |n: usize| {
+        (rows[n]["day"].as_u64(), rows[n]["cap"].as_u64(), rows[n]["sent"].as_u64(), rows[n]["overflow"].as_u64())
+    };
+    assert_eq!(row(0), (Some(1), Some(100), Some(100), Some(300)));
+    assert_eq!(row(1), (Some(2), Some(1_000), Some(400), Some(0)));
+    assert_eq!(rows.as_array().unwrap().len(), 2);
+    let ran = plan(&["two", "--volume", "400"]);
+    assert!(ran.out.contains("it stays at day 2: the next one needs 50 % delivered"), "{}", ran.out);
+    let ran = plan(&["none"]);
+    assert!(ran.code != 0 && ran.err.contains("there is no plan \"none\"; there are "), "{}", ran.err);
+}

@@ -163,6 +163,9 @@ fn print_source(source: &SourceDetail, out: &mut dyn Write) -> io::Result<()> {
         (false, "free") => writeln!(out, "{name}: others come first: {}", safe(&source.text))?,
         (false, _) => writeln!(out, "{name}: {}", safe(&source.text))?,
     }
+    if let Some(warmup) = &source.warmup {
+        writeln!(out, "{name}: warm-up: {}", safe(warmup))?;
+    }
     let Some(mode) = source.mode.as_deref().filter(|mode| *mode != source.state) else { return Ok(()) };
     let until = source.mode_until.map(|until| format!(" until {until}")).unwrap_or_default();
     let rule = source.mode_rule.as_deref().map(|rule| format!(" by rule {}", safe(rule))).unwrap_or_default();

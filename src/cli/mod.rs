@@ -36,6 +36,7 @@ mod run;
 mod status;
 mod suppression;
 mod table;
+mod warmup;
 mod why;
 mod zone;
 
@@ -74,6 +75,8 @@ enum Command {
     Queue(queue::Args),
     /// Show how mail goes to a domain: its hosts, rule and limits, and for each source what was learned and what holds it back.
     Explain(explain::Args),
+    /// Look at warm-ups and their history, plan them, pause them.
+    Warmup(warmup::Args),
     /// Say what a message waits for, because of which reply or rule, and until when.
     Why(why::Args),
     /// Look at suppression lists, and change them: addresses that mail is held back from.
@@ -184,6 +187,7 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, out: &mut dyn Write,
         Command::Quota(args) => quota::run(&args, out),
         Command::Queue(args) => queue::run(&args, out, err),
         Command::Explain(args) => explain::run(&args, out),
+        Command::Warmup(args) => warmup::run(&args, out, err),
         Command::Why(args) => why::run(&args, out),
         Command::Suppression(args) => suppression::run(&args, out, err),
         Command::Rules(args) => rules::run(&args, out, err),

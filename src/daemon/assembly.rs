@@ -63,6 +63,7 @@ pub(super) fn scheduler_settings(config: &Config) -> scheduler::Settings {
         },
         providers: Arc::clone(&config.rules.providers),
         pools: Arc::clone(&config.delivery.pools),
+        warmup: Arc::clone(&config.delivery.warmup),
         lanes_max: config.delivery.lanes_max,
         recipients_per_transaction_max: config.delivery.recipients_per_transaction_max,
         delay_notices: config.retry.delay_notices.clone(),

@@ -14,11 +14,13 @@ use super::admin::model::{
 };
 use super::admin::query::{Action, Filter, ListQuery, Selection};
 use super::admin::suppression::SuppressionBackend;
+use super::admin::warmup::WarmupBackend;
 use super::admin::{AdminError, Backend};
 use super::explaining;
 use super::instance::Instance;
 use super::lists::ListControl;
 use super::places::{self, Place, Places};
+use super::warming::WarmupControl;
 use crate::admission::Directory;
 use crate::delivery::dispatch::{Dispatcher, Ended};
 use crate::events::Health;
@@ -44,6 +46,7 @@ pub(super) struct Control {
     dispatcher: Dispatcher,
     clock: Arc<dyn Clock>,
     lists: ListControl,
+    warmups: WarmupControl,
     started_at: Timestamp,
 }
 
@@ -57,7 +60,8 @@ impl Control {
     ) -> Self {
         let started_at = clock.now();
         let lists = ListControl::new(queue.clone(), Arc::clone(&clock), directory);
-        Self { instance, queue, dispatcher, clock, lists, started_at }
+        let warmups = WarmupControl::new(queue.clone(), dispatcher.clone(), Arc::clone(&clock));
+        Self { instance, queue, dispatcher, clock, lists, warmups, started_at }
     }
 
     async fn read_status(&self) -> Result<Status, AdminError> {
@@ -417,6 +421,10 @@ impl Backend for Control {
 
     fn suppression(&self) -> &dyn SuppressionBackend {
         &self.lists
+    }
+
+    fn warmup(&self) -> &dyn WarmupBackend {
+        &self.warmups
     }
 
     fn act(&self, selection: Selection, action: Action) -> BoxFuture<'_, Result<ActionReport, AdminError>> {

@@ -11,6 +11,7 @@ use crate::delivery::shared::Reloadable;
 use crate::policy::lane::Usage;
 use crate::policy::limits::{LaneLimits, Span};
 use crate::policy::providers::Overrides;
+use crate::policy::warmup::WarmupReport;
 use crate::scheduler::SiteName;
 use crate::scheduler::explanation::{Lookup, Question, QueueReport, SiteExplanation, SourceReport};
 use crate::types::{Domain, Priority};
@@ -175,8 +176,17 @@ fn source(report: SourceReport) -> SourceDetail {
         mode_until: trouble.and_then(|trouble| trouble.until),
         mode_rule: trouble.and_then(|trouble| trouble.rule.as_deref()).map(str::to_owned),
         mode_reply: words.filter(|words| !words.is_empty()),
+        warmup: report.warmup.as_ref().map(warmup),
         rates: report.rates.iter().map(rate).collect(),
         source_rates: report.source_rates.iter().map(rate).collect(),
+    }
+}
+
+fn warmup(report: &WarmupReport) -> String {
+    let WarmupReport { plan, position, len, used, mode, .. } = report;
+    match report.cap {
+        Some(cap) => format!("{}, day {position} of {len} of plan {plan}, {used} of {cap} messages today", mode.name()),
+        None => format!("plan {plan} is over: no limit"),
     }
 }
 

@@ -29,7 +29,7 @@ use crate::admission::authenticate::Authenticator;
 use crate::admission::quota::Quotas;
 use crate::admission::suppression::Lists;
 use crate::delivery;
-use crate::delivery::dispatch::{Dispatcher, Request};
+use crate::delivery::dispatch::{Dispatcher, Request, Saved};
 use crate::delivery::shared::{Counts, Reloadable, Shared};
 use crate::events::audit::AuditLog;
 use crate::events::writer::{EventWriter, WriterHandle};
@@ -37,13 +37,13 @@ use crate::net::dial::TcpDialer;
 use crate::net::dns::HickoryResolver;
 use crate::policy::token::{Addressee, Purpose, TokenKeys, mint};
 use crate::queue::rocks::RocksStore;
+use crate::queue::store::StoreError;
 use crate::queue::suppression::SuppressionCheck;
-use crate::queue::{self, Queue};
+use crate::queue::{self, HistoryQuery, Queue};
 use crate::reception::settings::Settings as ReceptionSettings;
 use crate::reception::{Ports, Reception, Signing};
-use crate::scheduler::SavedLane;
 use crate::scheduler::settlement::Tally;
-use crate::types::{Clock, SystemClock};
+use crate::types::{Clock, SystemClock, Timestamp};
 
 /// Of the drain deadline, what is left for the last writes.
 const LAST_WRITES: Duration = Duration::from_secs(3);
@@ -126,7 +126,7 @@ impl Instance {
         queue.mark_running().map_err(|error| error.to_string())?;
         let queue::Opened { handoffs, committer, unclean_since, was_clean, .. } = opened;
         let scheduler_settings = assembly::scheduler_settings(&config);
-        let saved = saved_lanes(&queue)?;
+        let saved = saved(&queue, clock.now())?;
         let (dispatcher, dispatcher_task) =
             Dispatcher::start(shared, scheduler_settings, handoffs, unclean_since, saved, !was_clean);
         let instance = Instance {
@@ -385,15 +385,31 @@ fn open_streams(
     Ok((Arc::new(events), Arc::new(audit.map_err(|error| error.to_string())?)))
 }
 
+/// Rows of the history that are read at once.
+const HISTORY_ROWS: usize = 10_000;
+
 /// Secrets are verified on so many at once.
 fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// What lanes kept over the restart: all of them, as the scheduler knows which ones to forget where there are too many.
-fn saved_lanes(queue: &Queue) -> Result<Vec<SavedLane>, String> {
-    let lanes = queue.lanes(usize::MAX).map_err(|error| error.to_string())?;
-    Ok(lanes.into_iter().filter_map(delivery::lanes::saved).collect())
+/// What was kept over the restart: all lanes, as the scheduler knows which ones to forget where there are too many.
+fn saved(queue: &Queue, now: Timestamp) -> Result<Saved, String> {
+    let text = |error: StoreError| error.to_string();
+    let lanes = queue.lanes(usize::MAX).map_err(text)?;
+    let today = u32::try_from(now.seconds() / 86_400).unwrap_or(u32::MAX);
+    let mut query = HistoryQuery::of_days(today..=u32::MAX, HISTORY_ROWS);
+    let mut history = Vec::new();
+    loop {
+        let page = queue.history(&query).map_err(text)?;
+        history.extend(page.rows);
+        query.from = page.next;
+        if query.from.is_none() {
+            break;
+        }
+    }
+    let lives = queue.source_lives().map_err(text)?;
+    Ok(Saved { lanes: lanes.into_iter().filter_map(delivery::lanes::saved).collect(), history, lives })
 }
 
 fn open_queue(config: &Config, clock: &Arc<dyn Clock>) -> Result<queue::Opened, String> {

@@ -49,7 +49,7 @@ enum Kind {
 }
 
 /// Every metric: name, kind, unit, help. `docs/OPERATIONS.md` has the same table; a test holds both together.
-const METRICS: [(&str, Kind, Unit, &str); 44] = [
+const METRICS: [(&str, Kind, Unit, &str); 49] = [
     (metric::MESSAGES_ACCEPTED, Kind::Counter, Unit::Count, "Messages answered 250."),
     (metric::RECIPIENTS_ACCEPTED, Kind::Counter, Unit::Count, "Recipients of accepted messages."),
     (metric::REFUSALS, Kind::Counter, Unit::Count, "Refusals sent to clients, by reply code."),
@@ -92,6 +92,11 @@ const METRICS: [(&str, Kind, Unit, &str); 44] = [
         "Sites at which all sources of a pool are blocked, by pool.",
     ),
     (metric::LANE_CHANGES, Kind::Counter, Unit::Count, "Changes of lanes, by kind."),
+    (metric::WARMUP_CHANGES, Kind::Counter, Unit::Count, "Changes of warm-ups, by kind."),
+    (metric::WARMUP_LANES, Kind::Gauge, Unit::Count, "Lanes that warm up, by source, provider and mode."),
+    (metric::WARMUP_CAP, Kind::Gauge, Unit::Count, "Messages that warm-ups allow today, by source and provider."),
+    (metric::WARMUP_USED, Kind::Gauge, Unit::Count, "Of those, sent, by source and provider."),
+    (metric::SOURCE_LIFE, Kind::Gauge, Unit::Count, "1 for where a source stands in its life, else 0."),
     (metric::LANES_FORGOTTEN, Kind::Counter, Unit::Count, "Lanes that were forgotten as there were too many."),
     (metric::SOURCE_OUTCOMES, Kind::Counter, Unit::Count, "Recipients of attempts, by source, provider and outcome."),
     (

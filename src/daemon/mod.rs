@@ -21,5 +21,6 @@ pub mod signing;
 pub mod stamp;
 pub mod suppressing;
 mod token_keys;
+mod warming;
 
 pub use assembly::outlets;

@@ -17,6 +17,7 @@ use crate::admission::quota::Quotas;
 use crate::delivery::dispatch::Dispatcher;
 use crate::delivery::tallies::NO_PROVIDER;
 use crate::events::metric;
+use crate::policy::fleet_life::Life;
 use crate::queue::Queue;
 use crate::scheduler::explanation::{LaneCount, LaneCounts};
 use crate::types::{Clock, PoolName, SourceName};
@@ -43,8 +44,9 @@ pub(super) struct Watch {
 /// times providers.
 #[derive(Default)]
 pub(super) struct LaneGauges {
-    lanes: BTreeMap<(SourceName, Option<Arc<str>>), [Gauge; 5]>,
+    lanes: BTreeMap<(SourceName, Option<Arc<str>>), [Gauge; 11]>,
     pools: BTreeMap<PoolName, Gauge>,
+    lives: BTreeMap<SourceName, [Gauge; 5]>,
 }
 
 impl LaneGauges {
@@ -56,8 +58,14 @@ impl LaneGauges {
         for ((source, provider), gauges) in &self.lanes {
             let order = |count: &LaneCount| (&count.source, &count.provider).cmp(&(source, provider));
             let found = counts.lanes.binary_search_by(order).ok().and_then(|at| counts.lanes.get(at));
-            let values = found
-                .map_or([0; 5], |count| [count.all, count.blocked, count.suspended, count.unreachable, count.slowed]);
+            let values = found.map_or([0; 11], |count| {
+                let [running, slowed, frozen, paused] = count.warming.map(|lanes| lanes as u64);
+                let [all, blocked, suspended, unreachable, fewer] =
+                    [count.all, count.blocked, count.suspended, count.unreachable, count.slowed]
+                        .map(|lanes| lanes as u64);
+                let (cap, used) = (count.warmup_cap, count.warmup_used);
+                [all, blocked, suspended, unreachable, fewer, running, slowed, frozen, paused, cap, used]
+            });
             gauges.iter().zip(values).for_each(|(gauge, value)| gauge.set(value as f64));
         }
         for (pool, _) in &counts.pools_blocked {
@@ -68,21 +76,41 @@ impl LaneGauges {
             let sites = counts.pools_blocked.iter().find(|(other, _)| other == pool).map_or(0, |(_, sites)| *sites);
             gauge.set(sites as f64);
         }
+        for standing in &counts.sources {
+            self.lives.entry(standing.source.clone()).or_insert_with_key(life_gauges);
+        }
+        for (source, gauges) in &self.lives {
+            let life = counts.sources.iter().find(|standing| standing.source == *source).map(|standing| standing.life);
+            for (gauge, of) in gauges.iter().zip(Life::ALL) {
+                gauge.set(if life == Some(of) { 1.0 } else { 0.0 });
+            }
+        }
         for (priority, jobs) in counts.ready {
             metrics::gauge!(metric::READY_BY_PRIORITY, "priority" => priority.name()).set(jobs as f64);
         }
     }
 }
 
-fn lane_gauges(source: &SourceName, provider: Option<&str>) -> [Gauge; 5] {
+fn life_gauges(source: &SourceName) -> [Gauge; 5] {
+    Life::ALL.map(|life| metrics::gauge!(metric::SOURCE_LIFE, "source" => source.to_string(), "life" => life.name()))
+}
+
+fn lane_gauges(source: &SourceName, provider: Option<&str>) -> [Gauge; 11] {
     let (source, provider) = (source.to_string(), provider.unwrap_or(NO_PROVIDER).to_owned());
     let held_back = |state: &'static str| {
         let (source, provider) = (source.clone(), provider.clone());
         metrics::gauge!(metric::LANES_HELD_BACK, "source" => source, "provider" => provider, "state" => state)
     };
     let [blocked, suspended, unreachable, slowed] = ["blocked", "suspended", "unreachable", "slowed"].map(held_back);
-    let all = metrics::gauge!(metric::LANES, "source" => source, "provider" => provider);
-    [all, blocked, suspended, unreachable, slowed]
+    let warming = |mode: &'static str| {
+        let (source, provider) = (source.clone(), provider.clone());
+        metrics::gauge!(metric::WARMUP_LANES, "source" => source, "provider" => provider, "mode" => mode)
+    };
+    let [running, warmup_slowed, frozen, paused] = ["running", "slowed", "frozen", "paused"].map(warming);
+    let of_both =
+        |name: &'static str| metrics::gauge!(name, "source" => source.clone(), "provider" => provider.clone());
+    let [all, cap, used] = [metric::LANES, metric::WARMUP_CAP, metric::WARMUP_USED].map(of_both);
+    [all, blocked, suspended, unreachable, slowed, running, warmup_slowed, frozen, paused, cap, used]
 }
 
 impl Watch {
@@ -152,6 +180,7 @@ mod tests {
     use metrics_exporter_prometheus::PrometheusBuilder;
 
     use super::*;
+    use crate::scheduler::warmup::SourceStanding;
     use crate::types::Priority;
 
     #[test]
@@ -166,9 +195,15 @@ mod tests {
             suspended: 0,
             unreachable: 0,
             slowed: 2,
+            warming: [1, 0, 2, 0],
+            warmup_cap: 500,
+            warmup_used: 20,
         };
         let ready = Priority::ALL.map(|priority| (priority, 7));
-        let counts = LaneCounts { lanes: vec![lanes], pools_blocked: vec![(PoolName::default(), 1)], ready };
+        let standing =
+            SourceStanding { source: SourceName::parse("a").unwrap(), life: Life::Resting, pool: None, since: None };
+        let sources = vec![standing];
+        let counts = LaneCounts { lanes: vec![lanes], pools_blocked: vec![(PoolName::default(), 1)], ready, sources };
         metrics::with_local_recorder(&recorder, || {
             let mut gauges = LaneGauges::default();
             gauges.show(&counts);
@@ -177,14 +212,19 @@ mod tests {
                 "posthaste_lanes{source=\"system\",provider=\"none\"} 3",
                 "posthaste_lanes_held_back{source=\"system\",provider=\"none\",state=\"slowed\"} 2",
                 "posthaste_pool_blocked_sites{pool=\"default\"} 1",
+                "posthaste_warmup_lanes{source=\"system\",provider=\"none\",mode=\"frozen\"} 2",
+                "posthaste_warmup_cap{source=\"system\",provider=\"none\"} 500",
+                "posthaste_source_life{source=\"a\",life=\"resting\"} 1",
+                "posthaste_source_life{source=\"a\",life=\"active\"} 0",
                 "posthaste_ready_deliveries_by_priority{priority=\"bulk\"} 7",
             ] {
                 assert!(shown.contains(line), "{line}\n{shown}");
             }
-            gauges.show(&LaneCounts { lanes: Vec::new(), pools_blocked: Vec::new(), ready });
+            gauges.show(&LaneCounts { lanes: Vec::new(), pools_blocked: Vec::new(), ready, sources: Vec::new() });
         });
         let shown = handle.render();
         assert!(shown.contains("posthaste_lanes{source=\"system\",provider=\"none\"} 0"), "{shown}");
         assert!(shown.contains("posthaste_pool_blocked_sites{pool=\"default\"} 0"), "{shown}");
+        assert!(shown.contains("posthaste_source_life{source=\"a\",life=\"resting\"} 0"), "{shown}");
     }
 }

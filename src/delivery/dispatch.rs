@@ -3,6 +3,8 @@
 //! It waits for nothing but its own inputs: lookups, connections, settlements and reads of the queue run in tasks of
 //! their own and report back. So one dead name server, one slow host or one busy disk stops nobody else.
 
+mod asking;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +21,13 @@ use super::worker::{Order, Start, Worker};
 use crate::events::metric;
 use crate::policy::Providers;
 use crate::policy::lane::Learned;
+use crate::policy::lane::WarmupOrder;
 use crate::queue::store::{StoreError, StoreErrorKind};
 use crate::queue::{DamagedDue, DueJob, DuePage, Handoff, HeldJob, JobKey};
+use crate::queue::{HistoryRow, SourceLife};
 use crate::scheduler::core::Scheduler;
 use crate::scheduler::explanation::{LaneCounts, Question, SiteExplanation};
+use crate::scheduler::warmup::{SourceStanding, WarmupEntry, WarmupFilter};
 use crate::scheduler::{
     Action, Command, ConnectionId, Destination, LaneName, Lease, Report, RoutingFailure, RoutingFailureKind, SavedLane,
     Settings, Settled, SiteName, SiteReport, Terms, Totals, Verdict, Whereabouts,
@@ -132,10 +137,37 @@ pub enum Request {
         /// The answer; `None`: no site of that name is known.
         reply: oneshot::Sender<Option<SiteExplanation>>,
     },
+    /// How warm-ups stand.
+    Warmups {
+        /// Which.
+        filter: WarmupFilter,
+        /// The answer: warm-ups, and sources.
+        reply: oneshot::Sender<(Vec<WarmupEntry>, Vec<SourceStanding>)>,
+    },
+    /// An operator's word on warm-ups.
+    OrderWarmup {
+        /// Which.
+        filter: WarmupFilter,
+        /// What.
+        order: WarmupOrder,
+        /// How many that were.
+        reply: oneshot::Sender<usize>,
+    },
     /// Lanes in numbers.
     LaneCounts(oneshot::Sender<LaneCounts>),
     /// No new attempts; the dispatcher ends when nothing is in flight.
     Drain,
+}
+
+/// What the run before left.
+#[derive(Debug, Default)]
+pub struct Saved {
+    /// Of lanes.
+    pub lanes: Vec<SavedLane>,
+    /// What was counted on this day, and on days to come by a clock that was ahead.
+    pub history: Vec<HistoryRow>,
+    /// Of the sources of managed pools.
+    pub lives: Vec<SourceLife>,
 }
 
 /// Handle of the dispatcher. It ends after [`Request::Drain`].
@@ -151,14 +183,16 @@ impl Dispatcher {
         settings: Settings,
         handoffs: mpsc::Receiver<Handoff>,
         unclean_since: Option<Timestamp>,
-        saved: Vec<SavedLane>,
+        saved: Saved,
         unclean: bool,
     ) -> (Dispatcher, JoinHandle<()>) {
         let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
         let now = shared.clock.now();
         let run = Run {
             shared: Arc::new(shared),
-            scheduler: Scheduler::new(settings, unclean_since, saved, unclean, now),
+            scheduler: Scheduler::new(settings, unclean_since, saved.lanes, unclean, now)
+                .with_history(saved.history, now)
+                .with_lives(saved.lives, now),
             inputs: inputs.clone(),
             workers: HashMap::new(),
             routes: HashMap::new(),
@@ -182,55 +216,6 @@ impl Dispatcher {
     pub async fn report(&self, sites_max: usize) -> Result<(Totals, Vec<SiteReport>), Ended> {
         let (reply, answer) = oneshot::channel();
         self.request(Request::Report { sites_max, reply }).await?;
-        answer.await.map_err(|_| Ended)
-    }
-}
-
-impl Dispatcher {
-    /// Applies a command; returns how many jobs took it. The others are in flight, or no longer as they were seen. Waits
-    /// while many settlements are in line.
-    pub async fn command(&self, jobs: Vec<DueJob>, command: Command) -> Result<usize, Ended> {
-        self.ask_for_settlements(|reply| Request::Command { jobs: jobs.clone(), command: command.clone(), reply }).await
-    }
-
-    /// Releases or cancels held jobs; returns how many. Waits while many settlements are in line.
-    pub async fn settle_held(&self, jobs: Vec<HeldJob>, verdict: Verdict) -> Result<usize, Ended> {
-        self.ask_for_settlements(|reply| Request::Held { jobs: jobs.clone(), verdict: verdict.clone(), reply }).await
-    }
-
-    /// Asks again while the answer is that too many settlements wait.
-    async fn ask_for_settlements(
-        &self,
-        request: impl Fn(oneshot::Sender<Option<usize>>) -> Request,
-    ) -> Result<usize, Ended> {
-        loop {
-            let (reply, answer) = oneshot::channel();
-            self.request(request(reply)).await?;
-            if let Some(took) = answer.await.map_err(|_| Ended)? {
-                return Ok(took);
-            }
-            tokio::time::sleep(LINE_PAUSE).await;
-        }
-    }
-
-    /// Asks where jobs are.
-    pub async fn locate(&self, jobs: Vec<DueJob>) -> Result<Vec<Option<Whereabouts>>, Ended> {
-        let (reply, answer) = oneshot::channel();
-        self.request(Request::Locate { jobs, reply }).await?;
-        answer.await.map_err(|_| Ended)
-    }
-
-    /// Asks how mail goes somewhere; `None`: no site of that name is known.
-    pub async fn explain(&self, question: Question) -> Result<Option<SiteExplanation>, Ended> {
-        let (reply, answer) = oneshot::channel();
-        self.request(Request::Explain { question, reply }).await?;
-        answer.await.map_err(|_| Ended)
-    }
-
-    /// Asks for lanes in numbers.
-    pub async fn lane_counts(&self) -> Result<LaneCounts, Ended> {
-        let (reply, answer) = oneshot::channel();
-        self.request(Request::LaneCounts(reply)).await?;
         answer.await.map_err(|_| Ended)
     }
 }
@@ -319,6 +304,8 @@ impl Run {
             let pause = self.scheduler.next_wakeup().since(now).clamp(Duration::from_millis(1), SLEEP_MAX);
             sleep.as_mut().reset(Instant::now() + pause);
         }
+        let history = self.scheduler.history(self.shared.clock.now());
+        lanes::save_history(&self.shared.queue, history).await;
         let save = self.scheduler.all_lanes(self.shared.clock.now());
         lanes::save_and_wait(&self.shared.queue, save).await;
     }
@@ -416,6 +403,12 @@ impl Run {
             Request::Explain { question, reply } => {
                 let _ = reply.send(self.scheduler.explain(&question, now));
             }
+            Request::Warmups { filter, reply } => {
+                let _ = reply.send((self.scheduler.warmups(&filter, now), self.scheduler.sources()));
+            }
+            Request::OrderWarmup { filter, order, reply } => {
+                let _ = reply.send(self.scheduler.order_warmup(&filter, order, now, actions));
+            }
             Request::LaneCounts(reply) => {
                 let _ = reply.send(self.scheduler.lane_counts(now));
             }
@@ -497,6 +490,14 @@ impl Run {
                 self.saving_lanes = true;
                 let (shared, inputs) = (Arc::clone(&self.shared), self.inputs.clone());
                 tokio::spawn(async move { lanes::save(&shared.queue, save, inputs).await });
+            }
+            Action::SaveLives(save) => {
+                let queue = self.shared.queue.clone();
+                tokio::spawn(async move { lanes::save_lives(&queue, save).await });
+            }
+            Action::SaveHistory(save) => {
+                let queue = self.shared.queue.clone();
+                tokio::spawn(async move { lanes::save_history(&queue, save).await });
             }
             Action::Close(connection) => self.order(connection, Order::Close),
             Action::Settle { lease, verdict } => {

@@ -19,7 +19,7 @@ use crate::queue::{Intake, StoredBody, StoredMessage};
 use crate::scheduler::settlement::{self, AMBIGUOUS_RULE, Attempt, AttemptKind, BLOCKS_IN_A_ROW_MAX, Fate, Way, Words};
 use crate::scheduler::{Lease, Payload, RoutingFailure, RoutingFailureKind};
 use crate::smtp::client::LossReason;
-use crate::types::{EnhancedStatus, MessageId, Recipient, Reply, Severity, Timestamp};
+use crate::types::{DayTotals, EnhancedStatus, MessageId, Recipient, Reply, Severity, Timestamp};
 
 /// Connections that may be lost one after the other, with nothing sent between, before the rest of an assignment is given up
 /// for this attempt.
@@ -319,6 +319,23 @@ impl Results {
             let fate = Fate { way: Arc::clone(way), ..make(index, &self.message) };
             self.fates.push(fate);
         }
+    }
+
+    /// What the host said, for the history and for warm-ups; of what was not asked, or lost, nothing.
+    pub(super) fn totals(&self) -> (DayTotals, u32) {
+        let (mut totals, mut greylisted) = (DayTotals::default(), 0);
+        for fate in self.fates.iter().filter(|fate| matches!(fate.words, Words::Reply(_))) {
+            totals.sent += 1;
+            match fate.verdict.disposition {
+                Disposition::Delivered => totals.delivered += 1,
+                Disposition::Deferred => {
+                    totals.deferred += 1;
+                    greylisted += u32::from(fate.verdict.class == BounceClass::Greylist);
+                }
+                Disposition::Bounced => *totals.bounced.entry(fate.verdict.class.code()).or_default() += 1,
+            }
+        }
+        (totals, greylisted)
     }
 
     /// Settles every job of the assignment. Who has no fate by now was not tried.

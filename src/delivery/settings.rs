@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::policy::pools::{Family, Pools};
+use crate::policy::warmup::Warmups;
 use crate::types::{Domain, SourceName};
 
 /// How much TLS a connection to a next hop needs.
@@ -135,6 +136,8 @@ pub struct Settings {
     pub sources: Vec<Source>,
     /// Pools of them.
     pub pools: Arc<Pools>,
+    /// Who warms up, by which plan.
+    pub warmup: Arc<Warmups>,
     /// Routes, first match wins.
     pub routes: Vec<RouteRule>,
     /// TLS with MX hosts.
@@ -201,6 +204,7 @@ impl Default for Settings {
             port: 25,
             sources: vec![Source::default()],
             pools: Arc::default(),
+            warmup: Arc::default(),
             routes: Vec::new(),
             tls: TlsMode::Opportunistic,
             allow_private_addresses: false,

@@ -192,6 +192,7 @@ impl Worker {
                 }
                 let way = Arc::new(self.way.clone());
                 connect_fates(&failure, &way, &mut results, self.shared.clock.now());
+                (report.totals, report.greylisted) = results.totals();
                 self.tell_early(&mut report).await;
                 results.settle(&self.shared, leases, &payload, &self.inputs).await;
                 return Progress::Over(report, Vec::new());
@@ -204,6 +205,7 @@ impl Worker {
         }
         self.spare_other_family(&reloadable, &mut results).await;
         report.learned = results.learned();
+        (report.totals, report.greylisted) = results.totals();
         self.tell_early(&mut report).await;
         results.settle(&self.shared, leases, &payload, &self.inputs).await;
         self.progress(report, Vec::new())

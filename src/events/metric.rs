@@ -65,6 +65,16 @@ pub const LANES_HELD_BACK: &str = "posthaste_lanes_held_back";
 pub const POOL_BLOCKED_SITES: &str = "posthaste_pool_blocked_sites";
 /// Counter, label `change` (blocked, backed_off, unblocked, pool_blocked, pool_unblocked): changes of lanes, as events tell them.
 pub const LANE_CHANGES: &str = "posthaste_lane_changes_total";
+/// Counter, label `change`: changes of warm-ups.
+pub const WARMUP_CHANGES: &str = "posthaste_warmup_changes_total";
+/// Gauge, labels `source`, `provider` and `mode`: lanes that warm up.
+pub const WARMUP_LANES: &str = "posthaste_warmup_lanes";
+/// Gauge, labels `source` and `provider`: messages that lanes that warm up may send on this UTC day, all together.
+pub const WARMUP_CAP: &str = "posthaste_warmup_cap";
+/// Gauge, labels `source` and `provider`: of those, sent.
+pub const WARMUP_USED: &str = "posthaste_warmup_used";
+/// Gauge, labels `source` and `life`: 1 for where a source stands in its life, 0 for the others.
+pub const SOURCE_LIFE: &str = "posthaste_source_life";
 /// Counter: lanes that were forgotten as there were too many.
 pub const LANES_FORGOTTEN: &str = "posthaste_lanes_forgotten_total";
 /// Counter, labels `source`, `provider`, `outcome` (delivered, deferred, bounced): recipients of attempts.

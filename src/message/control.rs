@@ -1,6 +1,6 @@
 //! The control fields `X-SES-*` and `X-Posthaste-*`: read at submission, then stripped.
 //!
-//! Promises: whatever they hold, all of the header is read: a bad tag is counted and dropped, a bad priority is kept for whoever
+//! Promises: whatever they hold, all of the header is read: a bad tag is counted and dropped, a bad priority or warm-up is kept for whoever
 //! refuses the message. Does not: know which configuration
 //! sets exist (`admission` does).
 
@@ -17,7 +17,7 @@ const CONFIGURATION_SET_BYTES_MAX: usize = 64;
 /// Characters kept of an ARN: more than the longest address needs.
 const ARN_CHARS_MAX: usize = 512;
 
-/// Characters kept of a priority that is none.
+/// Characters kept of a priority, or a word on warm-ups, that is none.
 const PRIORITY_CHARS_MAX: usize = 64;
 
 /// What the control fields of a message asked for.
@@ -37,6 +37,9 @@ pub struct Control {
     pub tags: Vec<(String, String)>,
     /// `X-Posthaste-Priority` (the first one, where it is repeated); the text where it names none.
     pub priority: Option<Result<Priority, String>>,
+    /// `X-Posthaste-Warmup: preferred` (the first one, where it is repeated): sources that warm up come first; the text where it
+    /// says something else.
+    pub warmup: Option<Result<(), String>>,
     /// Tags that were dropped: bad characters, no `=`, empty, repeated, too many.
     pub bad_tags: usize,
 }
@@ -61,6 +64,11 @@ impl Control {
             self.priority.get_or_insert_with(|| {
                 let text = kept(PRIORITY_CHARS_MAX);
                 Priority::from_name(text.trim()).ok_or(text)
+            });
+        } else if is("X-Posthaste-Warmup") {
+            self.warmup.get_or_insert_with(|| {
+                let text = kept(PRIORITY_CHARS_MAX);
+                if text.trim().eq_ignore_ascii_case("preferred") { Ok(()) } else { Err(text) }
             });
         } else if is("X-SES-MESSAGE-TAGS") {
             let value = String::from_utf8_lossy(field.value());
@@ -144,6 +152,10 @@ mod tests {
         let twice = control("X-Posthaste-Priority: bulk\r\nX-Posthaste-Priority: no\r\nX-Posthaste-Other: x\r\n");
         assert_eq!(twice.priority, Some(Ok(Priority::Bulk)));
         assert_eq!(control("").priority, None);
+        let warmup = |value: &str| control(&format!("x-posthaste-warmup:{value}\r\n")).warmup;
+        assert_eq!(warmup(" Preferred\r\n "), Some(Ok(())));
+        assert_eq!(warmup(" never"), Some(Err("never".to_owned())));
+        assert_eq!(control("").warmup, None);
     }
 
     #[test]

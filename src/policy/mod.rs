@@ -6,6 +6,7 @@
 pub mod bounded;
 pub mod classify;
 pub mod fault;
+pub mod fleet_life;
 pub mod handshakes;
 mod hint;
 pub mod lane;
@@ -22,6 +23,7 @@ pub mod retry;
 pub mod routing;
 pub mod token;
 pub mod verdict;
+pub mod warmup;
 
 pub use crate::types::Stage;
 pub use classify::Rules;

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use super::fleet_life::ManagedPool;
 use super::limits::Rates;
 use crate::types::{PoolName, SourceName};
 
@@ -73,6 +74,8 @@ pub struct PoolSettings {
     pub overflow: Option<PoolName>,
     /// Messages it may send, to all sites together and from all its members together.
     pub rates: Rates,
+    /// It takes its members into use, and lets them rest, by itself. They are in no other pool.
+    pub managed: Option<ManagedPool>,
 }
 
 /// See the module.
@@ -110,6 +113,14 @@ pub enum PoolsError {
         /// Which.
         overflow: PoolName,
     },
+    /// A source of a managed pool is in another one, too.
+    #[error("pool {pool} is managed, and its source {source_name} is in another pool, too")]
+    Shared {
+        /// The managed pool.
+        pool: PoolName,
+        /// Which source.
+        source_name: SourceName,
+    },
     /// Overflow leads back to the pool itself.
     #[error("overflow of pool {0} leads back to it")]
     Cycle(PoolName),
@@ -134,7 +145,8 @@ impl Pools {
     /// The default pool of all these, each with weight 1; `None` where there is none.
     pub fn of_sources(sources: Vec<SourceSettings>) -> Option<Self> {
         let members = sources.iter().map(|source| Member { source: source.name.clone(), weight: 1 }).collect();
-        let pool = PoolSettings { name: PoolName::default(), members, overflow: None, rates: Rates::default() };
+        let pool =
+            PoolSettings { name: PoolName::default(), members, overflow: None, rates: Rates::default(), managed: None };
         Self::new(sources, vec![pool]).ok()
     }
 
@@ -172,6 +184,14 @@ impl Pools {
             self.check_members(pool)?;
             if let Some(overflow) = pool.overflow.as_ref().filter(|name| !self.pools.contains_key(*name)) {
                 return Err(PoolsError::Overflow { pool: pool.name.clone(), overflow: overflow.clone() });
+            }
+        }
+        for pool in self.pools.values().filter(|pool| pool.managed.is_some()) {
+            let others = || self.pools.values().filter(|other| other.name != pool.name);
+            let in_other =
+                |source: &SourceName| others().any(|other| other.members.iter().any(|member| member.source == *source));
+            if let Some(member) = pool.members.iter().find(|member| in_other(&member.source)) {
+                return Err(PoolsError::Shared { pool: pool.name.clone(), source_name: member.source.clone() });
             }
         }
         match self.pools.values().find(|pool| self.comes_back(pool)) {
@@ -242,6 +262,7 @@ mod tests {
             members: members.split(',').filter(|name| !name.is_empty()).map(member).collect(),
             overflow: overflow.map(|name| PoolName::parse(name).unwrap()),
             rates: Rates::default(),
+            managed: None,
         }
     }
 

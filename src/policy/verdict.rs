@@ -48,6 +48,7 @@ impl Scope {
 /// The kind of failure, as `posthaste.class` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names say it; docs/EVENTS.md lists them")]
+#[repr(u8)]
 pub enum BounceClass {
     None,
     BadMailbox,
@@ -79,6 +80,16 @@ pub enum BounceClass {
 }
 
 impl BounceClass {
+    /// The number in stored records: never another one.
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The class with this number.
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.code() == code)
+    }
+
     /// All.
     pub const ALL: [BounceClass; 27] = [
         BounceClass::None,

@@ -102,6 +102,10 @@ pub struct Origin {
     pub pool: PoolName,
     /// Its place in the lines of its sites.
     pub priority: Priority,
+    /// It goes by a source that warms up, where one has room.
+    pub prefers_warming: bool,
+    /// Its configuration set warms up, or did when it was accepted.
+    pub set_warms_up: bool,
 }
 
 /// A reverse-path of ours, so that bounces come back to us: its domain, and for whom each is.
@@ -124,6 +128,11 @@ pub enum Granularity {
 }
 
 impl Origin {
+    /// Its configuration set, where that warms up; otherwise empty.
+    pub fn warming_set(&self) -> &str {
+        if self.set_warms_up { &self.configuration_set } else { "" }
+    }
+
     /// Tenant and configuration set: whose suppression lists hold.
     pub fn owner(&self) -> (&str, Option<&str>) {
         let set = &*self.configuration_set;

@@ -57,6 +57,8 @@ pub fn violations(store: &dyn Store) -> Result<Vec<String>, StoreError> {
     check_outbox(store, &mut found)?;
     check_charges(store, &mut found)?;
     found.extend(super::lanes::violations(store)?.iter().map(|violation| format!("LANE: {violation}")));
+    found.extend(super::history::violations(store)?.iter().map(|violation| format!("HISTORY: {violation}")));
+    found.extend(super::source_lives::violations(store)?.iter().map(|violation| format!("SOURCE: {violation}")));
     let mut lists = Vec::new();
     super::list_counts::violations(store, &mut lists)?;
     found.extend(lists.iter().map(|violation| format!("SUPPRESSION: {violation}")));

@@ -10,14 +10,14 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use queue_format as format;
 
-use super::Queue;
 use super::committer::Transaction;
 use super::store::{Change, Family, Key, Store, StoreError};
+use super::{Queue, pages};
 use crate::events::{EventLine, metric};
-use crate::types::{BlockState, ConnectionsState, CountsState, LaneState, Learning, SourceName, Timestamp, ToldState};
-
-/// Records of one read.
-const PAGE: usize = 1_024;
+use crate::types::{
+    BlockState, ConnectionsState, CountsState, LaneState, Learning, SourceName, Timestamp, ToldState, WarmupDay,
+    WarmupState,
+};
 
 /// A lane as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,13 +78,13 @@ fn key(source: &SourceName, site: &str) -> Key {
     raw_key(source.as_str(), site)
 }
 
-fn raw_key(source: &str, site: &str) -> Key {
+pub(super) fn raw_key(source: &str, site: &str) -> Key {
     Key::new(digest(&SHA256, &[source.as_bytes(), b"\0", site.as_bytes()].concat()).as_ref())
 }
 
 pub(super) fn read(store: &dyn Store, limit: usize) -> Result<Vec<LaneRecord>, StoreError> {
     let mut lanes = Vec::new();
-    each(store, |key, value| {
+    pages::each(store, Family::Lane, |key, value| {
         match decode(key, value) {
             Ok(lane) => lanes.push(lane),
             Err(error) => {
@@ -95,20 +95,6 @@ pub(super) fn read(store: &dyn Store, limit: usize) -> Result<Vec<LaneRecord>, S
         lanes.len() < limit
     })?;
     Ok(lanes)
-}
-
-/// Shows each record, page by page, until `show` has seen enough (`false`).
-fn each(store: &dyn Store, mut show: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
-    let mut from = Vec::new();
-    loop {
-        let page = store.scan(Family::Lane, &from, &[0xff; format::LANE_KEY_BYTES + 1], PAGE)?;
-        let Some((last, _)) = page.last() else { return Ok(()) };
-        from.clone_from(last);
-        from.push(0);
-        if !page.iter().all(|(key, value)| show(key, value)) {
-            return Ok(());
-        }
-    }
 }
 
 /// The lane that a record holds, or what is wrong with it.
@@ -171,6 +157,81 @@ fn to_format(record: &LaneRecord) -> format::LaneRecord {
         }),
         outstanding: state.outstanding,
         counts: state.counts.iter().map(counts_to).collect(),
+        warmup: state.warmup.as_ref().map(warmup_to),
+    }
+}
+
+fn warmup_to(state: &WarmupState) -> format::LaneWarmup {
+    let at_ms = |at: Option<Timestamp>| at.map(Timestamp::millis);
+    let day = |WarmupDay { day, position, cap, used, delivered, held }| format::LaneWarmupDay {
+        day,
+        position,
+        cap,
+        used,
+        delivered,
+        held,
+    };
+    format::LaneWarmup {
+        plan: state.plan.as_ref().to_owned(),
+        position: state.position,
+        cap: state.cap,
+        day: state.day,
+        used: state.used,
+        hour: state.hour,
+        used_this_hour: state.used_this_hour,
+        delivered_today: state.delivered_today,
+        held_today: state.held_today,
+        before: state.before.map(day),
+        ahead: state.ahead,
+        mode: state.mode,
+        paused: state.paused,
+        since_ms: state.since.millis(),
+        until_ms: at_ms(state.until),
+        reason: state.reason.as_deref().map(str::to_owned),
+        last_sent_at_ms: at_ms(state.last_sent_at),
+        set_at_ms: state.set_at.millis(),
+        stepped_back_at_ms: at_ms(state.stepped_back_at),
+        frozen_at_ms: at_ms(state.frozen_at),
+        freezes: state.freezes,
+        newest_end_ms: state.newest_end.millis(),
+        parts: state.parts.iter().take(format::WARMUP_PARTS_MAX).copied().collect(),
+    }
+}
+
+fn warmup_from(record: format::LaneWarmup) -> WarmupState {
+    let at = |ms: Option<u64>| ms.map(Timestamp::from_millis);
+    let day = |format::LaneWarmupDay { day, position, cap, used, delivered, held }| WarmupDay {
+        day,
+        position,
+        cap,
+        used,
+        delivered,
+        held,
+    };
+    WarmupState {
+        plan: record.plan.into(),
+        position: record.position,
+        cap: record.cap,
+        day: record.day,
+        used: record.used,
+        hour: record.hour,
+        used_this_hour: record.used_this_hour,
+        delivered_today: record.delivered_today,
+        held_today: record.held_today,
+        before: record.before.map(day),
+        ahead: record.ahead,
+        mode: record.mode,
+        paused: record.paused,
+        since: Timestamp::from_millis(record.since_ms),
+        until: at(record.until_ms),
+        reason: record.reason.map(Into::into),
+        last_sent_at: at(record.last_sent_at_ms),
+        set_at: Timestamp::from_millis(record.set_at_ms),
+        stepped_back_at: at(record.stepped_back_at_ms),
+        frozen_at: at(record.frozen_at_ms),
+        freezes: record.freezes,
+        newest_end: Timestamp::from_millis(record.newest_end_ms),
+        parts: record.parts,
     }
 }
 
@@ -213,6 +274,7 @@ fn from_format(record: format::LaneRecord, source: SourceName) -> LaneRecord {
             rule: told.rule.map(Arc::from),
             words: told.words.into(),
         }),
+        warmup: record.warmup.map(warmup_from),
         outstanding: record.outstanding,
         counts: record.counts.into_iter().map(counts_from).collect(),
     };
@@ -232,7 +294,7 @@ fn counts_from(counts: format::LaneCounts) -> CountsState {
 /// What is wrong with the records of a store.
 pub(super) fn violations(store: &dyn Store) -> Result<Vec<String>, StoreError> {
     let mut found = Vec::new();
-    each(store, |key, value| {
+    pages::each(store, Family::Lane, |key, value| {
         found.extend(decode(key, value).err());
         true
     })?;

@@ -14,6 +14,7 @@ use super::*;
 use crate::events::{EventId, EventKind, Outbox};
 use crate::types::{
     BlockState, ConnectionsState, CountsState, LaneState, Learning, ManualClock, SourceName, Timestamp, ToldState,
+    WarmupDay, WarmupState,
 };
 
 const AT: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -34,6 +35,38 @@ pub(super) fn record(number: u32) -> LaneRecord {
         suspended_until: Some(AT),
         block: Some(BlockState { until: AT, lasts: Duration::from_secs(3_600), returned_at: Some(AT) }),
         told: Some(ToldState { mode: 6, rule: Some("blocked".into()), words: "550 5.7.1 No".into() }),
+        warmup: Some(WarmupState {
+            plan: "doubling".into(),
+            position: 4,
+            cap: Some(10_000),
+            day: 19_675,
+            used: 400 + number,
+            hour: 472_222,
+            used_this_hour: 17,
+            delivered_today: 390,
+            held_today: true,
+            before: Some(WarmupDay {
+                day: 19_674,
+                position: 3,
+                cap: Some(9_000),
+                used: 8_999,
+                delivered: 8_000,
+                held: false,
+            }),
+            ahead: Some((19_677, 5)),
+            mode: 2,
+            paused: true,
+            since: AT,
+            until: Some(AT),
+            reason: Some("too many bounces".into()),
+            last_sent_at: Some(AT),
+            set_at: AT,
+            stepped_back_at: Some(AT),
+            frozen_at: Some(AT),
+            freezes: 2,
+            newest_end: AT,
+            parts: vec![[100, 10, 5, 1], [0, 0, 0, 7]],
+        }),
         outstanding: number,
         counts: vec![CountsState {
             span: Duration::from_secs(3_600),

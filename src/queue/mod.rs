@@ -10,6 +10,9 @@ pub mod counters;
 #[cfg(test)]
 mod header_tests;
 pub mod health;
+pub mod history;
+#[cfg(test)]
+mod history_tests;
 mod ids;
 mod inline;
 pub mod intake;
@@ -22,9 +25,11 @@ mod meta;
 pub mod model;
 mod open;
 pub mod outbox;
+mod pages;
 pub mod recover;
 pub mod rocks;
 mod salvage;
+pub mod source_lives;
 pub mod store;
 pub mod stored;
 pub mod suppression;
@@ -57,6 +62,7 @@ use store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 pub use blocking::tell;
 pub use committer::EndGroup;
 pub use format::fnv1a;
+pub use history::{HISTORY_KEPT_DAYS, HistoryPage, HistoryPlace, HistoryQuery, HistoryRow};
 pub use inline::InlineCommitter;
 pub use intake::{
     AcceptError, Charge, Charges, Claim, Ended, Granularity, Intake, NewBody, NewMessage, Origin, ReturnPath,
@@ -64,6 +70,7 @@ pub use intake::{
 pub use lanes::{LaneChanges, LaneRecord};
 pub use open::{OpenError, Opened, random_seed};
 pub use salvage::{HeldGroup, LostMessage, Salvaged};
+pub use source_lives::SourceLife;
 pub use stored::{
     DueEntry, DueJob, JobKey, RecipientHeaders, RecipientOutcome, RecipientState, StoredBody, StoredMessage,
 };

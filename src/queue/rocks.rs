@@ -36,18 +36,20 @@ const OPEN_FILES_MAX: i32 = 1_000;
 /// everything are read first, the rest is checked when it is read, and a message with a damaged block is set aside.
 const VERIFY_BYTES_MAX: u64 = 512 << 20;
 /// In the order in which they are read through.
-const VERIFY_ORDER: [Family; 11] = [
+const VERIFY_ORDER: [Family; 13] = [
     Family::Meta,
     Family::Due,
     Family::Hold,
     Family::Outbox,
     Family::Counter,
     Family::Lane,
+    Family::Source,
     Family::Recipient,
     Family::Message,
     Family::Body,
     Family::BodyPart,
     Family::Suppression,
+    Family::History,
 ];
 /// Cache of the suppression lists alone: the filters of 20 million entries. Full: the least used part of a filter is read
 /// from the disk again.
@@ -126,9 +128,25 @@ impl RocksStore {
     }
 
     fn open_with(directory: &Path, settings: &RocksSettings, care: Care) -> Result<Self, StoreError> {
+        Self::open_families(directory, settings, care, &Family::ALL)
+    }
+
+    /// Makes a database as a release made it that knew these families only.
+    #[cfg(test)]
+    pub(super) fn of_old(directory: &Path, families: &[Family]) -> Result<Self, StoreError> {
+        Self::open_families(directory, &RocksSettings::default(), Care::Strict, families)
+    }
+
+    fn open_families(
+        directory: &Path,
+        settings: &RocksSettings,
+        care: Care,
+        families: &[Family],
+    ) -> Result<Self, StoreError> {
         let cache = Cache::new_lru_cache(settings.block_cache_bytes);
-        let families = Family::ALL
-            .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, settings, &cache)));
+        let families = families
+            .iter()
+            .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(*family, settings, &cache)));
         let options = database_options(settings, care);
         let db = DB::open_cf_descriptors(&options, directory, families).map_err(store_error)?;
         Ok(Self { db, directory: directory.to_owned() })

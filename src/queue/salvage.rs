@@ -12,7 +12,7 @@ use queue_format as format;
 use super::committer::{ENDED_GROUPS_INDEX, meta_put};
 use super::store::{Change, Family, Key, Store, StoreError};
 use super::stored::{JobKey, RecipientState, StoredMessage};
-use super::{lanes, list_counts, meta};
+use super::{history, lanes, list_counts, meta, source_lives};
 use crate::events::EventId;
 use crate::types::{MessageId, Timestamp};
 
@@ -126,7 +126,11 @@ pub(super) fn salvage(
     }
     salvage.events(newest_in_files)?;
     salvage.counters()?;
-    salvage.lanes()?;
+    salvage.each_or_forget(Family::Lane, "a lane", |key, value| lanes::decode(key, value).map(drop))?;
+    salvage.each_or_forget(Family::Source, "the life of a source", |key, value| {
+        source_lives::decode(key, value).map(drop)
+    })?;
+    salvage.history()?;
     salvage.suppression()?;
     salvage.finish()
 }
@@ -378,22 +382,66 @@ impl Salvage<'_> {
         Ok(())
     }
 
-    /// What was learned and counted of lanes; a record that cannot be read is forgotten.
-    fn lanes(&mut self) -> Result<(), StoreError> {
+    /// What is kept of lanes or sources; a record that cannot be read is forgotten.
+    fn each_or_forget(
+        &mut self,
+        family: Family,
+        what: &str,
+        check: impl Fn(&[u8], &[u8]) -> Result<(), String>,
+    ) -> Result<(), StoreError> {
         let (mut kept, mut damage) = (BTreeMap::new(), Vec::new());
-        self.sources.each(Family::Lane, &mut damage, |key, value| {
+        self.sources.each(family, &mut damage, |key, value| {
             if !matches!(kept.get(key), Some(Ok(_))) {
-                kept.insert(key.to_vec(), lanes::decode(key, value).map(|_| value.clone()));
+                kept.insert(key.to_vec(), check(key, value).map(|()| value.clone()));
             }
         });
         for (key, value) in kept {
             match value {
-                Ok(value) => self.put(Family::Lane, &key, value),
-                Err(error) => damage.push(format!("a lane, of which nothing is known any more: {error}")),
+                Ok(value) => self.put(family, &key, value),
+                Err(error) => damage.push(format!("{what}, of which nothing is known any more: {error}")),
             }
             if self.bytes >= BATCH_BYTES {
                 self.write(false)?;
             }
+        }
+        self.found.damage.extend(damage);
+        Ok(())
+    }
+
+    /// Rows of the history where they can be read. There may be millions: none stays in memory but those of one batch.
+    fn history(&mut self) -> Result<(), StoreError> {
+        self.write(false)?;
+        let (sources, fresh) = (self.sources, self.fresh);
+        let (mut damage, mut failed) = (Vec::new(), None);
+        let (mut unreadable, mut pending, mut bytes) = (BTreeSet::new(), BTreeMap::new(), 0);
+        // The last row of the first source that goes as far: what lies behind it is new.
+        let mut newest: Vec<u8> = Vec::new();
+        sources.each(Family::History, &mut damage, |key, value| {
+            if failed.is_some() || (key <= newest.as_slice() && is_there(key, &pending, fresh)) {
+                return;
+            }
+            if history::decode(key, value).is_err() {
+                unreadable.insert(key.to_vec());
+                return;
+            }
+            unreadable.remove(key);
+            if key > newest.as_slice() {
+                newest = key.to_vec();
+            }
+            let change = Change::Put { family: Family::History, key: Key::new(key), value: value.clone() };
+            bytes += change_bytes(&change);
+            pending.insert(key.to_vec(), change);
+            if bytes >= BATCH_BYTES {
+                bytes = 0;
+                failed = write_all(fresh, &mut pending).err();
+            }
+        });
+        match failed {
+            Some(error) => return Err(error),
+            None => write_all(fresh, &mut pending)?,
+        }
+        if !unreadable.is_empty() {
+            damage.push(format!("history table: {} rows cannot be read", unreadable.len()));
         }
         self.found.damage.extend(damage);
         Ok(())
@@ -462,6 +510,18 @@ impl Salvage<'_> {
         self.bytes = 0;
         self.fresh.write(&std::mem::take(&mut self.changes), sync)
     }
+}
+
+type Pending = BTreeMap<Vec<u8>, Change>;
+
+/// Whether another source gave this row already.
+fn is_there(key: &[u8], pending: &Pending, fresh: &dyn Store) -> bool {
+    pending.contains_key(key) || matches!(fresh.get(Family::History, key), Ok(Some(_)))
+}
+
+fn write_all(fresh: &dyn Store, pending: &mut Pending) -> Result<(), StoreError> {
+    let changes: Vec<Change> = std::mem::take(pending).into_values().collect();
+    fresh.write(&changes, false)
 }
 
 /// Why a message cannot be kept.

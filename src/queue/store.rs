@@ -31,11 +31,15 @@ pub enum Family {
     Counter,
     /// Hash of source and site to what was learned of the source there.
     Lane,
+    /// Day and hash of source and site to what the source sent there on that day.
+    History,
+    /// Hash of a source to its life in a managed pool.
+    Source,
 }
 
 impl Family {
-    /// All families.
-    pub const ALL: [Family; 11] = [
+    /// All families. New ones come last: stores number them in this order, and one of an older release gets them in it.
+    pub const ALL: [Family; 13] = [
         Family::Message,
         Family::Body,
         Family::BodyPart,
@@ -47,6 +51,8 @@ impl Family {
         Family::Meta,
         Family::Counter,
         Family::Lane,
+        Family::History,
+        Family::Source,
     ];
 
     /// The column family's name on disk.
@@ -63,6 +69,8 @@ impl Family {
             Family::Meta => "meta",
             Family::Counter => "counter",
             Family::Lane => "lane",
+            Family::History => "history",
+            Family::Source => "source",
         }
     }
 

@@ -214,6 +214,8 @@ impl StoredMessage {
             recipient_headers: self.recipient_headers,
             pool: self.origin.pool.to_string(),
             priority: self.origin.priority.code(),
+            prefers_warming: self.origin.prefers_warming,
+            set_warms_up: self.origin.set_warms_up,
             mail_json: self.mail_json.to_vec(),
         }
     }
@@ -281,6 +283,8 @@ impl StoredMessage {
                 return_path,
                 pool,
                 priority: Priority::from_code(record.priority),
+                prefers_warming: record.prefers_warming,
+                set_warms_up: record.set_warms_up,
             },
             mail_json: record.mail_json.into(),
         })
@@ -297,6 +301,8 @@ impl StoredMessage {
             tenant: self.origin.tenant.to_string(),
             priority: self.origin.priority.code(),
             source: source.map(SourceName::to_string).unwrap_or_default(),
+            prefers_warming: self.origin.prefers_warming,
+            set: self.origin.warming_set().to_owned(),
         }
     }
 }

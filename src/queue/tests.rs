@@ -44,6 +44,9 @@ enum Step {
     },
     SaveLane(u32),
     ForgetLane(u32),
+    SaveHistory(u32),
+    PruneHistory(u32),
+    SaveLife(u8),
     Consume,
     Reopen,
     Crash,
@@ -62,6 +65,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (any::<usize>(), any::<bool>()).prop_map(|(job, dsn)| Step::Bounce { job, dsn }),
         1 => (0..32_u32).prop_map(Step::SaveLane),
         1 => (0..32_u32).prop_map(Step::ForgetLane),
+        1 => (0..32_u32).prop_map(Step::SaveHistory),
+        1 => (0..9_u32).prop_map(Step::PruneHistory),
+        1 => any::<u8>().prop_map(Step::SaveLife),
         1 => Just(Step::Consume),
         1 => Just(Step::Reopen),
         1 => Just(Step::Crash),
@@ -84,6 +90,7 @@ struct World {
     lists: BTreeMap<(u8, u8), SuppressionReason>,
     /// Lanes by site.
     lanes: BTreeMap<Box<str>, LaneRecord>,
+    kept: history_tests::Kept,
     last_event: u64,
 }
 
@@ -91,7 +98,8 @@ impl World {
     fn new(store: Arc<dyn Store>) -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
         let (jobs, lists, lanes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut world = Self { store, clock, opened: None, jobs, lists, lanes, last_event: 0 };
+        let kept = history_tests::Kept::default();
+        let mut world = Self { store, clock, opened: None, jobs, lists, lanes, kept, last_event: 0 };
         world.open();
         world
     }
@@ -228,6 +236,22 @@ impl World {
                 self.lanes.remove(&site);
                 self.save_lanes(LaneChanges { remove: vec![(source, site)], ..LaneChanges::default() }).await;
             }
+            Step::SaveHistory(number) => {
+                let rows = self.kept.save(number);
+                self.queue().save_history(&rows).await;
+                self.queue().write_and_wait(Vec::new(), false).await.unwrap();
+            }
+            Step::PruneHistory(day) => {
+                self.kept.prune(day);
+                self.queue().prune_history(day).await;
+                self.queue().write_and_wait(Vec::new(), false).await.unwrap();
+            }
+            Step::SaveLife(number) => {
+                let life = self.kept.live(number);
+                self.last_event += 1;
+                self.queue().save_source_life(&[life], vec![line(EventKind::Lane)]).await;
+                self.queue().write_and_wait(Vec::new(), false).await.unwrap();
+            }
             Step::Deliver(number) => self.end(number, false).await,
             Step::Bounce { job, dsn } => self.end(job, dsn).await,
             Step::Defer(number) => {
@@ -287,6 +311,7 @@ impl World {
         let mut lanes = self.queue().lanes(100).unwrap();
         lanes.sort_by(|left, right| left.site.cmp(&right.site));
         assert!(lanes.iter().eq(self.lanes.values()), "{lanes:?}");
+        self.kept.check(self.queue());
         let due = self.queue().due(DueKey::START, DueKey::at(Timestamp::MAX), 10_000).unwrap();
         let mut found: BTreeMap<JobKey, Option<Timestamp>> =
             due.jobs.iter().map(|job| (job.key, Some(job.due_at))).collect();
@@ -537,7 +562,7 @@ fn an_orderly_stop_is_remembered_and_a_newer_format_is_refused() {
         world.close();
         world.store.write(&[committer::meta_put(meta::FORMAT, 99)], true).unwrap();
         let refused = Queue::open(Arc::clone(&world.store), &Settings::default(), world.clock.clone(), 1).err();
-        assert!(matches!(refused, Some(OpenError::NewerFormat { found: 99, supported: 3 })));
+        assert!(matches!(refused, Some(OpenError::NewerFormat { found: 99, supported: format::FORMAT_VERSION })));
     });
 }
 

@@ -88,6 +88,8 @@ fn origin(stamp: &Stamping<'_>, authority: &Authority) -> Origin {
         return_path: authority.return_path.clone(),
         pool: authority.pool.clone(),
         priority: authority.priority,
+        prefers_warming: authority.prefers_warming,
+        set_warms_up: authority.set_warms_up,
     }
 }
 

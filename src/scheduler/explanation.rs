@@ -9,6 +9,8 @@ use super::{Destination, SiteName};
 use crate::policy::lane::{Mode, Trouble, Usage};
 use crate::policy::limits::{LaneLimits, RateLimit};
 use crate::policy::providers::Overrides;
+use crate::policy::warmup::WarmupReport;
+use crate::scheduler::warmup::SourceStanding;
 use crate::types::{Domain, PoolName, Priority, SourceName, Timestamp};
 
 /// Whether a source takes the next job of a pool at a site, or why not.
@@ -51,6 +53,15 @@ pub enum Standing {
     },
     /// What it may send under a limit by hour or day is being written to disk.
     Saving,
+    /// A warm-up has no room: the source's there, or that of the job's configuration set.
+    WarmUp {
+        /// When there is room.
+        until: Option<Timestamp>,
+        /// The configuration set, if it is the one that warms up.
+        set: Option<Box<str>>,
+        /// How the warm-up stands.
+        report: Option<Box<WarmupReport>>,
+    },
     /// One message is under way that decides whether its block there is over.
     Probing,
     /// The hosts have no address of its family.
@@ -86,7 +97,7 @@ impl Standing {
     /// When that changes by time alone.
     pub const fn until(&self) -> Option<Timestamp> {
         match self {
-            Standing::Closed { until, .. } | Standing::Rate { until, .. } => *until,
+            Standing::Closed { until, .. } | Standing::Rate { until, .. } | Standing::WarmUp { until, .. } => *until,
             _ => None,
         }
     }
@@ -109,6 +120,7 @@ impl Standing {
             Standing::Closed { trouble: Some(trouble), .. } => trouble.mode.name(),
             Standing::Closed { trouble: None, .. } => "closed",
             Standing::Rate { .. } => "rate-limited",
+            Standing::WarmUp { .. } => "warming",
             Standing::Saving => "saving",
             Standing::Probing => "probing",
             Standing::NoAddress => "no-address",
@@ -139,6 +151,7 @@ impl Standing {
                 };
                 format!("rate limit of {count} a {} {of}{until}", per.name())
             }
+            Standing::WarmUp { set, report, .. } => warming(source, set.as_deref(), report.as_deref(), &until),
             Standing::Saving => format!("a note on disk of what source {source} may send"),
             Standing::Probing => {
                 format!("source {source} was blocked there: one message is under way that decides whether it still is")
@@ -146,6 +159,18 @@ impl Standing {
             Standing::NoAddress => format!("the hosts have no address that source {source} can reach"),
         }
     }
+}
+
+fn warming(source: &SourceName, set: Option<&str>, report: Option<&WarmupReport>, until: &str) -> String {
+    let who = set.map_or_else(|| format!("source {source}"), |set| format!("configuration set {set}"));
+    let Some(report) = report else { return format!("{who} warms up there, and has no room{until}") };
+    let WarmupReport { plan, position, len, used, .. } = report;
+    let cap = report.cap.map_or_else(String::new, |cap| format!("{used} of {cap} messages of today, "));
+    let why = report.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
+    format!(
+        "the warm-up of {who} there is {} ({cap}day {position} of {len} of plan {plan}){until}{why}",
+        report.mode.name()
+    )
 }
 
 fn closed(source: &SourceName, trouble: Option<&Trouble>, until: &str) -> String {
@@ -350,6 +375,8 @@ pub struct ProviderReport {
 pub struct QueueReport {
     /// The pool.
     pub pool: PoolName,
+    /// The configuration set that warms up, if it is the queue of one.
+    pub set: Option<Box<str>>,
     /// Jobs that could go now, by priority.
     pub ready: [(Priority, usize); 3],
     /// Tenants with the most of them; empty name: none.
@@ -387,6 +414,8 @@ pub struct SourceReport {
     pub messages_per_connection: u32,
     /// What holds it back.
     pub trouble: Option<Trouble>,
+    /// How its warm-up there stands.
+    pub warmup: Option<WarmupReport>,
     /// Limits in a time there, and what is used of them.
     pub rates: Vec<Usage>,
     /// The same of the source as a whole.
@@ -402,6 +431,8 @@ pub struct LaneCounts {
     pub pools_blocked: Vec<(PoolName, usize)>,
     /// Ready jobs by priority.
     pub ready: [(Priority, usize); 3],
+    /// The sources of the config.
+    pub sources: Vec<SourceStanding>,
 }
 
 /// Lanes of a source at the sites of a provider.
@@ -421,6 +452,12 @@ pub struct LaneCount {
     pub unreachable: usize,
     /// With a lower rate, or fewer connections, for a reply.
     pub slowed: usize,
+    /// Those that warm up: running, slowed, frozen, paused.
+    pub warming: [usize; 4],
+    /// Messages that these may send on this UTC day, all together.
+    pub warmup_cap: u64,
+    /// Of those, sent.
+    pub warmup_used: u64,
 }
 
 #[cfg(test)]

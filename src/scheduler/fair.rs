@@ -4,9 +4,10 @@
 //! once for each turn. So each gets the same number of deliveries, whoever has a million of them waiting. Higher priorities go
 //! first; lest they starve the lower ones, each waiting lower one has every [`HIGHER_IN_A_ROW`]th turn.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::Map;
 use super::backlog::Backlog;
 use super::class::Class;
 use crate::queue::JobKey;
@@ -38,7 +39,7 @@ impl Flow {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct FairQueue {
-    flows: HashMap<Arc<Class>, Flow>,
+    flows: Map<Arc<Class>, Flow>,
     /// Flows with ready jobs, by priority; whose turn it is stands in front.
     rings: [VecDeque<Arc<Class>>; 3],
     /// Turns that others had while it waited.

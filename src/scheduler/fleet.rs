@@ -1,12 +1,14 @@
 //! The sources and pools of this moment, as a reload left them, and what pools and sources as a whole have sent.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::LaneName;
+use super::{LaneName, Map};
+use crate::policy::fleet_life::{LifeState, ManagedPool};
 use crate::policy::lane::{Lane, LaneState};
 use crate::policy::limits::{LaneLimits, Rates};
-use crate::policy::pools::{Family, Pools};
+use crate::policy::pools::{Family, Member, Pools};
+use crate::policy::warmup::{Plan, Warmups};
+use crate::queue::SourceLife;
 use crate::types::{PoolName, SourceName, Timestamp};
 
 /// A source by number: never given to another one while the daemon runs.
@@ -40,14 +42,20 @@ pub(super) struct PoolEntry {
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fleet {
-    ids: HashMap<SourceName, SourceId>,
+    ids: Map<SourceName, SourceId>,
     sources: Vec<SourceEntry>,
-    pools: HashMap<PoolName, PoolEntry>,
+    pools: Map<PoolName, PoolEntry>,
+    warmups: Arc<Warmups>,
+    settings: Arc<Pools>,
+    /// What managed pools decided about their sources.
+    lives: Map<SourceName, SourceLife>,
 }
 
 impl Fleet {
     /// Takes over what the config says now. Meters of what stays go on.
-    pub(super) fn reload(&mut self, settings: &Pools, now: Timestamp) {
+    pub(super) fn reload(&mut self, settings: &Arc<Pools>, warmups: &Arc<Warmups>, now: Timestamp) {
+        self.settings = Arc::clone(settings);
+        self.warmups = Arc::clone(warmups);
         for source in settings.sources() {
             let id = self.intern(&source.name);
             if let Some(entry) = self.source_mut(id) {
@@ -70,7 +78,9 @@ impl Fleet {
         let mut next = Some(first);
         for tier in 0..=u8::MAX {
             let Some(pool) = next.and_then(|name| settings.pool(name.as_str())) else { break };
-            for member in &pool.members {
+            let is_used = |source: &SourceName| pool.managed.is_none() || self.is_active(source);
+            let used: Vec<&Member> = pool.members.iter().filter(|member| is_used(&member.source)).collect();
+            for member in used {
                 let source = self.intern(&member.source);
                 if members.iter().all(|known| known.source != source) {
                     members.push(PoolMember { source, weight: member.weight.max(1), tier });
@@ -79,6 +89,50 @@ impl Fleet {
             next = pool.overflow.as_ref();
         }
         members
+    }
+
+    /// The sources that pools use now, after lives changed.
+    pub(super) fn refit(&mut self) {
+        let settings = Arc::clone(&self.settings);
+        for pool in settings.pools() {
+            let members = self.members(&settings, &pool.name);
+            if let Some(entry) = self.pools.get_mut(&pool.name) {
+                entry.members = members;
+            }
+        }
+    }
+
+    /// Whether a managed pool uses a source.
+    pub(super) fn is_active(&self, source: &SourceName) -> bool {
+        self.life(source).is_some_and(|life| LifeState::from_code(life.life) == LifeState::Active)
+    }
+
+    /// What a managed pool decided about a source.
+    pub(super) fn life(&self, source: &SourceName) -> Option<&SourceLife> {
+        self.lives.get(source)
+    }
+
+    pub(super) fn set_life(&mut self, life: SourceLife) {
+        self.lives.insert(life.source.clone(), life);
+    }
+
+    /// The clock went back to `now`: what was decided after it was just now.
+    pub(super) fn clock_went_back(&mut self, now: Timestamp) {
+        for life in self.lives.values_mut() {
+            life.since = life.since.min(now);
+        }
+    }
+
+    /// Pools that take their sources into use by themselves.
+    pub(super) fn managed_pools(&self) -> Vec<(PoolName, ManagedPool)> {
+        self.settings.pools().filter_map(|pool| Some((pool.name.clone(), pool.managed?))).collect()
+    }
+
+    /// All sources of a pool of the config, used or not.
+    pub(super) fn members_of(&mut self, pool: &PoolName) -> Vec<(SourceId, SourceName)> {
+        let settings = Arc::clone(&self.settings);
+        let members = settings.pool(pool.as_str()).map(|pool| &*pool.members).unwrap_or_default();
+        members.iter().map(|member| (self.intern(&member.source), member.source.clone())).collect()
     }
 
     fn intern(&mut self, name: &SourceName) -> SourceId {
@@ -99,6 +153,26 @@ impl Fleet {
     /// The pool of this name, or the default one in its place.
     pub(super) fn effective(&self, name: &PoolName) -> PoolName {
         if self.pools.contains_key(name) { name.clone() } else { PoolName::default() }
+    }
+
+    /// The set, if it warms up; or else none.
+    pub(super) fn effective_set<'s>(&self, set: &'s str) -> &'s str {
+        if !set.is_empty() && self.warmups.sets.contains_key(set) { set } else { "" }
+    }
+
+    /// Whether the config has this source now.
+    pub(super) fn is_configured(&self, source: SourceId) -> bool {
+        self.source(source).is_some_and(|source| self.settings.source(source.name.as_str()).is_some())
+    }
+
+    /// By which plan a source warms up at a site of this provider.
+    pub(super) fn plan(&self, source: SourceId, provider: Option<&str>) -> Option<&Arc<Plan>> {
+        self.warmups.of_source(&self.source(source)?.name, provider)
+    }
+
+    /// By which plan a configuration set does.
+    pub(super) fn set_plan(&self, set: &str, provider: Option<&str>) -> Option<&Arc<Plan>> {
+        self.warmups.of_set(set, provider)
     }
 
     /// The sources of a pool.
@@ -153,7 +227,7 @@ impl Fleet {
     /// The meter whose state is kept under this name.
     pub(super) fn meter(&mut self, name: &LaneName) -> Option<&mut Meter> {
         match name {
-            LaneName::Lane(..) => None,
+            LaneName::Lane(..) | LaneName::Set(..) => None,
             LaneName::Source(name) => {
                 let id = self.id(name)?;
                 self.source_mut(id)?.meter.as_mut()
@@ -195,7 +269,7 @@ impl Meter {
 }
 
 /// Of these only the rates matter.
-fn meter_limits(rates: Rates) -> LaneLimits {
+pub(super) fn meter_limits(rates: Rates) -> LaneLimits {
     LaneLimits { connections: u32::MAX, connections_total: None, messages_per_connection: u32::MAX, rates }
 }
 

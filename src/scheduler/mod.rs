@@ -11,9 +11,11 @@ pub mod core;
 pub mod explanation;
 mod fair;
 mod fleet;
+pub mod ledger;
 mod notification;
 pub mod settlement;
 mod sites;
+pub mod warmup;
 mod window;
 
 use std::fmt;
@@ -24,12 +26,19 @@ pub use fleet::Destination;
 
 pub use crate::policy::lane::{Health, Learned};
 
+use crate::policy::fleet_life::LifeChange;
 use crate::policy::lane::{Change, LaneState};
 use crate::policy::limits::LaneLimits;
 use crate::policy::pools::Pools;
 use crate::policy::providers::Providers;
-use crate::queue::{DueJob, JobKey, RecipientHeaders, StoredBody, StoredMessage};
-use crate::types::{Domain, PoolName, SourceName, Timestamp};
+use crate::policy::warmup::Warmups;
+use crate::queue::{DueJob, HistoryRow, JobKey, RecipientHeaders, SourceLife, StoredBody, StoredMessage};
+use crate::types::{DayTotals, Domain, PoolName, SourceName, Timestamp};
+
+/// Hash tables of the scheduler. Names in them come from strangers' DNS: keyed at random, and cheaper than the standard library's.
+type Map<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
+/// The same without values.
+type Set<K> = std::collections::HashSet<K, ahash::RandomState>;
 
 /// Destinations that share one set of MX hosts, or one next hop: what connections and suspensions are keyed by. Stable
 /// across restarts and versions. Cheap to clone.
@@ -45,6 +54,11 @@ impl SiteName {
     /// The site of a provider. No host, and no smart host's route, has such a name.
     pub fn of_provider(name: &str) -> Self {
         Self(format!("provider:{name}").into())
+    }
+
+    /// The provider whose site it is.
+    pub fn provider_name(&self) -> Option<&str> {
+        self.0.strip_prefix("provider:")
     }
 
     /// The name, as events show it.
@@ -81,6 +95,8 @@ pub struct Settings {
     pub providers: Arc<Providers>,
     /// Sources and pools.
     pub pools: Arc<Pools>,
+    /// Who warms up, by which plan.
+    pub warmup: Arc<Warmups>,
     /// Lanes in memory. Above: those that learned nothing are forgotten, then those that were used least lately.
     pub lanes_max: usize,
     /// Recipients in one transaction: jobs of one message that share a site go together up to this many.
@@ -99,6 +115,7 @@ impl Default for Settings {
             limits: LaneLimits::default(),
             providers: Providers::built_in(),
             pools: Arc::default(),
+            warmup: Arc::default(),
             lanes_max: 100_000,
             recipients_per_transaction_max: 50,
             delay_notices: Vec::new(),
@@ -228,6 +245,10 @@ pub enum Action {
     /// Write what lanes keep over a restart, and the events of what changed, in one batch; answer by
     /// [`core::Scheduler::lanes_saved`].
     SaveLanes(LaneSave),
+    /// Write what was counted, and remove what is too old; nobody waits for it.
+    SaveHistory(HistorySave),
+    /// Write which sources managed pools use, with the events that tell of it, in one batch; nobody waits for it.
+    SaveLives(LifeSave),
     /// Settle without a connection.
     Settle {
         /// The job.
@@ -314,6 +335,10 @@ pub struct Report {
     pub learned: Learned,
     /// Transactions that were begun, of those that the terms allowed.
     pub transactions: u32,
+    /// What hosts said of their recipients.
+    pub totals: DayTotals,
+    /// Of those deferred, by greylisting: it says nothing of a source's name.
+    pub greylisted: u32,
     /// The hosts have no address of the family of the source.
     pub no_address: bool,
 }
@@ -322,7 +347,7 @@ impl Report {
     /// That of an assignment of one transaction that says this of the host.
     pub fn of(health: Health) -> Self {
         let learned = Learned { health, ..Learned::default() };
-        Self { learned, transactions: 1, no_address: false }
+        Self { learned, transactions: 1, ..Self::default() }
     }
 }
 
@@ -339,6 +364,24 @@ pub struct LaneSave {
     pub urgent: bool,
 }
 
+/// Which sources managed pools use, to be written.
+#[derive(Clone, Debug, Default)]
+pub struct LifeSave {
+    /// Those that changed.
+    pub lives: Vec<SourceLife>,
+    /// What changed.
+    pub events: Vec<LaneEvent>,
+}
+
+/// What was counted by source, site and day, to be written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistorySave {
+    /// Rows that changed, by day and source.
+    pub rows: Vec<HistoryRow>,
+    /// Rows of days before this one go away.
+    pub prune_before: Option<u32>,
+}
+
 /// Whose state it is: a lane's, or that of a source or pool as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LaneName {
@@ -348,6 +391,8 @@ pub enum LaneName {
     Source(SourceName),
     /// What a pool sent, to all sites.
     Pool(PoolName),
+    /// What a configuration set that warms up sent to a site, by all sources.
+    Set(SiteName, Box<str>),
 }
 
 /// The state of a lane, as it is on disk.
@@ -364,7 +409,7 @@ pub struct SavedLane {
 pub struct LaneEvent {
     /// When.
     pub at: Timestamp,
-    /// Where.
+    /// Where; empty: of no site.
     pub site: SiteName,
     /// The provider whose rule the site is under.
     pub provider: Option<Arc<str>>,
@@ -377,10 +422,14 @@ pub struct LaneEvent {
 pub enum LaneEventKind {
     /// Of one source.
     Lane(SourceName, Change),
+    /// Of one configuration set, by all sources.
+    Set(Box<str>, Change),
     /// All sources of a pool are blocked, the first until then.
     PoolBlocked(PoolName, Timestamp),
     /// One of them is back.
     PoolUnblocked(PoolName),
+    /// A managed pool uses a source, or uses it no more. Of no site.
+    Life(PoolName, LifeChange),
 }
 
 /// What an operator wants of jobs that are not in flight.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::ConnectionId;
 use super::SiteName;
+use super::class::Class;
 use super::fair::FairQueue;
 use super::fleet::{Fleet, SourceId};
 use crate::policy::lane::{Health, Lane, Reach};
@@ -51,10 +52,20 @@ pub(super) struct Slot {
     pub(super) pass: u64,
 }
 
+/// What a configuration set that warms up may send to a site, by all sources.
+#[derive(Clone, Debug)]
+pub(super) struct SetEntry {
+    pub(super) set: Box<str>,
+    /// Without limits but those of the warm-up.
+    pub(super) lane: Box<Lane>,
+}
+
 /// What waits at a site for the sources of one pool.
 #[derive(Debug)]
 pub(super) struct SiteQueue {
     pub(super) pool: PoolName,
+    /// A configuration set that warms up has queues of its own; otherwise empty.
+    pub(super) set: Box<str>,
     pub(super) slots: Vec<Slot>,
     /// The least pass of those that could take the last job: who comes back has no turns to catch up on.
     pub(super) turn: u64,
@@ -71,9 +82,10 @@ pub(super) struct SiteQueue {
 
 impl SiteQueue {
     /// One in which nothing waits.
-    pub(super) fn new(site: &SiteName, pool: PoolName, fleet: &Fleet) -> Self {
+    pub(super) fn new(site: &SiteName, (pool, set): (PoolName, &str), fleet: &Fleet) -> Self {
         let mut queue = Self {
             pool,
+            set: set.into(),
             slots: Vec::new(),
             turn: 0,
             fair: FairQueue::default(),
@@ -128,6 +140,7 @@ pub(super) struct Site {
     pub(super) provider: Option<Arc<str>>,
     pub(super) limits: LaneLimits,
     pub(super) lanes: Vec<LaneEntry>,
+    pub(super) sets: Vec<SetEntry>,
     pub(super) queues: Vec<SiteQueue>,
     /// Whose turn it is, among the queues.
     pub(super) next_queue: usize,
@@ -154,6 +167,7 @@ impl Site {
             provider,
             limits,
             lanes: Vec::new(),
+            sets: Vec::new(),
             queues: Vec::new(),
             next_queue: 0,
             connections: 0,
@@ -206,6 +220,12 @@ impl Site {
         self.lanes.get_mut(at)
     }
 
+    /// Those of sources and of sets.
+    pub(super) fn all_lanes_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
+        let sets = self.sets.iter_mut().map(|entry| &mut *entry.lane);
+        self.lanes.iter_mut().map(|entry| &mut *entry.lane).chain(sets)
+    }
+
     /// Puts a lane where there is none.
     pub(super) fn add_lane(&mut self, entry: LaneEntry) {
         if let Err(at) = self.lanes.binary_search_by_key(&entry.source, |entry| entry.source) {
@@ -224,27 +244,41 @@ impl Site {
         let now_blocked: Vec<bool> = self.queues.iter().map(|queue| self.is_blocked(queue)).collect();
         let changed =
             self.queues.iter_mut().zip(now_blocked).filter(|(queue, is_blocked)| queue.blocked != *is_blocked);
-        let told = changed.map(|(queue, is_blocked)| {
+        let mut told: Vec<(PoolName, bool)> = Vec::new();
+        for (queue, is_blocked) in changed {
             queue.blocked = is_blocked;
-            (queue.pool.clone(), is_blocked)
-        });
-        told.collect()
+            // Queues of one pool have the same sources.
+            if told.iter().all(|(pool, _)| *pool != queue.pool) {
+                told.push((queue.pool.clone(), is_blocked));
+            }
+        }
+        told
     }
 
-    /// The queue of a pool, by its place; made where there is none.
-    pub(super) fn queue_of(&mut self, name: &SiteName, pool: &PoolName, fleet: &Fleet) -> &mut SiteQueue {
-        let pool = fleet.effective(pool);
-        let at = self.queues.iter().position(|queue| queue.pool == pool).unwrap_or_else(|| {
-            self.queues.push(SiteQueue::new(name, pool, fleet));
+    /// The queue of a class; made where there is none.
+    pub(super) fn queue_of(&mut self, name: &SiteName, class: &Class, fleet: &Fleet) -> &mut SiteQueue {
+        let (pool, set) = (fleet.effective(&class.pool), fleet.effective_set(&class.set));
+        let at = self.queues.iter().position(|queue| queue.pool == pool && *queue.set == *set).unwrap_or_else(|| {
+            self.queues.push(SiteQueue::new(name, (pool, set), fleet));
             self.queues.len() - 1
         });
         self.queues.get_mut(at).expect("it was pushed if it was not there")
     }
 
-    /// The queue of a pool, if there is one.
-    pub(super) fn queue(&self, pool: &PoolName, fleet: &Fleet) -> Option<&SiteQueue> {
+    /// The queue of a class, if there is one.
+    pub(super) fn queue(&self, class: &Class, fleet: &Fleet) -> Option<&SiteQueue> {
+        self.queue_named(&class.pool, fleet.effective_set(&class.set), fleet)
+    }
+
+    /// The queue of a pool, and of a set where that is not empty.
+    pub(super) fn queue_named(&self, pool: &PoolName, set: &str, fleet: &Fleet) -> Option<&SiteQueue> {
         let pool = fleet.effective(pool);
-        self.queues.iter().find(|queue| queue.pool == pool)
+        self.queues.iter().find(|queue| queue.pool == pool && *queue.set == *set)
+    }
+
+    /// What a set that warms up may send here.
+    pub(super) fn set_mut(&mut self, set: &str) -> Option<&mut Lane> {
+        self.sets.iter_mut().find(|entry| *entry.set == *set).map(|entry| &mut *entry.lane)
     }
 
     /// Ready jobs in memory.
@@ -252,14 +286,17 @@ impl Site {
         self.queues.iter().map(|queue| queue.fair.ready_jobs()).sum()
     }
 
-    /// Other limits, other pools. The jobs in line must have been taken out before.
+    /// Other limits, other pools. The jobs in line must have been taken out before. What sets may send stays, for when they come back.
     pub(super) fn reload(&mut self, name: &SiteName, limits: LaneLimits, fleet: &Fleet, now: Timestamp) {
         self.limits = limits;
         self.unstick();
         for entry in &mut self.lanes {
             entry.lane.set_limits(limits, now);
         }
-        self.queues.retain(|queue| fleet.effective(&queue.pool) == queue.pool);
+        let is_there = |queue: &SiteQueue| {
+            fleet.effective(&queue.pool) == queue.pool && *fleet.effective_set(&queue.set) == *queue.set
+        };
+        self.queues.retain(is_there);
         for queue in &mut self.queues {
             queue.reload(name, fleet);
         }
@@ -316,7 +353,8 @@ impl Site {
     pub(super) fn is_forgettable(&self, now: Timestamp) -> bool {
         let unused = self.queues.iter().all(|queue| queue.fair.is_forgettable() && queue.is_idle());
         let lanes = self.lanes.iter().all(|entry| entry.lane.is_forgettable(now));
-        unused && lanes && self.connections == 0 && !self.in_line && self.down_until(now).is_none()
+        let sets = self.sets.iter().all(|entry| entry.lane.is_forgettable(now));
+        unused && lanes && sets && self.connections == 0 && !self.in_line && self.down_until(now).is_none()
     }
 }
 

@@ -7,9 +7,9 @@
 //!
 //! [`Backlog`]: super::backlog::Backlog
 
-use std::collections::HashSet;
 use std::time::Duration;
 
+use super::Set;
 use crate::queue::{DueKey, JobKey};
 use crate::types::Timestamp;
 
@@ -49,7 +49,7 @@ pub(super) struct Window {
     horizon: DueKey,
     page: Option<Page>,
     /// Changed since the page was asked for.
-    changed: HashSet<JobKey>,
+    changed: Set<JobKey>,
     /// Pages asked for so far.
     pages: u64,
     flush: Option<Flush>,
@@ -64,7 +64,7 @@ struct Flush {
     /// A pass came to the end and left some: it begins again when there is room.
     stalled: bool,
     /// Made due and deferred again.
-    done: HashSet<JobKey>,
+    done: Set<JobKey>,
     /// The page under way was asked for by an earlier flush.
     restarted: bool,
 }
@@ -72,7 +72,7 @@ struct Flush {
 impl Window {
     /// Nothing is in memory yet.
     pub(super) fn new() -> Self {
-        Self { horizon: DueKey::START, page: None, changed: HashSet::new(), pages: 0, flush: None }
+        Self { horizon: DueKey::START, page: None, changed: Set::default(), pages: 0, flush: None }
     }
 
     /// Before this place everything was read once.
@@ -145,7 +145,7 @@ impl Window {
     pub(super) fn flush(&mut self) {
         let restarted = self.page.is_some_and(|page| page.pass == Pass::Flush);
         let next = self.horizon;
-        self.flush = Some(Flush { next, resume: None, stalled: false, done: HashSet::new(), restarted });
+        self.flush = Some(Flush { next, resume: None, stalled: false, done: Set::default(), restarted });
     }
 
     /// Whether a flush waits for room.

@@ -1,4 +1,5 @@
-//! What of a lane is kept over a restart, as plain data: `policy::lane` makes and reads it, `queue` stores it.
+//! What of a lane and of its warm-up is kept over a restart, as plain data: `policy::lane` and `policy::warmup` make and read it, `queue`
+//! stores it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +33,9 @@ pub struct LaneState {
     pub block: Option<BlockState>,
     /// What it was told last, and what that made of it.
     pub told: Option<ToldState>,
-    /// Messages that may have been sent beyond those in `counts`: in flight, or granted ahead.
+    /// Its warm-up; `None`: it has none.
+    pub warmup: Option<super::WarmupState>,
+    /// Messages that may have been sent beyond those in `counts` and `warmup`: in flight, or granted ahead.
     pub outstanding: u32,
     /// What was sent lately, by the time of each limit. At an orderly stop all limits', else those of hour and day.
     pub counts: Vec<CountsState>,
@@ -93,4 +96,72 @@ pub struct CountsState {
     pub newest_end: Timestamp,
     /// Messages in each part, newest first; the last one is not 0.
     pub counts: Vec<u32>,
+}
+
+/// How far the warm-up of a lane is. Times are the wall clock's, days and hours UTC's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WarmupState {
+    /// The name of its plan.
+    pub plan: Arc<str>,
+    /// How far it is in the plan: a day or stage, from 1.
+    pub position: u32,
+    /// Messages that it may send on that day; `None`: no limit, the plan is over.
+    pub cap: Option<u32>,
+    /// Which day the counts are of: days since the epoch.
+    pub day: u32,
+    /// Messages sent on that day, without those in flight.
+    pub used: u32,
+    /// Which hour: hours since the epoch.
+    pub hour: u32,
+    /// Messages sent in that hour, without those in flight.
+    pub used_this_hour: u32,
+    /// Recipients' servers took so many on that day.
+    pub delivered_today: u32,
+    /// It does not advance at the end of that day.
+    pub held_today: bool,
+    /// The day before that one, should the clock be set back.
+    pub before: Option<WarmupDay>,
+    /// A later day, and what was sent on it before the clock was set back.
+    pub ahead: Option<(u32, u32)>,
+    /// A number of `policy::warmup`: runs, is slowed, frozen, or over.
+    pub mode: u8,
+    /// An operator holds its position.
+    pub paused: bool,
+    /// Since when it is in that mode, or paused.
+    pub since: Timestamp,
+    /// The end of a freeze.
+    pub until: Option<Timestamp>,
+    /// Why it is slowed or frozen. At most 160 octets.
+    pub reason: Option<Box<str>>,
+    /// When it last sent something; `None`: never.
+    pub last_sent_at: Option<Timestamp>,
+    /// When it began, or an operator set its position.
+    pub set_at: Timestamp,
+    /// When a block last took it a step back.
+    pub stepped_back_at: Option<Timestamp>,
+    /// When it was last frozen.
+    pub frozen_at: Option<Timestamp>,
+    /// So many freezes, each soon after the one before.
+    pub freezes: u8,
+    /// The end of the newest part of `parts`.
+    pub newest_end: Timestamp,
+    /// What was sent, deferred, bounced and complained about in each three hours, newest first: at most 8; the last one is not all 0.
+    pub parts: Vec<[u32; 4]>,
+}
+
+/// A day of a warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WarmupDay {
+    /// Days since the epoch.
+    pub day: u32,
+    /// How far it was in the plan.
+    pub position: u32,
+    /// Messages that it could send; `None`: no limit.
+    pub cap: Option<u32>,
+    /// Messages that were sent.
+    pub used: u32,
+    /// Messages that were delivered.
+    pub delivered: u32,
+    /// It did not advance at the end of that day.
+    pub held: bool,
 }

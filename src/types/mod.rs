@@ -5,6 +5,7 @@
 
 mod address;
 mod clock;
+mod day_totals;
 mod delay;
 mod envelope;
 mod lane_state;
@@ -16,9 +17,12 @@ mod suppression;
 
 pub use address::{AddressError, Domain, DomainError, EmailAddress, ReversePath};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use day_totals::DayTotals;
 pub use delay::DelayType;
 pub use envelope::{BodyKind, DsnReturn, Envelope, Notify, OriginalRecipient, Recipient};
-pub use lane_state::{BlockState, ConnectionsState, CountsState, LaneState, Learning, ToldState};
+pub use lane_state::{
+    BlockState, ConnectionsState, CountsState, LaneState, Learning, ToldState, WarmupDay, WarmupState,
+};
 pub use message_id::{MessageId, MessageIdError};
 pub use reply::{EnhancedStatus, Reply, ReplyCode, Severity};
 pub use sending::{PoolName, Priority, SourceName};

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use posthaste::admission::Directory;
 use posthaste::admission::suppression::Lists;
-use posthaste::delivery::dispatch::{Dispatcher, Request};
+use posthaste::delivery::dispatch::{Dispatcher, Request, Saved};
 use posthaste::delivery::route::Router;
 use posthaste::delivery::settings::{DomainPattern, NextHop, RouteRule, Settings as DeliverySettings, TlsMode};
 use posthaste::delivery::shared::{Reloadable, Shared};
@@ -63,7 +63,7 @@ impl Running {
             recipients_per_transaction_max: 50,
             ..scheduler::Settings::default()
         };
-        let (dispatcher, delivery) = Dispatcher::start(shared, settings, handoffs, None, Vec::new(), false);
+        let (dispatcher, delivery) = Dispatcher::start(shared, settings, handoffs, None, Saved::default(), false);
         Self { queue, dispatcher, delivery, committer }
     }
 

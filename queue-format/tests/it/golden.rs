@@ -15,10 +15,11 @@ use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use queue_format::{
-    CounterRecord, DueEntry, DueEntryRef, FORMAT_VERSION, FormatError, HoldEntry, LaneBlock, LaneConnections,
-    LaneCounts, LaneLearning, LaneRecord, LaneSlow, LaneTold, MessageRecord, OutboxRecord, OutboxRecordRef,
-    RecipientEntry, RecipientOutcome, RecipientState, Ret, SuppressionRecord, decode_body, decode_meta_number,
-    decode_meta_text, encode_body, encode_meta_number, encode_meta_text,
+    CounterRecord, DueEntry, DueEntryRef, FORMAT_VERSION, FormatError, HistoryRecord, HoldEntry, LaneBlock,
+    LaneConnections, LaneCounts, LaneLearning, LaneRecord, LaneSlow, LaneTold, LaneWarmup, LaneWarmupDay,
+    MessageRecord, OutboxRecord, OutboxRecordRef, RecipientEntry, RecipientOutcome, RecipientState, Ret,
+    SourceLifeRecord, SuppressionRecord, WARMUP_PARTS_MAX, decode_body, decode_meta_number, decode_meta_text,
+    encode_body, encode_meta_number, encode_meta_text,
 };
 
 fn directory(version: u32) -> PathBuf {
@@ -110,6 +111,8 @@ fn full_message() -> MessageRecord {
         recipient_headers: false,
         pool: String::new(),
         priority: 0,
+        prefers_warming: false,
+        set_warms_up: false,
         mail_json: vec![0x00, 0xff, b'{', b'}'],
     }
 }
@@ -137,6 +140,10 @@ fn pooled_message() -> MessageRecord {
     MessageRecord { pool: "dedicated".into(), priority: 3, ..return_path_message() }
 }
 
+fn warming_message() -> MessageRecord {
+    MessageRecord { prefers_warming: true, set_warms_up: true, ..pooled_message() }
+}
+
 fn failing_recipient() -> RecipientState {
     RecipientState {
         outcome: RecipientOutcome::Pending,
@@ -162,12 +169,18 @@ fn due() -> DueEntry {
         tenant: "shop".into(),
         priority: 1,
         source: String::new(),
+        prefers_warming: false,
+        set: String::new(),
     }
 }
 
 /// Greylisted: it keeps its source.
 fn due_with_source() -> DueEntry {
     DueEntry { source: "2001:db8::10".into(), ..due() }
+}
+
+fn warming_due() -> DueEntry {
+    DueEntry { prefers_warming: true, set: "newsletter".into(), ..due_with_source() }
 }
 
 fn hold(due: DueEntry) -> HoldEntry {
@@ -181,13 +194,14 @@ fn messages_keep_their_bytes() {
     check("message-tenant", &tenants_message(), MessageRecord::encode, MessageRecord::decode);
     check("message-return-path", &return_path_message(), MessageRecord::encode, MessageRecord::decode);
     check("message-pool", &pooled_message(), MessageRecord::encode, MessageRecord::decode);
+    check("message-warming", &warming_message(), MessageRecord::encode, MessageRecord::decode);
     check("message-full", &full_message(), MessageRecord::encode, MessageRecord::decode);
     let ret_full = MessageRecord { ret: Some(Ret::Full), ..typical_message() };
     check("message-ret-full", &ret_full, MessageRecord::encode, MessageRecord::decode);
 }
 
 #[test]
-fn messages_of_versions_1_and_2_are_still_read() {
+fn messages_of_versions_1_to_3_are_still_read() {
     let ret_full = MessageRecord { ret: Some(Ret::Full), ..typical_message() };
     for (name, sample, first) in [
         ("message-empty", MessageRecord::default(), 1),
@@ -196,8 +210,9 @@ fn messages_of_versions_1_and_2_are_still_read() {
         ("message-full", full_message(), 1),
         ("message-ret-full", ret_full, 1),
         ("message-return-path", return_path_message(), 2),
+        ("message-pool", pooled_message(), 3),
     ] {
-        for version in first..=2 {
+        for version in first..=3 {
             let bytes = fs::read(directory(version).join(format!("{name}.bin"))).unwrap();
             assert_eq!(u32::from(bytes[1]), version, "{name} is of another version");
             assert_eq!(MessageRecord::decode(&bytes).as_ref(), Ok(&sample), "{name} of version {version}");
@@ -206,12 +221,14 @@ fn messages_of_versions_1_and_2_are_still_read() {
 }
 
 #[test]
-fn due_and_hold_entries_of_versions_1_and_2_of_the_format_are_still_read() {
-    for version in 1..=2 {
+fn due_and_hold_entries_of_versions_1_to_3_of_the_format_are_still_read() {
+    for version in 1..=3 {
         let read = |name: &str| fs::read(directory(version).join(name)).unwrap();
         assert_eq!(DueEntry::decode(&read("due.bin")), Ok(due()));
         assert_eq!(HoldEntry::decode(&read("hold.bin")), Ok(hold(due())));
     }
+    let bytes = fs::read(directory(3).join("due-source.bin")).unwrap();
+    assert_eq!(DueEntry::decode(&bytes), Ok(due_with_source()));
 }
 
 #[test]
@@ -225,6 +242,25 @@ fn records_that_did_not_change_are_those_of_the_versions_before() {
         if !name.starts_with("message-") && !["due.bin", "hold.bin"].contains(&name.as_str()) {
             assert_eq!(read(2), read(3), "{name}");
         }
+    }
+    for entry in fs::read_dir(directory(3)).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let read = |version| fs::read(directory(version).join(&name)).unwrap();
+        if !["lane-", "message-", "due", "hold"].iter().any(|changed| name.starts_with(changed)) {
+            assert_eq!(read(3), read(4), "{name}");
+        }
+    }
+}
+
+#[test]
+fn lanes_of_version_3_of_the_format_are_still_read_and_have_no_warm_up() {
+    for (name, sample) in
+        [("lane-empty", LaneRecord::default()), ("lane-full", full_lane()), ("lane-half", half_lane())]
+    {
+        let bytes = fs::read(directory(3).join(format!("{name}.bin"))).unwrap();
+        assert_eq!(bytes[1], 1, "{name} is of another version");
+        assert_eq!(LaneRecord::decode(&bytes).as_ref(), Ok(&sample), "{name}");
+        assert_eq!(sample.warmup, None);
     }
 }
 
@@ -247,8 +283,10 @@ fn recipient_states_keep_their_bytes() {
 fn due_and_hold_entries_keep_their_bytes() {
     check("due", &due(), DueEntry::encode, DueEntry::decode);
     check("due-source", &due_with_source(), DueEntry::encode, DueEntry::decode);
+    check("due-warming", &warming_due(), DueEntry::encode, DueEntry::decode);
     check("hold", &hold(due()), HoldEntry::encode, HoldEntry::decode);
     check("hold-source", &hold(due_with_source()), HoldEntry::encode, HoldEntry::decode);
+    check("hold-warming", &hold(warming_due()), HoldEntry::encode, HoldEntry::decode);
 }
 
 #[test]
@@ -295,6 +333,51 @@ fn full_lane() -> LaneRecord {
             },
             LaneCounts { span_ms: 86_400_000, ..LaneCounts::default() },
         ],
+        warmup: None,
+    }
+}
+
+fn half_lane() -> LaneRecord {
+    LaneRecord {
+        connections: Some(LaneConnections { window: 1, ..LaneConnections::default() }),
+        block: Some(LaneBlock::default()),
+        told: Some(LaneTold::default()),
+        ..LaneRecord::default()
+    }
+}
+
+fn full_warmup() -> LaneWarmup {
+    LaneWarmup {
+        plan: "doubling".into(),
+        position: 17,
+        cap: Some(13_000),
+        day: 20_779,
+        used: 12_800,
+        hour: 498_719,
+        used_this_hour: 533,
+        delivered_today: 12_000,
+        held_today: true,
+        before: Some(LaneWarmupDay {
+            day: 20_778,
+            position: 16,
+            cap: Some(11_000),
+            used: 10_999,
+            delivered: 10_500,
+            held: true,
+        }),
+        ahead: Some((20_780, 7)),
+        mode: 2,
+        paused: true,
+        since_ms: 1_795_302_000_001,
+        until_ms: Some(1_795_323_600_000),
+        reason: Some("30 of 1,000 complained".into()),
+        last_sent_at_ms: Some(1_795_302_000_122),
+        set_at_ms: 1_793_302_000_000,
+        stepped_back_at_ms: Some(1_795_215_600_000),
+        frozen_at_ms: Some(1_795_302_000_000),
+        freezes: 3,
+        newest_end_ms: 1_795_305_600_000,
+        parts: (0..8).map(|part| [1_000 * part, 100, 10, u32::MAX]).collect(),
     }
 }
 
@@ -302,13 +385,38 @@ fn full_lane() -> LaneRecord {
 fn lanes_keep_their_bytes() {
     check("lane-empty", &LaneRecord::default(), LaneRecord::encode, LaneRecord::decode);
     check("lane-full", &full_lane(), LaneRecord::encode, LaneRecord::decode);
-    let half = LaneRecord {
-        connections: Some(LaneConnections { window: 1, ..LaneConnections::default() }),
-        block: Some(LaneBlock::default()),
-        told: Some(LaneTold::default()),
-        ..LaneRecord::default()
+    check("lane-half", &half_lane(), LaneRecord::encode, LaneRecord::decode);
+    let warming = LaneRecord { warmup: Some(full_warmup()), ..full_lane() };
+    check("lane-warming", &warming, LaneRecord::encode, LaneRecord::decode);
+    let begun = LaneRecord { warmup: Some(LaneWarmup::default()), ..LaneRecord::default() };
+    check("lane-begun", &begun, LaneRecord::encode, LaneRecord::decode);
+    assert_eq!(full_warmup().parts.len(), WARMUP_PARTS_MAX);
+}
+
+#[test]
+fn rows_of_the_history_keep_their_bytes() {
+    check("history-empty", &HistoryRecord::default(), HistoryRecord::encode, HistoryRecord::decode);
+    let full = HistoryRecord {
+        source: "192.0.2.7".into(),
+        site: "provider:google".into(),
+        provider: Some("google".into()),
+        sent: 12_800,
+        delivered: 12_000,
+        deferred: 500,
+        bounced: vec![(0, 1), (3, 290), (255, u32::MAX)],
+        complained: 9,
+        blocked: 1,
+        cap: Some(12_800),
+        position: Some(9),
     };
-    check("lane-half", &half, LaneRecord::encode, LaneRecord::decode);
+    check("history-full", &full, HistoryRecord::encode, HistoryRecord::decode);
+}
+
+#[test]
+fn lives_of_sources_keep_their_bytes() {
+    check("source-life-empty", &SourceLifeRecord::default(), SourceLifeRecord::encode, SourceLifeRecord::decode);
+    let resting = SourceLifeRecord { source: "192.0.2.7".into(), life: 2, since_ms: 1_795_302_000_123, low_days: 300 };
+    check("source-life", &resting, SourceLifeRecord::encode, SourceLifeRecord::decode);
 }
 
 #[test]

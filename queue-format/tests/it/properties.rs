@@ -3,227 +3,18 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use queue_format::{
-    BODY_OVERHEAD_BYTES, CounterRecord, DueEntry, DueEntryRef, FormatError, HoldEntry, LaneBlock, LaneConnections,
-    LaneCounts, LaneLearning, LaneRecord, LaneSlow, LaneTold, MessageRecord, OutboxRecord, OutboxRecordRef,
-    RecipientEntry, RecipientOutcome, RecipientState, Ret, SuppressionRecord, counter_key, decode_body,
-    decode_meta_number, decode_meta_text, due_key, encode_body, encode_meta_number, encode_meta_text, hold_key,
-    outbox_key, parse_counter_key, parse_due_key, parse_hold_key, parse_outbox_key, parse_recipient_header_key,
-    parse_recipient_key, parse_suppression_key, recipient_header_key, recipient_key, suppression_key,
+    BODY_OVERHEAD_BYTES, CounterRecord, DueEntry, DueEntryRef, FormatError, HistoryRecord, HoldEntry, LaneRecord,
+    LaneWarmup, MessageRecord, OutboxRecord, OutboxRecordRef, RecipientEntry, RecipientState, SourceLifeRecord,
+    SuppressionRecord, WARMUP_PARTS_MAX, counter_key, decode_body, decode_meta_number, decode_meta_text, due_key,
+    encode_body, encode_meta_number, encode_meta_text, history_key, history_range, hold_key, outbox_key,
+    parse_counter_key, parse_due_key, parse_history_key, parse_hold_key, parse_outbox_key, parse_recipient_header_key,
+    parse_recipient_key, parse_suppression_key, recipient_header_key, recipient_key, source_key, suppression_key,
     suppression_range,
 };
 
-fn text() -> impl Strategy<Value = String> {
-    prop_oneof![Just(String::new()), "[a-z0-9@.]{1,30}", "\\PC{0,200}"]
-}
-
-fn number() -> impl Strategy<Value = u64> {
-    prop_oneof![Just(0), Just(u64::MAX), 0..300_u64, any::<u64>()]
-}
-
-prop_compose! {
-    fn recipient(domains: usize)(
-        address in text(),
-        index in any::<prop::sample::Index>(),
-        notify in prop::option::of(0..=7_u8),
-        orcpt in prop::option::of((text(), text())),
-    ) -> RecipientEntry {
-        RecipientEntry { address, domain_index: u16::try_from(index.index(domains)).unwrap(), notify, orcpt }
-    }
-}
-
-prop_compose! {
-    fn message()(domains in vec(text(), 0..5))(
-        recipients in if domains.is_empty() {
-            Just(Vec::new()).boxed()
-        } else {
-            vec(recipient(domains.len()), 0..8).boxed()
-        },
-        domains in Just(domains),
-        texts in (text(), text(), prop::option::of(text())),
-        origin in (text(), text(), text(), prop_oneof![Just(0_u8), any::<u8>()]),
-        times in (number(), number()),
-        flags in (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()),
-        ret in prop::option::of(prop_oneof![Just(Ret::Full), Just(Ret::Headers)]),
-        sizes in (any::<u32>(), number(), any::<u32>()),
-        mail_json in vec(any::<u8>(), 0..2_000),
-    ) -> MessageRecord {
-        MessageRecord {
-            accepted_at_ms: times.0,
-            expires_at_ms: times.1,
-            reverse_path: texts.0,
-            recipients,
-            domains,
-            eight_bit: flags.0,
-            smtputf8: flags.1,
-            ret,
-            envid: texts.2,
-            header_bytes: sizes.0,
-            body_bytes: sizes.1,
-            body_parts: sizes.2,
-            tenant: if flags.0 { texts.1.clone() } else { String::new() },
-            configuration_set: if flags.1 { texts.1.clone() } else { String::new() },
-            tls_required: flags.0 != flags.1,
-            identity: origin.0,
-            return_path_domain: origin.1,
-            return_path_per_message: flags.2,
-            recipient_headers: flags.3,
-            pool: origin.2,
-            priority: origin.3,
-            caller: texts.1,
-            mail_json,
-        }
-    }
-}
-
-fn outcome() -> impl Strategy<Value = RecipientOutcome> {
-    use RecipientOutcome::{Bounced, Cancelled, Delivered, Expired, Pending};
-    prop::sample::select(vec![Pending, Delivered, Bounced, Expired, Cancelled])
-}
-
-prop_compose! {
-    fn state()(
-        outcome in outcome(),
-        attempts in any::<u32>(),
-        times in (number(), number(), number()),
-        texts in (text(), text(), text()),
-        delay_notices in any::<u8>(),
-    ) -> RecipientState {
-        RecipientState {
-            outcome,
-            attempts,
-            first_attempt_ms: times.0,
-            last_attempt_ms: times.1,
-            last_reply: texts.0,
-            last_rule: texts.1,
-            last_host: texts.2,
-            delay_notices,
-            failing_since_ms: times.2,
-            ambiguous: times.0 % 2 == 1,
-            next_attempt_ms: times.1 ^ times.2,
-        }
-    }
-}
-
-prop_compose! {
-    fn due()(
-        texts in (text(), text(), text(), text()),
-        expires_at_ms in number(),
-        attempts in any::<u32>(),
-        priority in any::<u8>(),
-    ) -> DueEntry {
-        DueEntry { domain: texts.0, expires_at_ms, attempts, pool: texts.1, tenant: texts.2, priority, source: texts.3 }
-    }
-}
-
-prop_compose! {
-    fn hold()(due in due(), due_at_ms in number(), held_at_ms in number(), reason in text()) -> HoldEntry {
-        HoldEntry { due, due_at_ms, held_at_ms, reason }
-    }
-}
-
-prop_compose! {
-    fn outbox()(json in vec(any::<u8>(), 0..500))(
-        id_at in 0..=u32::try_from(json.len()).unwrap(),
-        json in Just(json),
-        kind in any::<u8>(),
-    ) -> OutboxRecord {
-        OutboxRecord { kind, id_at, json }
-    }
-}
-
-fn counter() -> impl Strategy<Value = CounterRecord> {
-    (text(), number()).prop_map(|(scope, count)| CounterRecord { scope, count })
-}
-
-prop_compose! {
-    fn suppression()(
-        reason in any::<u8>(),
-        updated_at_ms in number(),
-        texts in (text(), text(), text()),
-    ) -> SuppressionRecord {
-        SuppressionRecord { reason, updated_at_ms, scope: texts.0, address: texts.1, origin: texts.2 }
-    }
-}
-
-fn learning() -> impl Strategy<Value = LaneLearning> {
-    (any::<u32>(), number(), any::<u8>()).prop_map(|(count, held_until_ms, level)| LaneLearning {
-        count,
-        held_until_ms,
-        level,
-    })
-}
-
-fn lane_counts() -> impl Strategy<Value = LaneCounts> {
-    (number(), number(), number(), vec(any::<u32>(), 0..40))
-        .prop_map(|(span_ms, part_ms, newest_end_ms, counts)| LaneCounts { span_ms, part_ms, newest_end_ms, counts })
-}
-
-prop_compose! {
-    fn lane_connections()(
-        window in any::<u32>(),
-        refused_at_ms in number(),
-        ceiling in prop::option::of(learning()),
-    ) -> LaneConnections {
-        LaneConnections { window, refused_at_ms, ceiling }
-    }
-}
-
-prop_compose! {
-    fn lane()(
-        names in (text(), text()),
-        numbers in (number(), any::<bool>(), any::<u32>(), any::<u32>(), any::<u32>()),
-        learned in (prop::option::of(lane_connections()), prop::option::of(learning())),
-        untils in (prop::option::of(number()), prop::option::of(number())),
-        fewer in prop::option::of((any::<u32>(), number())),
-        slow in prop::option::of((any::<u32>(), number(), number())),
-        block in prop::option::of((number(), number(), prop::option::of(number()))),
-        told in prop::option::of((any::<u8>(), prop::option::of(text()), text())),
-        counts in vec(lane_counts(), 0..5),
-    ) -> LaneRecord {
-        LaneRecord {
-            source: names.0,
-            site: names.1,
-            saved_at_ms: numbers.0,
-            is_last: numbers.1,
-            connections: learned.0,
-            messages: learned.1,
-            failures: numbers.2,
-            ramp: numbers.3,
-            unreachable_until_ms: untils.0,
-            fewer,
-            slow: slow.map(|(count, per_ms, until_ms)| LaneSlow { count, per_ms, until_ms }),
-            suspended_until_ms: untils.1,
-            block: block.map(|(until_ms, lasts_ms, returned_at_ms)| LaneBlock { until_ms, lasts_ms, returned_at_ms }),
-            told: told.map(|(mode, rule, words)| LaneTold { mode, rule, words }),
-            outstanding: numbers.4,
-            counts,
-        }
-    }
-}
-
-/// Any record of any kind, encoded.
-fn encoded() -> impl Strategy<Value = Vec<u8>> {
-    fn bytes<T>(encode: impl Fn(&T, &mut Vec<u8>)) -> impl Fn(T) -> Vec<u8> {
-        move |value| {
-            let mut out = Vec::new();
-            encode(&value, &mut out);
-            out
-        }
-    }
-    prop_oneof![
-        message().prop_map(bytes(MessageRecord::encode)),
-        state().prop_map(bytes(RecipientState::encode)),
-        due().prop_map(bytes(DueEntry::encode)),
-        hold().prop_map(bytes(HoldEntry::encode)),
-        outbox().prop_map(bytes(OutboxRecord::encode)),
-        suppression().prop_map(bytes(SuppressionRecord::encode)),
-        vec(any::<u8>(), 0..500).prop_map(bytes(|body: &Vec<u8>, out: &mut Vec<u8>| encode_body(body, out))),
-        number().prop_map(bytes(|number: &u64, out: &mut Vec<u8>| encode_meta_number(*number, out))),
-        text().prop_map(bytes(|text: &String, out: &mut Vec<u8>| encode_meta_text(text, out))),
-        counter().prop_map(bytes(CounterRecord::encode)),
-        lane().prop_map(bytes(LaneRecord::encode)),
-    ]
-}
+use crate::records::{
+    counter, encoded, history, hold, lane, message, number, outbox, source_life, state, suppression, text,
+};
 
 /// The results of all decoders, each as the bytes that its value encodes to.
 fn decode_as_everything(bytes: &[u8]) -> Vec<Result<Vec<u8>, FormatError>> {
@@ -246,26 +37,32 @@ fn decode_as_everything(bytes: &[u8]) -> Vec<Result<Vec<u8>, FormatError>> {
         decode_meta_text(bytes).map(|value| again(value, |value, out| encode_meta_text(value, out))),
         CounterRecord::decode(bytes).map(|value| again(value, CounterRecord::encode)),
         LaneRecord::decode(bytes).map(|value| again(value, LaneRecord::encode)),
+        HistoryRecord::decode(bytes).map(|value| again(value, HistoryRecord::encode)),
+        SourceLifeRecord::decode(bytes).map(|value| again(value, SourceLifeRecord::encode)),
     ]
 }
 
 /// The version that is written.
 fn version_of(kind: u8) -> u8 {
     match kind {
-        1 => 3,
-        3 | 4 => 2,
+        1 => 4,
+        3 | 4 => 3,
+        11 => 2,
         _ => 1,
     }
 }
 
-/// What `bytes` would be, had its value been written today: messages of version 1 lack an octet of flags, those of version 2
-/// nothing; due and hold entries of version 1 lack an empty text at their end.
+/// What `bytes` would be, had its value been written today: messages of version 1 lack an octet of flags, those of versions
+/// 2 and 3 nothing; due and hold entries lack flags and an empty text at their end, those of version 1 one text more before; lanes of
+/// version 1 nothing.
 fn as_of_today(bytes: &[u8]) -> Vec<u8> {
     let (_, payload) = bytes.split_at(BODY_OVERHEAD_BYTES);
     match bytes[..2] {
-        [1, 1] => sealed(1, 3, &[&payload[..1], &[0], &payload[1..]].concat()),
-        [1, 2] => sealed(1, 3, payload),
-        [kind @ (3 | 4), 1] => sealed(kind, 2, &[payload, &[0]].concat()),
+        [1, 1] => sealed(1, 4, &[&payload[..1], &[0], &payload[1..]].concat()),
+        [1, 2 | 3] => sealed(1, 4, payload),
+        [kind @ (3 | 4), 1] => sealed(kind, 3, &[payload, &[0; 3]].concat()),
+        [kind @ (3 | 4), 2] => sealed(kind, 3, &[payload, &[0; 2]].concat()),
+        [11, 1] => sealed(11, 2, payload),
         _ => bytes.to_vec(),
     }
 }
@@ -339,6 +136,46 @@ proptest! {
     }
 
     #[test]
+    fn a_lane_without_a_warm_up_is_that_of_version_1(record in lane()) {
+        let mut out = Vec::new();
+        record.encode(&mut out);
+        let old = sealed(11, 1, &out[BODY_OVERHEAD_BYTES..]);
+        match LaneRecord::decode(&old) {
+            Ok(read) => prop_assert_eq!((read.warmup.is_none(), &read), (true, &record)),
+            Err(error) => {
+                prop_assert!(record.warmup.is_some());
+                prop_assert_eq!(error.to_string(), "lane record: flags at byte 8: value is outside of its range");
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_of_the_history_comes_back_as_it_was(record in history()) {
+        check_round_trip(&record, record.encoded_len_hint(), HistoryRecord::encode, HistoryRecord::decode);
+    }
+
+    #[test]
+    fn the_life_of_a_source_comes_back_as_it_was(record in source_life()) {
+        check_round_trip(&record, record.encoded_len_hint(), SourceLifeRecord::encode, SourceLifeRecord::decode);
+    }
+
+    #[test]
+    fn keys_of_the_history_sort_by_day_and_lie_in_the_range_of_theirs(
+        left in (any::<u32>(), any::<[u8; 16]>()),
+        right in (any::<u32>(), any::<[u8; 16]>()),
+        names in (text(), text()),
+    ) {
+        let key = |(day, names): &(u32, [u8; 16])| history_key(*day, names);
+        prop_assert_eq!(key(&left).cmp(&key(&right)), left.cmp(&right));
+        prop_assert_eq!(parse_history_key(&key(&left)), Some(left));
+        let (from, to) = history_range(left.0.min(right.0), left.0.max(right.0));
+        for key in [key(&left), key(&right)] {
+            prop_assert!(from <= key && key.as_slice() < to.as_slice());
+        }
+        prop_assert_eq!(source_key(&names.0) == source_key(&names.1), names.0 == names.1);
+    }
+
+    #[test]
     fn bodies_and_meta_values_come_back_as_they_were(body in vec(any::<u8>(), 0..5_000), number in number(), text in text()) {
         let mut out = Vec::new();
         encode_body(&body, &mut out);
@@ -384,7 +221,7 @@ proptest! {
     }
 
     #[test]
-    fn another_version_is_named_and_not_read(kind in 1..=11_u8, version in any::<u8>(), payload in vec(any::<u8>(), 0..100)) {
+    fn another_version_is_named_and_not_read(kind in 1..=13_u8, version in any::<u8>(), payload in vec(any::<u8>(), 0..100)) {
         prop_assume!(version == 0 || version > version_of(kind));
         for result in decode_as_everything(&sealed(kind, version, &payload)) {
             let error = result.unwrap_err();
@@ -407,7 +244,7 @@ proptest! {
 
     #[test]
     fn a_hostile_payload_is_refused_or_is_the_one_encoding_of_its_value(
-        kind in 1..=11_u8,
+        kind in 1..=13_u8,
         age in 0..3_u8,
         payload in vec(prop_oneof![0..4_u8, any::<u8>()], 0..80),
     ) {
@@ -483,6 +320,29 @@ fn a_length_far_beyond_the_input_is_refused_without_an_allocation_of_that_size()
     payload.extend_from_slice(&[0xff, 0xff, 0xff, 0xff, 0x0f]);
     let error = MessageRecord::decode(&sealed(1, 1, &payload)).unwrap_err();
     assert_eq!(error.to_string(), "message record: domains at byte 28: goes beyond the end of the record");
+}
+
+#[test]
+fn more_parts_than_a_brake_has_and_classes_that_do_not_rise_are_refused() {
+    let warmup = LaneWarmup { parts: vec![[0; 4]; WARMUP_PARTS_MAX], ..LaneWarmup::default() };
+    let mut out = Vec::new();
+    LaneRecord { warmup: Some(warmup), ..LaneRecord::default() }.encode(&mut out);
+    let at = out.len() - 4 * WARMUP_PARTS_MAX - 1;
+    assert_eq!(usize::from(out[at]), WARMUP_PARTS_MAX);
+    out[at] += 1;
+    out.extend([0; 4]);
+    let error = LaneRecord::decode(&sealed(11, 2, &out[BODY_OVERHEAD_BYTES..])).unwrap_err();
+    assert!(error.to_string().ends_with(": value is outside of its range"), "{error}");
+    for (classes, is_good) in [([3, 4], true), ([3, 3], false), ([4, 3], false)] {
+        let payload = [0, 0, 0, 0, 0, 0, 2, classes[0], 1, classes[1], 1, 0, 0];
+        assert_eq!(HistoryRecord::decode(&sealed(12, 1, &payload)).is_ok(), is_good, "{classes:?}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "the classes of bounces do not rise")]
+fn one_class_with_two_counts_is_never_written() {
+    HistoryRecord { bounced: vec![(1, 1), (1, 2)], ..HistoryRecord::default() }.encode(&mut Vec::new());
 }
 
 #[test]

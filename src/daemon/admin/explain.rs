@@ -203,6 +203,9 @@ pub struct SourceDetail {
     pub mode_rule: Option<String>,
     /// By which reply or failure.
     pub mode_reply: Option<String>,
+    /// How its warm-up there stands, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup: Option<String>,
     /// Limits in a time there, and what is used of them.
     pub rates: Vec<RateDetail>,
     /// Those of the source as a whole.

@@ -16,6 +16,9 @@ use super::model::{
 };
 use super::query::{Action, Filter, ListQuery, Selection};
 use super::suppression::SuppressionBackend;
+use super::warmup::{
+    HistoryPage, HistoryRow, Order, OrderReport, SourceRow, Target, WarmupBackend, WarmupPage, WarmupRow,
+};
 use super::{AdminError, AdminServer, Backend};
 use crate::daemon::config::AdminSettings;
 use crate::net::BoxFuture;
@@ -154,6 +157,64 @@ fn explanation(pool: &str) -> Explanation {
     Explanation { route: Some(route), lookup: "known".to_owned(), site: Some(site), ..Explanation::default() }
 }
 
+impl WarmupBackend for Fake {
+    fn warmups(&self, target: Target, limit: usize) -> BoxFuture<'_, Result<WarmupPage, AdminError>> {
+        Box::pin(async move {
+            let is_asked = |row: &&WarmupRow| {
+                target.source.as_ref().is_none_or(|source| row.source.as_deref() == Some(source.as_str()))
+            };
+            let mut page = warmup_page();
+            let rows: Vec<WarmupRow> = page.warmups.iter().filter(is_asked).cloned().collect();
+            page.more = rows.len().saturating_sub(limit) as u64;
+            page.warmups = rows.into_iter().take(limit).collect();
+            self.check(page)
+        })
+    }
+
+    fn order(&self, target: Target, _order: Order) -> BoxFuture<'_, Result<OrderReport, AdminError>> {
+        let is_known = target.source.is_some_and(|source| source.as_str() == "a1");
+        Box::pin(async move { self.check(OrderReport { changed: u64::from(is_known) }) })
+    }
+
+    fn history(&self, _target: Target, days: u32, _limit: usize) -> BoxFuture<'_, Result<HistoryPage, AdminError>> {
+        let row = HistoryRow {
+            day: "2026-01-31".to_owned(),
+            source: "a1".to_owned(),
+            site: "provider:gmail".to_owned(),
+            provider: Some("gmail".to_owned()),
+            sent: 1_000,
+            delivered: 950,
+            deferred: 30,
+            bounced: 20,
+            cap: Some(1_000),
+            plan_day: Some(3),
+            ..HistoryRow::default()
+        };
+        Box::pin(async move { self.check(HistoryPage { rows: vec![row], more: days > 30 }) })
+    }
+}
+
+fn warmup_page() -> WarmupPage {
+    let row = |source: &str, mode: &str, reason: Option<&str>| WarmupRow {
+        source: Some(source.to_owned()),
+        site: "provider:gmail".to_owned(),
+        provider: Some("gmail".to_owned()),
+        plan: "doubling".to_owned(),
+        day: 3,
+        days: 24,
+        percent: 12,
+        mode: mode.to_owned(),
+        reason: reason.map(str::to_owned),
+        cap: Some(10_000),
+        used: 4_200,
+        delivered: 4_000,
+        ..WarmupRow::default()
+    };
+    let life = SourceRow { source: "a1".to_owned(), life: "warming".to_owned(), ..SourceRow::default() };
+    let warmups = vec![row("a1", "running", None), row("a2", "slowed", Some("bounces 6 % \u{1b}[31m"))];
+    WarmupPage { warmups, more: 0, sources: vec![life] }
+}
+
 impl Backend for Fake {
     fn status(&self) -> BoxFuture<'_, Result<Status, AdminError>> {
         Box::pin(async { self.check(self.status.clone()) })
@@ -183,6 +244,10 @@ impl Backend for Fake {
             let domain = query.domain.map(|domain| domain.to_string());
             self.check(Explanation { target: query.target, domain, ..explanation(query.pool.as_str()) })
         })
+    }
+
+    fn warmup(&self) -> &dyn WarmupBackend {
+        self
     }
 
     fn suppression(&self) -> &dyn SuppressionBackend {

@@ -25,6 +25,7 @@ pub mod query;
 mod routes;
 mod server;
 pub mod suppression;
+pub mod warmup;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -37,6 +38,7 @@ use explain::{ExplainQuery, Explanation};
 use model::{ActionReport, MessageDetail, Page, QuotaReport, Status};
 use query::{Action, ListQuery, Selection};
 use suppression::SuppressionBackend;
+use warmup::WarmupBackend;
 
 pub use server::{AdminServer, BindError};
 
@@ -60,6 +62,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The suppression lists.
     fn suppression(&self) -> &dyn SuppressionBackend;
+
+    /// Warm-ups, and the history of what was sent.
+    fn warmup(&self) -> &dyn WarmupBackend;
 
     /// Does `action` to each selected message. A message that it does not change (a release of one that is not held)
     /// counts as examined only.

@@ -20,6 +20,7 @@ use super::explain::ExplainText;
 use super::model::{ErrorBody, ErrorText, Health};
 use super::query::{Action, ActionBody, ListText, Selection, message_id};
 use super::suppression::SuppressionBackend;
+use super::warmup::WarmupBackend;
 use super::{AdminError, Backend};
 use crate::net::BoxFuture;
 
@@ -39,6 +40,10 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    pub(super) fn warmup(&self) -> &dyn WarmupBackend {
+        self.backend.warmup()
+    }
+
     pub(super) fn suppression(&self) -> &dyn SuppressionBackend {
         self.backend.suppression()
     }
@@ -55,6 +60,7 @@ pub(super) fn router(backend: Arc<dyn Backend>) -> Router {
         .route("/v1/queue/{name}", get(show).post(act_matching))
         .route("/v1/queue/{name}/{action}", post(act_one))
         .merge(super::suppression::router())
+        .merge(super::warmup::router())
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Shared { backend, actions: TaskTracker::new() })

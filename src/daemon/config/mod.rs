@@ -21,6 +21,7 @@ mod sources;
 #[cfg(test)]
 mod sources_test;
 mod submission;
+mod warmup;
 
 #[cfg(test)]
 mod example_test;
@@ -30,10 +31,14 @@ mod login_test;
 mod rejection_test;
 #[cfg(test)]
 mod submission_test;
+#[cfg(test)]
+mod warmup_test;
 
 use std::cell::RefCell;
 use std::io::Read;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 pub use crate::tables::units;
 pub use crate::tables::{ConfigErrors, Finding};
@@ -47,6 +52,7 @@ pub use settings::{
 use crate::admission::{Directory, signing as signing_keys};
 use crate::events::EventKind;
 use crate::net::settings::DnsSettings;
+use crate::policy::warmup::Plan;
 use crate::reception::settings::ListenerSettings;
 use crate::scheduler::settlement::MailBounces;
 use crate::tables::{findings, section};
@@ -84,6 +90,10 @@ pub struct Config {
     pub delivery: delivery::settings::Settings,
     /// `[rules]`.
     pub rules: RuleSettings,
+    /// Warm-up plans that can be named, by name.
+    pub plans: Vec<Arc<Plan>>,
+    /// Where `[warmup]` stands in the text, for findings about providers that it names.
+    warmup_at: Place,
     /// `[dns]`.
     pub dns: DnsSettings,
     /// `[events]`.
@@ -113,6 +123,11 @@ impl Config {
     /// The rules that the config at this path leads to; other files that it names are not looked at. Blocks on the disk.
     pub fn load_rules(path: &Path) -> Result<RuleSettings, ConfigErrors> {
         load(path, |_| {}).map(|config| config.rules)
+    }
+
+    /// The warm-up plans of the config at this path; other files that it names are not looked at. Blocks on the disk.
+    pub fn load_plans(path: &Path) -> Result<Vec<Arc<Plan>>, ConfigErrors> {
+        load(path, |_| {}).map(|config| config.plans)
     }
 
     /// Parses and validates a text; `name` is the file name in errors. Touches no disk.
@@ -145,6 +160,16 @@ fn with_errors(config: Result<Config, ConfigErrors>, errors: Vec<Finding>) -> Re
             found.errors.extend(errors);
             Err(found)
         }
+    }
+}
+
+/// A place in the text: not part of what is configured.
+#[derive(Clone)]
+struct Place(Range<usize>);
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Place")
     }
 }
 
@@ -184,6 +209,9 @@ fn load(path: &Path, look: impl FnOnce(&mut Findings)) -> Result<Config, ConfigE
     let config = read_tables(&text, &findings);
     let mut findings = findings.into_inner();
     let (rules, errors) = rules::load(&mut findings);
+    if let Some(config) = config.as_ref().filter(|_| errors.is_empty()) {
+        warmup::check_providers(&config.delivery.warmup, &rules.providers, &config.warmup_at.0, &mut findings);
+    }
     look(&mut findings);
     let config = with_warnings(config.map(|config| Config { rules, ..config }), findings);
     with_errors(config, errors)
@@ -200,8 +228,15 @@ fn read_root(mut root: Section<'_>) -> Config {
     let reception = intake::reception(root.child("reception"), &hostname);
     let queue = keeping::queue(&mut root);
     let mut delivery = root.child("delivery");
-    let sending = sources::read(&mut root, &mut delivery);
-    let mut admission = submission::directory(&mut root, queue.lifetime, &sending.names);
+    let mut of_warmup = root.child("warmup");
+    let thresholds = warmup::thresholds(&mut of_warmup);
+    let plans = warmup::Plans::read(&mut root, thresholds);
+    let mut sending = sources::read(&mut root, &mut delivery, &plans);
+    sending.warmups.providers = warmup::providers(&mut of_warmup, &plans);
+    let warmup_at = Place(of_warmup.span());
+    of_warmup.close();
+    let mut admission = submission::directory(&mut root, queue.lifetime, &sending.names, &plans);
+    sending.warmups.sets = admission.warmups();
     let (return_path_domain, return_path) = return_path::read(root.child("return_path"), queue.lifetime);
     admission.return_path_domain = return_path_domain;
     let signing = signing::signing(&mut root);
@@ -222,6 +257,8 @@ fn read_root(mut root: Section<'_>) -> Config {
         retry,
         delivery,
         rules,
+        plans: plans.all(),
+        warmup_at,
         dns,
         events,
         audit,

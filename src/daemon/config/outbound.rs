@@ -1,6 +1,7 @@
 //! Where mail goes and how: `[delivery]`, `[[route]]`, `[dns]`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::findings::{PathKind, Problem};
@@ -30,6 +31,7 @@ pub(super) fn delivery(
         port: section.count("port", default.port, 1..=u16::MAX),
         sources: sending.sources,
         pools: sending.pools,
+        warmup: Arc::new(sending.warmups),
         routes: routes(root),
         tls: section.word("tls", default.tls, &TLS_WORDS),
         allow_private_addresses: section.flag("allow_private_addresses", default.allow_private_addresses),

@@ -8,9 +8,12 @@ use super::findings::{PathKind, Problem};
 use super::intake;
 use super::section::{Section, Value};
 use super::submission::unknown;
+use super::warmup::Plans;
 use crate::delivery::settings::{Egress, Login, Source};
+use crate::policy::fleet_life::ManagedPool;
 use crate::policy::limits::Rates;
 use crate::policy::pools::{Member, PoolSettings, Pools, PoolsError, SourceSettings};
+use crate::policy::warmup::{Plan, Warmups};
 use crate::types::{PoolName, SourceName};
 
 /// Sources of one server. More: an error.
@@ -26,6 +29,8 @@ const RATE_MAX: u32 = 1_000_000_000;
 pub(super) struct Sending {
     pub(super) sources: Vec<Source>,
     pub(super) pools: Arc<Pools>,
+    /// Which sources warm up, by which plans.
+    pub(super) warmups: Warmups,
     /// The names of all pools, those with errors too: nobody is told that such a pool does not exist.
     pub(super) names: BTreeSet<PoolName>,
 }
@@ -34,10 +39,12 @@ pub(super) struct Sending {
 struct Known {
     source: Source,
     settings: SourceSettings,
+    warmup: Option<Arc<Plan>>,
+    first_day: u32,
 }
 
 /// All of it. `delivery` is the section of that name.
-pub(super) fn read(root: &mut Section<'_>, delivery: &mut Section<'_>) -> Sending {
+pub(super) fn read(root: &mut Section<'_>, delivery: &mut Section<'_>, plans: &Plans) -> Sending {
     let short = short_form(delivery);
     let mut known: Vec<Known> = Vec::new();
     let sections = root.children("source").unwrap_or_default();
@@ -49,7 +56,7 @@ pub(super) fn read(root: &mut Section<'_>, delivery: &mut Section<'_>) -> Sendin
         root.error("source", Problem::new(format!("more than {SOURCES_MAX} sources"), "remove some"));
     }
     for section in sections {
-        known.extend(source(section, &known));
+        known.extend(source(section, &known, plans));
     }
     if known.is_empty() {
         known.extend(short);
@@ -58,13 +65,17 @@ pub(super) fn read(root: &mut Section<'_>, delivery: &mut Section<'_>) -> Sendin
         known.push(Known::new(Source::default(), Rates::default()));
     }
     let (pools, names) = pools(root, &known);
-    Sending { sources: known.into_iter().map(|known| known.source).collect(), pools: Arc::new(pools), names }
+    let mut warmups = Warmups::default();
+    warmups.sources.extend(known.iter().filter_map(|known| Some((known.source.name.clone(), known.warmup.clone()?))));
+    let late = known.iter().filter(|known| known.first_day > 1);
+    warmups.first_days.extend(late.map(|known| (known.source.name.clone(), known.first_day)));
+    Sending { sources: known.into_iter().map(|known| known.source).collect(), pools: Arc::new(pools), warmups, names }
 }
 
 impl Known {
     fn new(source: Source, rates: Rates) -> Self {
         let settings = SourceSettings { name: source.name.clone(), family: source.family(), rates };
-        Self { source, settings }
+        Self { source, settings, warmup: None, first_day: 1 }
     }
 }
 
@@ -92,7 +103,7 @@ fn source_address(value: &Value<'_>) -> Result<IpAddr, Problem> {
     Ok(address)
 }
 
-fn source(mut section: Section<'_>, others: &[Known]) -> Option<Known> {
+fn source(mut section: Section<'_>, others: &[Known], plans: &Plans) -> Option<Known> {
     let name = section
         .required("name", "\"mta-1\", to be seen in pools and events", |value| name_form(value, SourceName::parse));
     let address = section.optional("address", source_address);
@@ -104,6 +115,12 @@ fn source(mut section: Section<'_>, others: &[Known]) -> Option<Known> {
         section.error("address", problem);
     }
     let rates = rates(&mut section);
+    let warmup = section.optional("warmup", |value| plans.named(value));
+    let first_day = section.count("warmup_first_day", 1, 1..=4_000);
+    if section.has("warmup_first_day") && !section.has("warmup") {
+        let problem = Problem::new("has no effect without warmup", "write warmup = \"doubling\", or remove it");
+        section.error("warmup_first_day", problem);
+    }
     for other in others {
         if name.as_ref() == Some(&other.source.name) {
             section.error("name", taken("source", other.source.name.as_str()));
@@ -115,7 +132,7 @@ fn source(mut section: Section<'_>, others: &[Known]) -> Option<Known> {
         }
     }
     section.close();
-    Some(Known::new(Source { name: name?, address, ehlo_name, egress }, rates))
+    Some(Known { warmup, first_day, ..Known::new(Source { name: name?, address, ehlo_name, egress }, rates) })
 }
 
 fn egress(section: &mut Section<'_>) -> Egress {
@@ -226,6 +243,14 @@ fn report(root: &Section<'_>, read: &[(Option<PoolSettings>, Section<'_>)], erro
                 section.error("overflow", Problem::new("leads back to this pool", remedy));
             }
         }
+        PoolsError::Shared { pool, source_name } => {
+            let of_name = |read: &Option<PoolSettings>| read.as_ref().is_some_and(|read| read.name == *pool);
+            if let Some((_, section)) = read.iter().find(|(read, _)| of_name(read)) {
+                let problem = format!("{:?} is in another pool, too, and this one is managed", source_name.as_str());
+                let remedy = "leave it in one of them: the managed pool alone decides when it is used";
+                section.error("sources", Problem::new(problem, remedy));
+            }
+        }
         // Of names that stand twice, of members and overflow pools: said at their keys.
         PoolsError::Twice(_) | PoolsError::Empty(_) | PoolsError::Member { .. } | PoolsError::Overflow { .. } => {}
     }
@@ -265,7 +290,40 @@ fn pool(section: &mut Section<'_>, known: &[Known]) -> Option<PoolSettings> {
     }
     let overflow = section.optional("overflow", |value| name_form(value, PoolName::parse));
     let rates = rates(section);
-    Some(PoolSettings { name: name?, members, overflow, rates })
+    let managed = managed(section, members.len());
+    Some(PoolSettings { name: name?, members, overflow, rates, managed })
+}
+
+/// Whether the pool takes its sources into use by itself.
+fn managed(section: &mut Section<'_>, members: usize) -> Option<ManagedPool> {
+    let default = ManagedPool::default();
+    let is_managed = section.flag("managed", false);
+    let keys = ["active_min", "messages_per_source", "activate_at_percent", "rest_at_percent", "rest_after_days"];
+    for key in keys {
+        if section.has(key) && !is_managed {
+            let problem =
+                Problem::new("has no effect on a pool that is not managed", "write managed = true, or remove it");
+            section.error(key, problem);
+        }
+    }
+    let pool = ManagedPool {
+        active_min: section.count("active_min", default.active_min, 1..=1_000),
+        messages_per_source: section.count("messages_per_source", default.messages_per_source, 1..=RATE_MAX),
+        activate_at_percent: section.count("activate_at_percent", default.activate_at_percent, 1..=100),
+        rest_at_percent: section.count("rest_at_percent", default.rest_at_percent, 1..=100),
+        rest_after_days: section.count("rest_after_days", default.rest_after_days, 1..=400),
+    };
+    if is_managed && pool.rest_at_percent >= pool.activate_at_percent {
+        let problem = Problem::new(
+            "is not below activate_at_percent: a source would rest and be activated in turns",
+            "write a lower one",
+        );
+        section.error("rest_at_percent", problem);
+    }
+    if is_managed && usize::try_from(pool.active_min).is_ok_and(|least| least > members) {
+        section.error("active_min", Problem::new("is above the number of sources", "write a lower one"));
+    }
+    is_managed.then_some(pool)
 }
 
 fn warn_of_unused(root: &Section<'_>, known: &[Known], read: &[(Option<PoolSettings>, Section<'_>)]) {

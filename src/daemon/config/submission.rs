@@ -1,5 +1,5 @@
 //! Who may send, as whom, how much: `[relay]`, `[sending]`, `[[tenant]]`, `[[credential]]`, `[[identity]]`,
-//! `[[configuration_set]]`. How many there can be is bounded by the size of a config.
+//! `[[configuration_set]]`. `plans`: of warm-ups. How many there can be is bounded by the size of a config.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use super::intake;
 use super::return_path;
 use super::section::{Section, Value};
 use super::sources::name_form as name_form_of;
+use super::warmup::Plans;
 use crate::admission::Directory;
 use crate::admission::directory::{
     ConfigurationSet, Credential, LOCAL_TENANT, Name, Quota, Relay, Senders, SuppressionReasons, Tenant, Way,
@@ -33,7 +34,12 @@ const USER_BYTES_MAX: usize = 128;
 const SECRETS_MAX: usize = 2;
 
 /// All of it. `lifetime` is that of the queue, `pools` are the names of all pools.
-pub(super) fn directory(root: &mut Section<'_>, lifetime: Duration, pools: &BTreeSet<PoolName>) -> Directory {
+pub(super) fn directory(
+    root: &mut Section<'_>,
+    lifetime: Duration,
+    pools: &BTreeSet<PoolName>,
+    plans: &Plans,
+) -> Directory {
     let mut tenants: BTreeMap<Name, Arc<Tenant>> = BTreeMap::new();
     for section in root.children("tenant").unwrap_or_default() {
         if let Some(tenant) = tenant(section, &tenants, pools) {
@@ -56,7 +62,7 @@ pub(super) fn directory(root: &mut Section<'_>, lifetime: Duration, pools: &BTre
     }
     relay.close();
     for section in root.children("configuration_set").unwrap_or_default() {
-        configuration_set(section, &mut directory, pools);
+        configuration_set(section, &mut directory, pools, plans);
     }
     sending(root.child("sending"), &mut directory);
     for section in root.children("identity").unwrap_or_default() {
@@ -105,7 +111,7 @@ fn tenant(
     Some(Tenant { name: name?, senders, sending, quota, sandbox, suppression, way })
 }
 
-fn configuration_set(mut section: Section<'_>, directory: &mut Directory, pools: &BTreeSet<PoolName>) {
+fn configuration_set(mut section: Section<'_>, directory: &mut Directory, pools: &BTreeSet<PoolName>, plans: &Plans) {
     let name = section.required("name", "\"receipts\"", name_form);
     let tenants = section.list("tenants", Vec::new(), "[\"shop\"]", |value| {
         let name = name_form(value)?;
@@ -131,6 +137,7 @@ fn configuration_set(mut section: Section<'_>, directory: &mut Directory, pools:
         is_bulk: section.flag("bulk", false),
         unsubscribe_url: section.optional("unsubscribe_url", https_url),
         way: way(&mut section, pools),
+        warmup: section.optional("warmup", |value| plans.named(value)),
     });
     if let Some(set) = &set
         && directory.set(set.name.as_str()).is_some()

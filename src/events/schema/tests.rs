@@ -90,16 +90,14 @@ const EXTRAS: Extras<'static> = Extras {
 #[test]
 fn a_lane_is_told_of_without_a_mail() {
     let info = LaneInfo {
-        change: LaneChange::BackedOff,
-        at: Timestamp::from_millis(1_683_320_424_300),
-        site: "google",
+        site: Some("google"),
         source: Some("192.0.2.1"),
-        pool: None,
         provider: Some("gmail"),
         rule: Some("gmail-rate"),
         reply: Some("421 4.7.28 \"posthaste\":{\"eventId\":\u{2028}"),
         until: Some(Timestamp::from_millis(1_683_324_024_300)),
         mode: Some("slowed"),
+        ..LaneInfo::new(LaneChange::BackedOff, Timestamp::from_millis(1_683_320_424_300))
     };
     let event = parsed(&lane(&info));
     let expected = json!({
@@ -112,6 +110,18 @@ fn a_lane_is_told_of_without_a_mail() {
         "posthaste": { "eventId": 7 },
     });
     assert_eq!(event, expected);
+    let warmup = LaneInfo {
+        configuration_set: Some("news"),
+        text: Some("half the cap"),
+        position: Some((3, 4)),
+        cap: Some(500),
+        ..LaneInfo::new(LaneChange::WarmupAdvanced, info.at)
+    };
+    let expected = json!({
+        "change": "warmup-advanced", "timestamp": "2023-05-05T21:00:24.300Z", "configurationSet": "news",
+        "reason": "half the cap", "from": 3, "to": 4, "cap": 500,
+    });
+    assert_eq!(parsed(&lane(&warmup))["lane"], expected);
     for change in LaneChange::ALL {
         let pool = LaneInfo {
             change,

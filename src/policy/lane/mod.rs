@@ -10,6 +10,7 @@
 //! | `block` | a source that is blocked at the site |
 //! | `trouble` | why it is not used as much as its limits allow |
 //! | `usage` | nothing: it looks at a lane and leaves it as it is |
+//! | `warm` | what a warm-up lets it send (`policy::warmup`) |
 //! | `state` | what is kept over a restart ([`LaneState`]), and when it is to be written |
 //!
 //! Pure: the time is an argument. A clock that goes back frees nothing, whether or not [`Lane::clock_went_back`] tells of it.
@@ -25,6 +26,7 @@ mod state;
 mod tests;
 mod trouble;
 mod usage;
+mod warm;
 mod window;
 
 use std::sync::Arc;
@@ -32,12 +34,14 @@ use std::time::Duration;
 
 use super::limits::LaneLimits;
 use super::reaction::{Reaction, ReactionKind};
+use super::warmup::{Warming, WarmupChange};
 use crate::types::Timestamp;
 
 pub use crate::types::LaneState;
 pub use reach::{PROBE_INTERVALS, Reach};
 pub use trouble::{Mode, Trouble};
 pub use usage::Usage;
+pub use warm::WarmupOrder;
 
 use backoff::Backoff;
 use block::Block;
@@ -107,6 +111,8 @@ pub enum Cause {
     Blocked,
     /// A probe is under way.
     Probing,
+    /// Its warm-up: the share of this time or day is used up, or it is frozen.
+    WarmUp,
 }
 
 /// What changed of a lane, so that an event may tell of it.
@@ -134,6 +140,8 @@ pub enum Change {
     },
     /// A block is over: the probe went well.
     Unblocked,
+    /// Of its warm-up.
+    WarmUp(WarmupChange),
 }
 
 /// See the module. Below 1 KB with all rates on, what it was told included.
@@ -147,6 +155,7 @@ pub struct Lane {
     backoff: Option<Box<Backoff>>,
     block: Option<Box<Block>>,
     told: Option<Box<Told>>,
+    warming: Option<Box<Warming>>,
     saving: Saving,
     /// The latest time that was ever told: time does not go back.
     latest: Timestamp,
@@ -164,6 +173,7 @@ impl Lane {
             backoff: None,
             block: None,
             told: None,
+            warming: None,
             saving: Saving::default(),
             latest: now,
         }
@@ -182,7 +192,8 @@ impl Lane {
         let now = self.tell_time(now);
         self.window.set_limit(self.limits.connections, limits.connections);
         self.limits = limits;
-        self.sent.fit(Limits { rates: &self.limits.rates, slow: self.slow(now) }, now);
+        let slow = self.slow(now);
+        self.sent.fit(Limits::new(&self.limits.rates, slow), now);
     }
 
     /// Connections it may have now. 0 while it is suspended or blocked.
@@ -230,8 +241,15 @@ impl Lane {
         if let Some(until) = self.reach.suspended_until(now) {
             return wait(until, Cause::Unreachable);
         }
-        let slow = self.slow(now);
-        let mut admitted = self.sent.admits(wanted, Limits { rates: &self.limits.rates, slow }, now);
+        if let Some(warming) = &mut self.warming {
+            match warming.admits(wanted, now) {
+                Ok(admitted) => wanted = admitted,
+                Err(hold) => return wait(hold.until, Cause::WarmUp),
+            }
+        }
+        let (slow, left) = (self.slow(now), self.left_today(now));
+        let limits = Limits { left, ..Limits::new(&self.limits.rates, slow) };
+        let mut admitted = self.sent.admits(wanted, limits, now);
         if let (Err(wait), Some(backoff)) = (&mut admitted, &self.backoff) {
             // By then the limit is another one.
             wait.until = backoff.slow_changes_at(now).map_or(wait.until, |at| wait.until.min(at));
@@ -243,7 +261,10 @@ impl Lane {
     pub fn take(&mut self, messages: u32, now: Timestamp) {
         let now = self.tell_time(now);
         let slow = self.slow(now);
-        self.sent.take(messages, Limits { rates: &self.limits.rates, slow }, now);
+        self.sent.take(messages, Limits::new(&self.limits.rates, slow), now);
+        if let Some(warming) = &mut self.warming {
+            warming.take(messages, now);
+        }
         if let Some(block) = &mut self.block {
             block.take(messages, now);
         }
@@ -254,7 +275,10 @@ impl Lane {
     pub fn done(&mut self, messages: u32, sent: u32, now: Timestamp) {
         let now = self.tell_time(now);
         let slow = self.slow(now);
-        self.sent.done(messages, sent, Limits { rates: &self.limits.rates, slow }, now);
+        self.sent.done(messages, sent, Limits::new(&self.limits.rates, slow), now);
+        if let Some(warming) = &mut self.warming {
+            warming.done(messages, sent, now);
+        }
         if let Some(block) = &mut self.block {
             block.done(messages);
         }
@@ -288,7 +312,7 @@ impl Lane {
         }
         if self.backoff.as_ref().is_some_and(|backoff| backoff.is_over(now)) {
             self.backoff = None;
-            self.sent.fit(Limits { rates: &self.limits.rates, slow: None }, now);
+            self.sent.fit(Limits::new(&self.limits.rates, None), now);
         }
         if !changes.is_empty() {
             self.saving.changed_at_once();
@@ -320,6 +344,7 @@ impl Lane {
                 self.tell(Mode::Blocked, Some(rule), words, now);
                 if is_new {
                     changes.push(Change::Blocked { until, rule: Arc::clone(rule), words: words.clone() });
+                    changes.extend(self.step_back(now));
                 } else {
                     self.saving.changed();
                 }
@@ -331,7 +356,7 @@ impl Lane {
             ReactionKind::Slow(limit) => {
                 let is_new = self.backoff.get_or_insert_default().slow_down(*limit, until, now);
                 let slow = self.slow(now);
-                self.sent.fit(Limits { rates: &self.limits.rates, slow }, now);
+                self.sent.fit(Limits::new(&self.limits.rates, slow), now);
                 (is_new, Mode::Slowed)
             }
             ReactionKind::Suspend => {
@@ -495,6 +520,7 @@ impl Lane {
             && self.reach.is_well()
             && self.backoff.as_ref().is_none_or(|backoff| backoff.is_over(now))
             && self.block.as_ref().is_none_or(|block| block.is_over(now))
+            && self.warming.as_ref().is_none_or(|warming| warming.is_untouched())
     }
 
     /// The wall clock went back by so much.
@@ -511,6 +537,11 @@ impl Lane {
         if let Some(block) = &mut self.block {
             block.clock_went_back(by);
         }
+        if let Some(warming) = &mut self.warming {
+            warming.clock_went_back(by);
+            // It may be another day: what was sent on both must be known after a crash.
+            self.saving.changed_at_once();
+        }
     }
 
     /// The time as it counts here.
@@ -525,6 +556,7 @@ impl Lane {
         let backoff = self.backoff.as_ref().map_or(0, |backoff| size_of::<Backoff>() + backoff.heap_bytes());
         let block = self.block.as_ref().map_or(0, |_| size_of::<Block>());
         let told = self.told.as_ref().map_or(0, |told| size_of::<Told>() + told.words.len());
-        size_of::<Self>() + self.sent.heap_bytes() + backoff + block + told
+        let warming = self.warming.as_ref().map_or(0, |warming| warming.bytes());
+        size_of::<Self>() + self.sent.heap_bytes() + backoff + block + told + warming
     }
 }

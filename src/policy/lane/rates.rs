@@ -23,9 +23,16 @@ pub(super) struct Limits<'a> {
     pub(super) rates: &'a Rates,
     /// Of a backoff, or the ramp after it.
     pub(super) slow: Option<RateLimit>,
+    /// What a warm-up leaves for today.
+    pub(super) left: Option<u32>,
 }
 
-impl Limits<'_> {
+impl<'a> Limits<'a> {
+    /// Without a warm-up.
+    pub(super) fn new(rates: &'a Rates, slow: Option<RateLimit>) -> Self {
+        Self { rates, slow, left: None }
+    }
+
     /// The lower one of this span.
     fn of(&self, span: Span) -> Option<u32> {
         let slow = self.slow.filter(|slow| slow.per == span).map(|slow| slow.count.max(1));
@@ -58,7 +65,7 @@ impl Sent {
     /// Nothing was sent.
     pub(super) fn new(rates: &Rates, now: Timestamp) -> Self {
         let mut sent = Self::default();
-        sent.fit(Limits { rates, slow: None }, now);
+        sent.fit(Limits::new(rates, None), now);
         sent
     }
 
@@ -114,13 +121,13 @@ impl Sent {
         if let Some(wait) = wait {
             return Err(wait);
         }
-        self.within_grant(admitted, limits.rates)
+        self.within_grant(admitted, limits)
     }
 
-    fn within_grant(&mut self, admitted: u32, rates: &Rates) -> Result<u32, Wait> {
-        let Some(grant) = grant_of(rates) else { return Ok(admitted) };
+    fn within_grant(&mut self, admitted: u32, limits: Limits<'_>) -> Result<u32, Wait> {
+        let Some(grant) = grant_of(limits) else { return Ok(admitted) };
         let usable = self.usable();
-        if usable.saturating_mul(2) <= grant && self.room_ahead(rates) > usable {
+        if usable.saturating_mul(2) <= grant && self.room_ahead(limits) > usable {
             self.wants_grant = true;
         }
         match usable.min(admitted) {
@@ -135,10 +142,10 @@ impl Sent {
     }
 
     /// What hours and days have room for.
-    fn room_ahead(&self, rates: &Rates) -> u32 {
+    fn room_ahead(&self, Limits { rates, left, .. }: Limits<'_>) -> u32 {
         let rooms = self.counters.iter().filter(|counter| matches!(counter.span(), Span::Hour | Span::Day));
         let rooms = rooms.filter_map(|counter| Some(counter.room(rates.by(counter.span())?, self.in_flight)));
-        rooms.min().unwrap_or(0)
+        rooms.chain(left).min().unwrap_or(0)
     }
 
     pub(super) fn take(&mut self, messages: u32, limits: Limits<'_>, now: Timestamp) {
@@ -174,10 +181,11 @@ impl Sent {
     }
 
     /// Fills in what is to be kept, with a grant ahead.
-    pub(super) fn save(&mut self, state: &mut LaneState, rates: &Rates, now: Timestamp) {
-        let Some(grant) = grant_of(rates) else { return };
+    pub(super) fn save(&mut self, state: &mut LaneState, limits: Limits<'_>, now: Timestamp) {
+        let Some(grant) = grant_of(limits) else { return };
+        let rates = limits.rates;
         self.counters.iter_mut().for_each(|counter| counter.advance(now));
-        let ahead = if self.wants_grant || self.granted > 0 { grant.min(self.room_ahead(rates)) } else { 0 };
+        let ahead = if self.wants_grant || self.granted > 0 { grant.min(self.room_ahead(limits)) } else { 0 };
         // Never less than is on disk: until this is, both must cover what is taken.
         let ahead = ahead.max(self.granted);
         self.writing = Some((ahead, 0));
@@ -236,7 +244,7 @@ impl Sent {
 }
 
 /// How many messages one save grants ahead; `None`: no limit asks for any.
-fn grant_of(rates: &Rates) -> Option<u32> {
+fn grant_of(Limits { rates, left, .. }: Limits<'_>) -> Option<u32> {
     let grant = |limit: u32| (limit / GRANT_PART).max(GRANT_MIN.min(limit / 10)).max(1);
-    [rates.hour, rates.day].into_iter().flatten().map(grant).min()
+    [rates.hour, rates.day, left].into_iter().flatten().map(grant).min()
 }

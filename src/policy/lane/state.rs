@@ -103,10 +103,11 @@ impl Lane {
             window: Window::restore(state.connections, limits.connections),
             messages: Messages::restore(state.messages),
             reach: Reach::restore(0, state.failures, state.ramp, state.unreachable_until),
-            sent: Sent::restore(Limits { rates: &limits.rates, slow }, state, is_exact, now),
+            sent: Sent::restore(Limits::new(&limits.rates, slow), state, is_exact, now),
             backoff,
             block: block.map(Box::new),
             told: None,
+            warming: None,
             saving: Saving { written_at: now, ..Saving::default() },
             latest: now,
         };
@@ -133,7 +134,8 @@ impl Lane {
     pub fn save(&mut self, now: Timestamp) -> LaneState {
         let now = self.tell_time(now);
         let mut state = self.state(now);
-        self.sent.save(&mut state, &self.limits.rates, now);
+        let limits = Limits { left: self.left_today(now), ..Limits::new(&self.limits.rates, None) };
+        self.sent.save(&mut state, limits, now);
         self.saving.writing = Some(std::mem::take(&mut self.saving.unsaved));
         self.saving.written_at = now;
         state
@@ -183,6 +185,7 @@ impl Lane {
             unreachable_until,
             block: self.block.as_ref().filter(|block| !block.is_over(now)).map(|block| block.state()),
             told: self.told.as_ref().filter(|_| self.is_in_any(now)).map(|told| told.state()),
+            warmup: self.warming.as_ref().filter(|warming| !warming.is_untouched()).map(|warming| warming.state()),
             ..LaneState::default()
         };
         if let Some(backoff) = &self.backoff {

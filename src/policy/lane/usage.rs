@@ -20,7 +20,7 @@ impl Lane {
     /// Each limit in a time with what is used of it, short times first.
     pub fn usage(&self, now: Timestamp) -> Vec<Usage> {
         let now = now.max(self.latest);
-        let limits = Limits { rates: &self.limits.rates, slow: self.slow(now) };
+        let limits = Limits::new(&self.limits.rates, self.slow(now));
         let used = self.sent.usage(limits, now);
         let usage = |(limit, used): (RateLimit, u32)| {
             let by_reply = self.limits.rates.by(limit.per) != Some(limit.count);

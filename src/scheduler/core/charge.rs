@@ -13,7 +13,7 @@ impl Scheduler {
     pub(super) fn charge(
         &mut self,
         name: &SiteName,
-        pool: &PoolName,
+        (pool, set): (&PoolName, &str),
         source: SourceId,
         jobs: &[Lease],
         lacks: Families,
@@ -31,6 +31,9 @@ impl Scheduler {
         for (_, meter) in self.fleet.meters(source, pool) {
             free = free.min(meter.lane.admits(u32::MAX, now).unwrap_or(1));
         }
+        if let Some(lane) = self.sites.get_mut(name).and_then(|site| site.set_mut(set)) {
+            free = free.min(lane.admits(u32::MAX, now).unwrap_or(1));
+        }
         let (mut allowed, mut messages_per_connection_max) = (wanted.min(free), u32::MAX);
         if let Some(entry) = self.sites.get_mut(name).and_then(|site| site.lane_mut(source)) {
             free = free.min(entry.lane.admits(u32::MAX, now).unwrap_or(1));
@@ -44,7 +47,11 @@ impl Scheduler {
                 self.dirty.insert(key.lane_name());
             }
         }
+        if let Some(lane) = self.sites.get_mut(name).and_then(|site| site.set_mut(set)) {
+            lane.take(allowed, now);
+        }
         self.note_dirty(name, source, now);
+        self.note_set(name, set, now);
         // Without a limit, a transaction that did not come about may be had again.
         let transactions_max = if free == u32::MAX { u32::MAX } else { allowed };
         let terms = Terms { transactions_max, messages_per_connection_max, alternative, other_family };

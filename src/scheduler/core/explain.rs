@@ -7,6 +7,7 @@ use super::look::{Choice, Holds, Look, Means};
 use super::{JobState, Scheduler};
 use crate::policy::lane::{Cause as LaneCause, Lane, Mode};
 use crate::policy::limits::RateLimit;
+use crate::policy::warmup::Mode as WarmupMode;
 use crate::queue::JobKey;
 use crate::scheduler::class::Class;
 use crate::scheduler::explanation::{
@@ -14,7 +15,7 @@ use crate::scheduler::explanation::{
     SourceReport, Standing,
 };
 use crate::scheduler::fleet::{Families, Fleet, PoolMember, SourceId};
-use crate::scheduler::sites::{LaneEntry, Site, SiteQueue};
+use crate::scheduler::sites::{LaneEntry, SetEntry, Site, SiteQueue};
 use crate::scheduler::{LaneName, SiteName};
 use crate::types::{PoolName, Priority, Timestamp};
 
@@ -33,12 +34,20 @@ pub(super) struct View<'s> {
     lacks: Families,
     /// Of all sources of the pool: those that are not in memory as they would be made.
     lanes: Vec<LaneEntry>,
+    set: Option<SetEntry>,
     fleet: Fleet,
     may_connect: bool,
+    prefers_warming: bool,
     now: Timestamp,
 }
 
 impl View<'_> {
+    /// The job goes by a source that warms up, where one has room.
+    pub(super) fn preferring_warming(mut self, prefers: bool) -> Self {
+        self.prefers_warming = prefers;
+        self
+    }
+
     /// Asks what `pick` would.
     fn ask<T>(&mut self, question: impl FnOnce(&mut Look<'_>) -> T) -> T {
         question(&mut Look {
@@ -49,6 +58,8 @@ impl View<'_> {
             may_open: self.site.may_open(self.now),
             may_connect: self.may_connect,
             lanes: &mut self.lanes,
+            set: self.set.as_mut(),
+            prefers_warming: self.prefers_warming,
             fleet: &mut self.fleet,
             dirty: &mut BTreeSet::new(),
             now: self.now,
@@ -112,10 +123,10 @@ impl Scheduler {
             }
         };
         let pool = self.fleet.effective(&question.pool);
-        let queue = match site.queue(&pool, &self.fleet) {
+        let queue = match site.queue_named(&pool, "", &self.fleet) {
             Some(queue) => queue,
             None => {
-                fresh_queue = SiteQueue::new(name, pool.clone(), &self.fleet);
+                fresh_queue = SiteQueue::new(name, (pool.clone(), ""), &self.fleet);
                 &fresh_queue
             }
         };
@@ -161,6 +172,7 @@ impl Scheduler {
             queue.pinned.iter().map(|(source, line)| (self.fleet.name(*source), line.iter().filter(waits).count()));
         QueueReport {
             pool: queue.pool.clone(),
+            set: Some(queue.set.clone()).filter(|set| !set.is_empty()),
             ready: ready_by_priority(std::iter::once(queue)),
             tenants,
             more_on_disk: queue.fair.is_behind(),
@@ -181,14 +193,17 @@ impl Scheduler {
             queue.slots.iter().map(|slot| self.lane_at(name, site, slot.source, now)).collect();
         lanes.sort_unstable_by_key(|entry| entry.source);
         let may_connect = self.may_connect(site.is_proven());
-        View { name, site, queue, hosts, lacks, lanes, fleet: self.fleet.clone(), may_connect, now }
+        let set = site.sets.iter().find(|entry| entry.set == queue.set).cloned();
+        let fleet = self.fleet.clone();
+        View { name, site, queue, hosts, lacks, lanes, set, fleet, may_connect, prefers_warming: false, now }
     }
 
     /// The lane of a source at a site, or the one that would be made there.
     fn lane_at(&self, name: &SiteName, site: &Site, source: SourceId, now: Timestamp) -> LaneEntry {
         site.lane(source).cloned().unwrap_or_else(|| {
             let lane_name = LaneName::Lane(name.clone(), self.fleet.name(source));
-            LaneEntry::new(source, self.lane_of_old(&lane_name, site.limits, now), now)
+            let lane = self.lane_of_old(&lane_name, site.limits, site.provider.as_deref(), now);
+            LaneEntry::new(source, lane, now)
         })
     }
 
@@ -219,6 +234,7 @@ impl Scheduler {
             window: entry.lane.window(now),
             messages_per_connection: entry.lane.messages_per_connection(),
             trouble: entry.lane.trouble(now),
+            warmup: entry.lane.warmup(now),
             rates: entry.lane.usage(now),
             source_rates: meter.map(|meter| meter.lane.usage(now)).unwrap_or_default(),
         })
@@ -233,7 +249,12 @@ impl Scheduler {
             Means::Full(holds) => (None, holds),
             Means::Closed(until, holds) => (Some(until).filter(|until| *until != Timestamp::MAX), holds),
         };
+        let warmup = |lane: Option<&Lane>, set: Option<Box<str>>| {
+            let report = lane.and_then(|lane| lane.warmup(view.now));
+            Standing::WarmUp { until, set, report: report.map(Box::new) }
+        };
         let waits = |cause: LaneCause, of: &dyn Fn(RateLimit) -> RateOf| match cause {
+            LaneCause::WarmUp => warmup(lane.map(|entry| &*entry.lane), None),
             LaneCause::Rate(limit) => Standing::Rate { limit, of: of(limit), until },
             LaneCause::Saving => Standing::Saving,
             LaneCause::Probing => Standing::Probing,
@@ -257,6 +278,11 @@ impl Scheduler {
                 Some(entry) => self.rate_of(view.site, &entry.lane, limit, view.now),
                 None => RateOf::Config,
             }),
+            Holds::Set(LaneCause::WarmUp) => {
+                let entry = view.set.as_ref();
+                warmup(entry.map(|entry| &*entry.lane), entry.map(|entry| entry.set.clone()))
+            }
+            Holds::Set(cause) => waits(cause, &|_| RateOf::Config),
             Holds::NoRoom => Standing::Closed { until, trouble: None },
         }
     }
@@ -350,9 +376,23 @@ impl Scheduler {
                     suspended: 0,
                     unreachable: 0,
                     slowed: 0,
+                    warming: [0; 4],
+                    warmup_cap: 0,
+                    warmup_used: 0,
                 };
                 let count = lanes.entry((source, provider)).or_insert(none);
                 count.all += 1;
+                if let Some((mode, Some(cap), used)) = entry.lane.warmup_summary() {
+                    let [running, slowed, frozen, paused] = &mut count.warming;
+                    *match mode {
+                        WarmupMode::Running | WarmupMode::Over => running,
+                        WarmupMode::Slowed => slowed,
+                        WarmupMode::Frozen => frozen,
+                        WarmupMode::Paused => paused,
+                    } += 1;
+                    count.warmup_cap += u64::from(cap);
+                    count.warmup_used += u64::from(used);
+                }
                 match entry.lane.mode(now) {
                     Some(Mode::Blocked) => count.blocked += 1,
                     Some(Mode::Suspended) => count.suspended += 1,
@@ -369,6 +409,7 @@ impl Scheduler {
             lanes: lanes.into_values().collect(),
             pools_blocked: pools.into_iter().collect(),
             ready: ready_by_priority(self.sites.values().flat_map(|site| &site.queues)),
+            sources: self.sources(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the scheduler tells of itself, against what it does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 use crate::policy::lane::{Health, Hit, Learned, Mode};
@@ -36,8 +37,13 @@ fn pools(weights: &[(&str, u32)]) -> Pools {
         rates: Rates::default(),
     });
     let members = weights.iter().map(|(source, weight)| Member { source: name(source), weight: *weight });
-    let pool =
-        PoolSettings { name: PoolName::default(), members: members.collect(), overflow: None, rates: Rates::default() };
+    let pool = PoolSettings {
+        name: PoolName::default(),
+        members: members.collect(),
+        overflow: None,
+        rates: Rates::default(),
+        managed: None,
+    };
     Pools::new(sources.collect(), vec![pool]).unwrap()
 }
 
@@ -90,7 +96,7 @@ impl World {
     }
 
     fn closed(&mut self, connection: ConnectionId, learned: Learned) {
-        let report = Report { learned, transactions: 1, no_address: false };
+        let report = Report { learned, transactions: 1, ..Report::default() };
         self.scheduler.connection_closed(connection, report, Vec::new(), self.now, &mut self.actions);
     }
 

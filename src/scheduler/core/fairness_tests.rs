@@ -3,6 +3,7 @@
 //! connection, and whose mail takes it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::*;
 use crate::policy::lane::Health;
@@ -147,7 +148,7 @@ impl World {
                 });
                 self.after(Duration::from_millis(5), Event::Page(DuePage { jobs, next, damaged: Vec::new() }));
             }
-            Action::SaveLanes(_) => {}
+            Action::SaveLanes(_) | Action::SaveHistory(_) | Action::SaveLives(_) => {}
             Action::Settle { verdict, .. } => panic!("nothing expires here: {verdict:?}"),
         }
     }

@@ -1,5 +1,7 @@
 //! Pools, sources and lanes: who sends what, and what happens when one of them cannot.
 
+use std::time::Duration;
+
 use super::testing::{NOW, World, due_again, settings};
 use super::*;
 use crate::policy::lane::{Health, Hit, Learned};
@@ -31,6 +33,7 @@ fn pool(text: &str) -> PoolSettings {
         members: members.split(',').map(member).collect(),
         overflow: overflow.map(|name| PoolName::parse(name).unwrap()),
         rates: Rates::default(),
+        managed: None,
     }
 }
 

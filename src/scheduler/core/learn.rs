@@ -1,7 +1,7 @@
 //! What connections learned: of lanes, of sites, of the line for connections; and what of it is written to disk.
 
 use super::{Connection, JobState, Scheduler};
-use crate::policy::lane::{Change, Health, Learned};
+use crate::policy::lane::{Change, Health, LaneState, Learned};
 use crate::scheduler::fleet::{Families, SourceId};
 use crate::scheduler::{
     Action, ConnectionId, LaneEvent, LaneEventKind, LaneName, LaneSave, Report, SavedLane, SiteName,
@@ -19,7 +19,7 @@ impl Scheduler {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let taken = std::mem::take(&mut connection.taken);
         let (name, source, pool) = (connection.site.clone(), connection.source, connection.pool.clone());
-        let hosts = connection.hosts.clone();
+        let (hosts, set) = (connection.hosts.clone(), connection.set.clone());
         let sent = report.transactions.min(taken);
         for (key, meter) in self.fleet.meters(source, &pool) {
             meter.lane.done(taken, sent, now);
@@ -32,7 +32,14 @@ impl Scheduler {
         if let Some(entry) = self.sites.get_mut(&name).and_then(|site| site.lane_mut(source)) {
             entry.lane.done(taken, sent, now);
         }
+        if let Some(lane) = self.sites.get_mut(&name).and_then(|site| site.set_mut(&set)) {
+            lane.done(taken, sent, now);
+        }
+        let is_own = self.fleet.pool(&pool).iter().any(|member| member.source == source && member.tier == 0);
+        let overflowed = Some(&pool).filter(|_| !is_own);
+        self.count(&name, source, (&set, overflowed), report, sent, now);
         self.note_dirty(&name, source, now);
+        self.note_set(&name, &set, now);
     }
 
     /// What a connection learned amid an assignment.
@@ -87,6 +94,9 @@ impl Scheduler {
         let suspended_until = if may_suspend { site.all_suspended_until(now) } else { None };
         self.move_line(name, was_proven);
         if !changes.is_empty() {
+            if changes.iter().any(|change| matches!(change, Change::Blocked { .. })) {
+                self.count_block(name, source, now);
+            }
             self.tell(name, source, changes, now);
         }
         if let Some(until) = suspended_until {
@@ -131,8 +141,19 @@ impl Scheduler {
         }
     }
 
+    /// Remembers to save what a set may send, where there is something to save.
+    pub(super) fn note_set(&mut self, name: &SiteName, set: &str, now: Timestamp) {
+        if set.is_empty() {
+            return;
+        }
+        let lane = self.sites.get_mut(name).and_then(|site| site.set_mut(set));
+        if lane.is_some_and(|lane| lane.wants_save(now)) {
+            self.dirty.insert(LaneName::Set(name.clone(), set.into()));
+        }
+    }
+
     /// Changes of a lane become events; so does that all sources of a pool are blocked, once, and that one is back.
-    fn tell(&mut self, name: &SiteName, source: SourceId, changes: Vec<Change>, now: Timestamp) {
+    pub(super) fn tell(&mut self, name: &SiteName, source: SourceId, changes: Vec<Change>, now: Timestamp) {
         let source_name = self.fleet.name(source);
         let Some(site) = self.sites.get_mut(name) else { return };
         let provider = site.provider.clone();
@@ -163,20 +184,27 @@ impl Scheduler {
 
     /// The lane, or the meter, that a state belongs to.
     fn lane_of(&mut self, name: &LaneName) -> Option<&mut crate::policy::lane::Lane> {
-        let LaneName::Lane(site, source) = name else { return self.fleet.meter(name).map(|meter| &mut *meter.lane) };
-        let source = self.fleet.id(source)?;
-        Some(&mut self.sites.get_mut(site)?.lane_mut(source)?.lane)
+        match name {
+            LaneName::Lane(site, source) => {
+                let source = self.fleet.id(source)?;
+                Some(&mut self.sites.get_mut(site)?.lane_mut(source)?.lane)
+            }
+            LaneName::Set(site, set) => self.sites.get_mut(site)?.set_mut(set),
+            LaneName::Source(_) | LaneName::Pool(_) => self.fleet.meter(name).map(|meter| &mut *meter.lane),
+        }
     }
 
     /// Asks for what changed of lanes to be written. Call after each round of inputs. Lanes whose last state is still being
     /// written wait.
     pub fn flush_lanes(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        if self.dirty.is_empty() && self.lane_events.is_empty() && self.forgotten.is_empty() {
+        if self.dirty.is_empty() && self.lane_events.is_empty() && self.forgotten.is_empty() && self.ordered.is_empty()
+        {
             return;
         }
         let remove = std::iter::from_fn(|| self.forgotten.pop_first()).take(SAVE_LANES_MAX).collect();
         let mut save = LaneSave { remove, events: std::mem::take(&mut self.lane_events), ..LaneSave::default() };
-        save.urgent = !save.events.is_empty();
+        save.put = std::mem::take(&mut self.ordered);
+        save.urgent = !save.events.is_empty() || !save.put.is_empty();
         let mut left = std::collections::BTreeSet::new();
         for name in std::mem::take(&mut self.dirty) {
             if self.saving.contains(&name) || save.put.len() >= SAVE_LANES_MAX {
@@ -202,7 +230,7 @@ impl Scheduler {
             if let Some(lane) = self.lane_of(name) {
                 lane.saved(true, now);
             }
-            if let LaneName::Lane(site, _) = name {
+            if let LaneName::Lane(site, _) | LaneName::Set(site, _) = name {
                 if let Some(state) = self.sites.get_mut(site) {
                     state.unstick();
                 }
@@ -218,18 +246,14 @@ impl Scheduler {
             let Some(site) = self.sites.get_mut(&site_name) else { continue };
             for entry in &mut site.lanes {
                 let name = LaneName::Lane(site_name.clone(), self.fleet.name(entry.source));
-                match entry.lane.last_save(now) {
-                    Some(state) => save.put.push(SavedLane { name, state }),
-                    None => save.remove.push(name),
-                }
+                save.last(name, &mut entry.lane, now);
+            }
+            for entry in &mut site.sets {
+                save.last(LaneName::Set(site_name.clone(), entry.set.clone()), &mut entry.lane, now);
             }
         }
         for (key, meter) in self.fleet.all_meters() {
-            let name = key.lane_name();
-            match meter.lane.last_save(now) {
-                Some(state) => save.put.push(SavedLane { name, state }),
-                None => save.remove.push(name),
-            }
+            save.last(key.lane_name(), &mut meter.lane, now);
         }
         save
     }
@@ -240,6 +264,11 @@ impl Scheduler {
             for entry in &mut site.lanes {
                 if entry.lane.wants_save(now) {
                     self.dirty.insert(LaneName::Lane(name.clone(), self.fleet.name(entry.source)));
+                }
+            }
+            for entry in &mut site.sets {
+                if entry.lane.wants_save(now) {
+                    self.dirty.insert(LaneName::Set(name.clone(), entry.set.clone()));
                 }
             }
         }
@@ -259,49 +288,77 @@ impl Scheduler {
         self.lanes + self.saved.len() < max
     }
 
-    /// Up to so many states of before the start, the oldest first.
+    /// Up to so many states of before the start, the oldest first; warm-ups last.
     fn forget_saved(&mut self, most: usize) -> usize {
-        let mut old: Vec<(Timestamp, LaneName)> =
-            self.saved.iter().map(|(name, state)| (state.saved_at, name.clone())).collect();
+        let age = |(name, state): (&LaneName, &LaneState)| (state.warmup.is_some(), state.saved_at, name.clone());
+        let mut old: Vec<(bool, Timestamp, LaneName)> = self.saved.iter().map(age).collect();
         if old.len() > most {
             old.select_nth_unstable(most);
             old.truncate(most);
         }
-        for (_, name) in &old {
+        for (.., name) in &old {
             self.saved.remove(name);
             self.forgotten.insert(name.clone());
         }
         old.len()
     }
 
-    /// Up to so many lanes without a connection.
+    /// Up to so many lanes without a connection, and sets of which nothing waits.
     fn forget_idle(&mut self, most: usize, now: Timestamp) {
         let mut idle = Vec::new();
         for (name, site) in &self.sites {
             for entry in site.lanes.iter().filter(|entry| entry.connections == 0) {
                 let worth = match (entry.lane.is_forgettable(now), entry.lane.closed_until(now)) {
                     (true, _) => 0,
+                    // What it sent today would be forgotten with it.
+                    _ if entry.lane.is_warming() => 3,
                     (false, None) => 1,
                     (false, Some(_)) => 2,
                 };
-                idle.push((worth, entry.used_at, name.clone(), entry.source));
+                let lane_name = LaneName::Lane(name.clone(), self.fleet.name(entry.source));
+                idle.push((worth, entry.used_at, lane_name));
+            }
+            let is_idle = |set: &str| site.queues.iter().all(|queue| *queue.set != *set || queue.is_idle());
+            for entry in site.sets.iter().filter(|entry| is_idle(&entry.set)) {
+                let worth = if entry.lane.is_forgettable(now) { 0 } else { 3 };
+                let used_at = entry.lane.warmup(now).and_then(|report| report.last_sent_at).unwrap_or(Timestamp::EPOCH);
+                idle.push((worth, used_at, LaneName::Set(name.clone(), entry.set.clone())));
             }
         }
         if idle.len() > most {
             idle.select_nth_unstable(most);
             idle.truncate(most);
         }
-        for (_, _, name, source) in &idle {
-            let lane_name = LaneName::Lane(name.clone(), self.fleet.name(*source));
-            if self.saving.contains(&lane_name) {
-                continue;
+        for (.., lane_name) in idle {
+            if !self.saving.contains(&lane_name) {
+                self.forget_lane(lane_name);
             }
-            if let Some(site) = self.sites.get_mut(name) {
-                site.lanes.retain(|entry| entry.source != *source);
-                self.lanes -= 1;
-                self.dirty.remove(&lane_name);
-                self.forgotten.insert(lane_name);
+        }
+    }
+
+    fn forget_lane(&mut self, name: LaneName) {
+        let (LaneName::Lane(site, _) | LaneName::Set(site, _)) = &name else { return };
+        let Some(state) = self.sites.get_mut(site) else { return };
+        match &name {
+            LaneName::Lane(_, source) => {
+                let id = self.fleet.id(source);
+                state.lanes.retain(|entry| Some(entry.source) != id);
             }
+            LaneName::Set(_, set) => state.sets.retain(|entry| entry.set != *set),
+            LaneName::Source(_) | LaneName::Pool(_) => return,
+        }
+        self.lanes -= 1;
+        self.dirty.remove(&name);
+        self.forgotten.insert(name);
+    }
+}
+
+impl LaneSave {
+    /// The last state of a lane, or that there is nothing to remember of it.
+    fn last(&mut self, name: LaneName, lane: &mut crate::policy::lane::Lane, now: Timestamp) {
+        match lane.last_save(now) {
+            Some(state) => self.put.push(SavedLane { name, state }),
+            None => self.remove.push(name),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::policy::lane::{Cause, Wait};
 use crate::scheduler::fleet::{Families, Fleet, MeterKey, SourceId};
-use crate::scheduler::sites::{LaneEntry, Slot};
+use crate::scheduler::sites::{LaneEntry, SetEntry, Slot};
 use crate::scheduler::{ConnectionId, LaneName, SiteName};
 use crate::types::{PoolName, Timestamp};
 
@@ -33,9 +33,14 @@ pub(super) enum Means {
 }
 
 impl Means {
-    /// Whether it is closed for so long that an overflow pool takes its turn.
+    /// Whether it is closed for so long that an overflow pool takes its turn. What a warm-up has no room for goes elsewhere at
+    /// once.
     pub(super) fn is_closed_for_long(self, now: Timestamp) -> bool {
-        matches!(self, Means::Closed(until, _) if until >= now.plus(OVERFLOW_AFTER))
+        match self {
+            Means::Closed(_, Holds::Lane(Cause::WarmUp)) => true,
+            Means::Closed(until, _) => until >= now.plus(OVERFLOW_AFTER),
+            _ => false,
+        }
     }
 }
 
@@ -50,6 +55,8 @@ pub(super) enum Holds {
     Lane(Cause),
     Source(Cause),
     Pool(Cause),
+    /// The warm-up of its configuration set.
+    Set(Cause),
     /// There is no room for one more lane.
     NoRoom,
 }
@@ -78,6 +85,10 @@ pub(super) struct Look<'a> {
     pub(super) may_open: bool,
     pub(super) may_connect: bool,
     pub(super) lanes: &'a mut [LaneEntry],
+    /// What its configuration set may send there, where that warms up.
+    pub(super) set: Option<&'a mut SetEntry>,
+    /// Sources that warm up are asked first.
+    pub(super) prefers_warming: bool,
     pub(super) fleet: &'a mut Fleet,
     /// What must be on disk before it can send is noted here.
     pub(super) dirty: &'a mut BTreeSet<LaneName>,
@@ -87,6 +98,15 @@ pub(super) struct Look<'a> {
 impl Look<'_> {
     /// How a source can take the job.
     pub(super) fn means(&mut self, source: SourceId) -> Means {
+        if let Some(entry) = &mut self.set
+            && let Err(wait) = entry.lane.admits(1, self.now)
+        {
+            if wait.cause == Cause::Saving {
+                self.dirty.insert(LaneName::Set(self.site.clone(), entry.set.clone()));
+            }
+            let until = if wait.until == Timestamp::MAX { self.now.plus(METER_PAUSE) } else { wait.until };
+            return Means::Closed(until, Holds::Set(wait.cause));
+        }
         for (key, meter) in self.fleet.meters(source, self.pool) {
             let Err(wait) = meter.lane.admits(1, self.now) else { continue };
             if wait.cause == Cause::Saving {
@@ -137,9 +157,34 @@ impl Look<'_> {
             || self.fleet.source(source).is_none_or(|source| !self.lacks.has(source.family))
     }
 
-    /// The source whose turn it is among those that can take the job, of a queue's `slots`. `turn`: the least pass that counts;
-    /// it moves on with the least of those that can.
+    /// The source that takes the job, of a queue's `slots`: the one whose turn it is, or of those that warm up, where the job wants
+    /// that and one of them can.
     pub(super) fn choose(&mut self, slots: &[Slot], turn: &mut u64) -> Choice {
+        if self.prefers_warming {
+            let warming: Vec<Slot> =
+                slots.iter().filter(|slot| slot.tier == 0 && self.is_warming(slot.source)).copied().collect();
+            let choice = self.choose_of(&warming, turn);
+            let saves = |means| means == Means::Full(Holds::Lane(Cause::Saving));
+            // A note on disk is a matter of milliseconds.
+            let mut is_soon = || warming.iter().any(|slot| saves(self.means(slot.source)));
+            if !matches!(choice, Choice::Wait(_)) || is_soon() {
+                return choice;
+            }
+        }
+        self.choose_of(slots, turn)
+    }
+
+    fn is_warming(&self, source: SourceId) -> bool {
+        match self.lanes.binary_search_by_key(&source, |entry| entry.source) {
+            Ok(at) => self.lanes.get(at).is_some_and(|entry| entry.lane.is_warming()),
+            // As it would be made: the plan may be another one there, but there is one.
+            Err(_) => self.fleet.plan(source, None).is_some(),
+        }
+    }
+
+    /// The source whose turn it is among those that can take the job. `turn`: the least pass that counts;
+    /// it moves on with the least of those that can.
+    fn choose_of(&mut self, slots: &[Slot], turn: &mut u64) -> Choice {
         let anyway = !slots.iter().any(|slot| self.reaches(slot.source));
         let mut best: Option<(u64, SourceId, Option<ConnectionId>)> = None;
         let (mut swap, mut no_connection, mut least_pass) = (None, false, u64::MAX);

@@ -17,6 +17,7 @@ mod fairness_tests;
 #[cfg(test)]
 mod lane_tests;
 mod learn;
+mod life;
 mod line;
 mod look;
 mod operate;
@@ -29,24 +30,28 @@ mod sweep;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod warming;
+#[cfg(test)]
+mod warmup_world_tests;
 #[cfg(test)]
 mod world_tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
+use self::life::Volume;
 use self::line::Line;
 use crate::policy::lane::LaneState;
-use crate::queue::{DueJob, DueKey, Handoff, JobKey};
+use crate::queue::{DueJob, DueKey, Handoff, HistoryRow, JobKey};
 use crate::scheduler::backlog::Backlog;
 use crate::scheduler::class::{Class, Classes};
 use crate::scheduler::fleet::{Destination, Families, Fleet, MeterKey, SourceId};
+use crate::scheduler::ledger::Ledger;
 use crate::scheduler::sites::Site;
 use crate::scheduler::window::Window;
 use crate::scheduler::{
-    Action, ConnectionId, LaneEvent, LaneName, Lease, Payload, Report, RoutingFailure, SavedLane, Settings, Settled,
-    SiteName, Verdict, job_from_due,
+    Action, ConnectionId, LaneEvent, LaneName, Lease, LifeSave, Map, Payload, Report, RoutingFailure, SavedLane,
+    Settings, Settled, SiteName, Verdict, job_from_due,
 };
 use crate::types::{Domain, PoolName, SourceName, Timestamp};
 
@@ -128,8 +133,9 @@ struct DomainState {
 struct Connection {
     site: SiteName,
     source: SourceId,
-    /// The queue's pool for which it works.
+    /// The queue's pool and configuration set for which it works.
     pool: PoolName,
+    set: Box<str>,
     hosts: SiteName,
     /// Of these domain's route.
     domain: Domain,
@@ -146,14 +152,14 @@ type FlowName = (SiteName, Arc<Class>);
 pub struct Scheduler {
     settings: Settings,
     unclean_since: Option<Timestamp>,
-    jobs: HashMap<JobKey, Job>,
+    jobs: Map<JobKey, Job>,
     waiting: BTreeSet<(Timestamp, JobKey)>,
-    domains: HashMap<Domain, DomainState>,
-    sites: HashMap<SiteName, Site>,
+    domains: Map<Domain, DomainState>,
+    sites: Map<SiteName, Site>,
     fleet: Fleet,
     classes: Classes,
     /// States of lanes from before the start, until they are used.
-    saved: HashMap<LaneName, LaneState>,
+    saved: Map<LaneName, LaneState>,
     /// The daemon was not stopped in order: more may have been sent than was saved.
     unclean: bool,
     started_at: Timestamp,
@@ -167,7 +173,18 @@ pub struct Scheduler {
     forgotten: BTreeSet<LaneName>,
     /// What changed since the last save.
     lane_events: Vec<LaneEvent>,
-    connections: HashMap<ConnectionId, Connection>,
+    /// States of lanes that are not in memory and that an operator changed.
+    ordered: Vec<SavedLane>,
+    ledger: Ledger,
+    volume: Volume,
+    /// When managed pools were last looked at.
+    lives_at: Timestamp,
+    life_save: LifeSave,
+    /// When what was counted was last given out.
+    history_at: Timestamp,
+    /// The day on which old rows were last removed.
+    pruned_on: Option<u32>,
+    connections: Map<ConnectionId, Connection>,
     /// Those that do nothing. In order, so that which one is closed first depends on nothing but what happened.
     idle: BTreeSet<ConnectionId>,
     line: Line,
@@ -211,9 +228,8 @@ impl Scheduler {
         now: Timestamp,
     ) -> Self {
         let mut fleet = Fleet::default();
-        fleet.reload(&settings.pools, now);
-        let mut saved: HashMap<LaneName, LaneState> =
-            saved.into_iter().map(|saved| (saved.name, saved.state)).collect();
+        fleet.reload(&settings.pools, &settings.warmup, now);
+        let mut saved: Map<LaneName, LaneState> = saved.into_iter().map(|saved| (saved.name, saved.state)).collect();
         for (key, meter) in fleet.all_meters() {
             let name = match &key {
                 MeterKey::Source(name) => LaneName::Source(name.clone()),
@@ -239,11 +255,18 @@ impl Scheduler {
             saving: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             lane_events: Vec::new(),
-            jobs: HashMap::new(),
+            ordered: Vec::new(),
+            ledger: Ledger::restored(Vec::new(), now),
+            volume: Volume::new(now),
+            lives_at: now,
+            life_save: LifeSave::default(),
+            history_at: now,
+            pruned_on: None,
+            jobs: Map::default(),
             waiting: BTreeSet::new(),
-            domains: HashMap::new(),
-            sites: HashMap::new(),
-            connections: HashMap::new(),
+            domains: Map::default(),
+            sites: Map::default(),
+            connections: Map::default(),
             idle: BTreeSet::new(),
             line: Line::default(),
             postponed: BTreeSet::new(),
@@ -266,6 +289,14 @@ impl Scheduler {
         }
     }
 
+    /// Goes on counting where the run before stopped.
+    #[must_use]
+    pub fn with_history(mut self, rows: Vec<HistoryRow>, now: Timestamp) -> Self {
+        self.volume.restore(&rows, now);
+        self.ledger = Ledger::restored(rows, now);
+        self
+    }
+
     /// New limits, from now on.
     pub fn reload(&mut self, settings: Settings, now: Timestamp, actions: &mut Vec<Action>) {
         self.settings = settings;
@@ -283,15 +314,10 @@ impl Scheduler {
                 self.leave_stray(from);
             }
         }
-        self.fleet.reload(&self.settings.pools, now);
-        for name in self.site_names() {
-            let keys = self.take_line(&name);
-            if let Some(site) = self.sites.get_mut(&name) {
-                let limits = self.settings.providers.limits(site.provider.as_deref(), self.settings.limits);
-                site.reload(&name, limits, &self.fleet, now);
-            }
-            self.reroute(&name, keys, now, actions);
-        }
+        self.fleet.reload(&self.settings.pools, &self.settings.warmup, now);
+        self.look_at_pools(now);
+        self.refit_sites(now, actions);
+        self.give_out_lives(actions);
         self.serve_line(now, actions);
     }
 
@@ -472,27 +498,6 @@ impl Scheduler {
         if let Some(state) = self.domains.get_mut(domain) {
             state.destination = None;
         }
-    }
-
-    /// The wall clock went back: what was set by it moves along, so that nothing waits for the old time to come again.
-    pub fn clock_went_back(&mut self, by: Duration, now: Timestamp) {
-        let alarms = std::mem::take(&mut self.alarms);
-        self.alarms = alarms.into_iter().map(|(at, site)| (at.minus(by), site)).collect();
-        let postponed = std::mem::take(&mut self.postponed);
-        self.postponed = postponed.into_iter().map(|(at, key)| (at.minus(by), key)).collect();
-        for site in self.sites.values_mut() {
-            site.alarm = site.alarm.map(|at| at.minus(by));
-            site.reach.clock_went_back(by);
-            for entry in &mut site.lanes {
-                entry.lane.clock_went_back(by);
-            }
-        }
-        for (_, meter) in self.fleet.all_meters() {
-            meter.lane.clock_went_back(by);
-        }
-        self.started_at = self.started_at.minus(by);
-        self.next_sweep = now;
-        self.patrol_began = self.patrol_began.min(now);
     }
 
     /// A job could not be looked at (the store does not answer): it stays as it is on disk, and is ready again at `at`.

@@ -1,11 +1,49 @@
 //! What operators and the end of the daemon ask of the scheduler.
 
+use std::time::Duration;
+
 use super::{Job, JobState, Scheduler};
 use crate::queue::{DueJob, DueKey};
 use crate::scheduler::{Action, Command, Verdict, job_from_due};
 use crate::types::{SourceName, Timestamp};
 
 impl Scheduler {
+    /// Sites follow what limits, pools and warm-ups say now.
+    pub(super) fn refit_sites(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        for name in self.site_names() {
+            let keys = self.take_line(&name);
+            if let Some(site) = self.sites.get_mut(&name) {
+                let limits = self.settings.providers.limits(site.provider.as_deref(), self.settings.limits);
+                site.reload(&name, limits, &self.fleet, now);
+            }
+            self.reload_warmups(&name, now);
+            self.reroute(&name, keys, now, actions);
+        }
+    }
+
+    /// The wall clock went back: what was set by it moves along, so that nothing waits for the old time to come again.
+    pub fn clock_went_back(&mut self, by: Duration, now: Timestamp) {
+        let alarms = std::mem::take(&mut self.alarms);
+        self.alarms = alarms.into_iter().map(|(at, site)| (at.minus(by), site)).collect();
+        let postponed = std::mem::take(&mut self.postponed);
+        self.postponed = postponed.into_iter().map(|(at, key)| (at.minus(by), key)).collect();
+        for site in self.sites.values_mut() {
+            site.alarm = site.alarm.map(|at| at.minus(by));
+            site.reach.clock_went_back(by);
+            for lane in site.all_lanes_mut() {
+                lane.clock_went_back(by);
+            }
+        }
+        for (_, meter) in self.fleet.all_meters() {
+            meter.lane.clock_went_back(by);
+        }
+        self.started_at = self.started_at.minus(by);
+        self.fleet.clock_went_back(now);
+        (self.history_at, self.lives_at) = (self.history_at.min(now), self.lives_at.min(now));
+        self.next_sweep = now;
+        self.patrol_began = self.patrol_began.min(now);
+    }
+
     /// Everything deferred is due now, suspended sites are tried at once (SIGUSR2).
     pub fn flush(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         self.window.flush();

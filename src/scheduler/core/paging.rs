@@ -148,7 +148,7 @@ impl Scheduler {
             return self.strays.from().is_some() || !self.behind.is_empty();
         };
         let site = state.destination.as_ref().and_then(|destination| self.sites.get(&destination.site));
-        let flow = site.and_then(|site| site.queue(&class.pool, &self.fleet)?.fair.flow(class));
+        let flow = site.and_then(|site| site.queue(class, &self.fleet)?.fair.flow(class));
         self.strays.covers(place) || state.backlog.covers(place) || flow.is_some_and(|flow| flow.backlog.covers(place))
     }
 
@@ -159,7 +159,7 @@ impl Scheduler {
         let (sites, fleet) = (&mut self.sites, &self.fleet);
         self.behind.retain(|(name, class)| {
             let Some(site) = sites.get_mut(name) else { return false };
-            let flow = site.queue_of(name, &class.pool, fleet).fair.flow_mut(class);
+            let flow = site.queue_of(name, class, fleet).fair.flow_mut(class);
             flow.backlog.read(asked.from, end, number);
             flow.backlog.from().is_some()
         });
@@ -176,7 +176,7 @@ impl Scheduler {
         let parked = state.map_or(0, |state| state.parked.len());
         let name = state.and_then(|state| state.destination.as_ref()).map(|destination| &destination.site);
         let site = name.and_then(|name| self.sites.get(name));
-        let queue = site.and_then(|site| site.queue(&job.class.pool, &self.fleet));
+        let queue = site.and_then(|site| site.queue(&job.class, &self.fleet));
         let flow = queue.and_then(|queue| queue.fair.flow(&job.class));
         let is_full = parked >= share
             || !self.has_room()

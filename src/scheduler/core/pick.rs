@@ -11,17 +11,19 @@ use std::time::Duration;
 
 use super::look::{Choice, Holds, Look, METER_PAUSE, Means, OVERFLOW_AFTER};
 use super::{Connection, JobState, Scheduler};
-use crate::policy::lane::{Lane, LaneState, Mode};
-use crate::policy::limits::LaneLimits;
+use crate::policy::lane::{Cause, Lane, LaneState, Mode, WarmupOrder};
+use crate::policy::limits::{LaneLimits, Rates};
 use crate::queue::JobKey;
 use crate::scheduler::class::Class;
-use crate::scheduler::fleet::{Families, SourceId};
-use crate::scheduler::sites::{LaneEntry, Site, SiteQueue, Slot};
+use crate::scheduler::fleet::{Families, SourceId, meter_limits};
+use crate::scheduler::sites::{LaneEntry, SetEntry, Site, SiteQueue, Slot};
 use crate::scheduler::{Action, ConnectionId, LaneName, Lease, SiteName, Verdict};
 use crate::types::{Domain, Timestamp};
 
 /// Jobs of a flow that are looked through for one that an idle connection leads to, or that another address family reaches.
 const SCAN_MAX: usize = 16;
+/// A job keeps its source over the shares of a warm-up, up to this long a wait: a greylisting host would let another one begin anew.
+const UNPINNED_AFTER: Duration = Duration::from_secs(4 * 3_600);
 /// After a start that was not preceded by an orderly stop, what was sent right before it is unknown for so long.
 const UNKNOWN_AFTER_START: Duration = Duration::from_secs(60);
 
@@ -246,7 +248,8 @@ impl Scheduler {
         source: SourceId,
         now: Timestamp,
     ) -> Option<Choice> {
-        let (means, reaches) = match self.make_lane(name, source, now) {
+        let made = if self.make_set(name, at, now) { self.make_lane(name, source, now) } else { Made::NoRoom };
+        let (means, reaches) = match made {
             Made::NoRoom => (Means::Closed(now.plus(METER_PAUSE), Holds::NoRoom), true),
             Made::Known | Made::New => {
                 self.look(name, at, task, now, |look, _| (look.means(source), look.reaches(source)))?
@@ -254,7 +257,11 @@ impl Scheduler {
         };
         match means {
             // What a limit or a busy host makes wait keeps its source: another one would begin anew.
-            means if !reaches || (matches!(means, Means::Closed(..)) && self.is_out(name, source, now)) => {
+            means
+                if !reaches
+                    || (matches!(means, Means::Closed(..)) && self.is_out(name, source, now))
+                    || is_frozen(means, now) =>
+            {
                 let job = self.jobs.get_mut(&task.key)?;
                 job.source = None;
                 let queue = self.queue_at(name, at)?;
@@ -302,8 +309,8 @@ impl Scheduler {
         let may_connect = self.may_connect_to(name);
         let site = self.sites.get_mut(name)?;
         let may_open = site.may_open(now);
-        let Site { lanes, queues, .. } = site;
-        let SiteQueue { pool, slots, turn, .. } = queues.get_mut(at)?;
+        let Site { lanes, queues, sets, .. } = site;
+        let SiteQueue { pool, set, slots, turn, .. } = queues.get_mut(at)?;
         let mut look = Look {
             site: name,
             pool,
@@ -312,6 +319,8 @@ impl Scheduler {
             may_open,
             may_connect,
             lanes,
+            set: sets.iter_mut().find(|entry| entry.set == *set),
+            prefers_warming: task.class.prefers_warming,
             fleet: &mut self.fleet,
             dirty: &mut self.dirty,
             now,
@@ -321,6 +330,9 @@ impl Scheduler {
 
     /// The source whose turn it is among those that can take a job.
     fn choose(&mut self, name: &SiteName, at: usize, task: &Task, now: Timestamp) -> Choice {
+        if !self.make_set(name, at, now) {
+            return Choice::Wait(now.plus(METER_PAUSE));
+        }
         loop {
             let choice = self.look(name, at, task, now, |look, (slots, turn)| look.choose(slots, turn));
             let choice = choice.unwrap_or(Choice::Wait(Timestamp::MAX));
@@ -340,14 +352,12 @@ impl Scheduler {
         if site.lane(source).is_some() {
             return Made::Known;
         }
-        let limits = site.limits;
+        let (limits, provider) = (site.limits, site.provider.clone());
         let lane_name = LaneName::Lane(name.clone(), self.fleet.name(source));
-        // Those of before the start count: their records are on disk.
-        let is_new = !self.saved.contains_key(&lane_name);
-        if is_new && self.lanes + self.saved.len() >= self.settings.lanes_max && !self.forget_lanes(now) {
+        if !self.has_room_for(&lane_name, now) {
             return Made::NoRoom;
         }
-        let lane = self.lane_of_old(&lane_name, limits, now);
+        let lane = self.lane_of_old(&lane_name, limits, provider.as_deref(), now);
         self.saved.remove(&lane_name);
         // Its record is needed again.
         self.forgotten.remove(&lane_name);
@@ -364,15 +374,68 @@ impl Scheduler {
     }
 
     /// A lane that is not in memory: as it was saved before the start, or new.
-    pub(super) fn lane_of_old(&self, name: &LaneName, limits: LaneLimits, now: Timestamp) -> Lane {
-        match self.saved.get(name) {
-            Some(state) => Lane::restore(state, limits, self.unclean, now),
+    pub(super) fn lane_of_old(
+        &self,
+        name: &LaneName,
+        limits: LaneLimits,
+        provider: Option<&str>,
+        now: Timestamp,
+    ) -> Lane {
+        let plan = match name {
+            LaneName::Lane(_, source) => self.settings.warmup.of_source(source, provider),
+            LaneName::Set(_, set) => self.settings.warmup.of_set(set, provider),
+            LaneName::Source(_) | LaneName::Pool(_) => None,
+        };
+        let mut lane = match self.saved.get(name) {
+            Some(state) => {
+                let mut lane = Lane::restore(state, limits, self.unclean, now);
+                if let Some(plan) = plan {
+                    lane.restore_warmup(plan, state, self.unclean, now);
+                }
+                return lane;
+            }
             // What the run before sent in its last minute may not be known.
             None if self.unclean && now < self.started_at.plus(UNKNOWN_AFTER_START) => {
                 Lane::restore(&LaneState::default(), limits, true, self.started_at)
             }
             None => Lane::new(limits, now),
+        };
+        // Of a new one there is nothing to tell.
+        lane.set_warmup(plan, now);
+        if let LaneName::Lane(_, source) = name
+            && let Some(first) = self.settings.warmup.first_days.get(source)
+        {
+            lane.order_warmup(WarmupOrder::SetPosition(*first), now);
         }
+        lane
+    }
+
+    /// Whether there is room for a lane that is not in memory. Those of before the start count: their records are on disk.
+    fn has_room_for(&mut self, name: &LaneName, now: Timestamp) -> bool {
+        let is_full = self.lanes + self.saved.len() >= self.settings.lanes_max;
+        !is_full || self.saved.contains_key(name) || self.forget_lanes(now)
+    }
+
+    /// Makes what the configuration set of a queue may send there, where that warms up. `false`: there is no room for it.
+    fn make_set(&mut self, name: &SiteName, at: usize, now: Timestamp) -> bool {
+        let Some(site) = self.sites.get(name) else { return false };
+        let Some(queue) = site.queues.get(at).filter(|queue| !queue.set.is_empty()) else { return true };
+        let set = queue.set.clone();
+        if site.sets.iter().any(|entry| entry.set == set) {
+            return true;
+        }
+        let provider = site.provider.clone();
+        let lane_name = LaneName::Set(name.clone(), set.clone());
+        if !self.has_room_for(&lane_name, now) {
+            return false;
+        }
+        let lane = self.lane_of_old(&lane_name, meter_limits(Rates::default()), provider.as_deref(), now);
+        self.saved.remove(&lane_name);
+        self.forgotten.remove(&lane_name);
+        let Some(site) = self.sites.get_mut(name) else { return false };
+        site.sets.push(SetEntry { set, lane: Box::new(lane) });
+        self.lanes += 1;
+        true
     }
 
     /// Gives the job out whose turn it is, with others of its message that can share its transaction: by a source, on its idle
@@ -387,10 +450,11 @@ impl Scheduler {
         actions: &mut Vec<Action>,
     ) -> Turn {
         let jobs = self.take_jobs(name, at, task);
-        let Some(pool) = self.queue_at(name, at).map(|queue| queue.pool.clone()).filter(|_| !jobs.is_empty()) else {
+        let queue = self.queue_at(name, at).map(|queue| (queue.pool.clone(), queue.set.clone()));
+        let Some((pool, set)) = queue.filter(|_| !jobs.is_empty()) else {
             return Turn::Served;
         };
-        let (terms, taken) = self.charge(name, &pool, source, &jobs, task.lacks, now);
+        let (terms, taken) = self.charge(name, (&pool, &set), source, &jobs, task.lacks, now);
         if let Some(queue) = self.queue_at(name, at) {
             queue.fair.served(&task.class, jobs.len().max(usize::try_from(taken).unwrap_or(1)));
         }
@@ -398,13 +462,13 @@ impl Scheduler {
         if let Some(id) = idle {
             self.take_idle(id);
             if let Some(connection) = self.connections.get_mut(&id) {
-                (connection.taken, connection.pool) = (taken, pool);
+                (connection.taken, connection.pool, connection.set) = (taken, pool, set);
             }
             actions.push(Action::Assign { connection: id, jobs, terms });
             return Turn::Served;
         }
         let (site, domain, hosts) = (name.clone(), task.domain.clone(), task.hosts.clone());
-        let connection = self.open(Connection { site, source, pool, hosts, domain, taken, closing: false });
+        let connection = self.open(Connection { site, source, pool, set, hosts, domain, taken, closing: false });
         let (site, source, domain) = (name.clone(), self.fleet.name(source), task.domain.clone());
         actions.push(Action::Open { connection, site, source, domain, jobs, terms });
         Turn::Served
@@ -482,4 +546,9 @@ impl Scheduler {
             }
         }
     }
+}
+
+/// Whether the warm-up of its source there is frozen: what keeps its source would wait for hours.
+fn is_frozen(means: Means, now: Timestamp) -> bool {
+    matches!(means, Means::Closed(until, Holds::Lane(Cause::WarmUp)) if until >= now.plus(UNPINNED_AFTER))
 }

@@ -12,7 +12,7 @@ use crate::scheduler::{SiteName, SiteReport, Totals, Whereabouts};
 use crate::types::{Domain, PoolName, Timestamp};
 
 /// Why jobs wait, by what makes a difference.
-type Causes = HashMap<(SiteName, PoolName, Option<SourceId>, Families), Cause>;
+type Causes = HashMap<(SiteName, PoolName, Box<str>, Option<SourceId>, Families, bool), Cause>;
 
 impl Scheduler {
     /// Totals for status and metrics.
@@ -71,8 +71,7 @@ impl Scheduler {
         let domain = &Domain::parse(&due.entry.domain).ok()?;
         let class = &Class::of(&due.entry);
         let Some(job) = self.jobs.get(&key) else {
-            let flow =
-                self.site_of(domain).and_then(|(_, site)| site.queue(&class.pool, &self.fleet)?.fair.flow(class))?;
+            let flow = self.site_of(domain).and_then(|(_, site)| site.queue(class, &self.fleet)?.fair.flow(class))?;
             if due_at > now || !flow.backlog.covers(DueKey::of(due_at, key)) {
                 return None;
             }
@@ -109,13 +108,18 @@ impl Scheduler {
             let reason = site.reason(now).unwrap_or_else(|| "it was unreachable".to_owned());
             return Some(Whereabouts::Suspended { site: name.clone(), until, reason });
         }
-        let queue = site.queue(&class.pool, &self.fleet)?;
+        let queue = site.queue(class, &self.fleet)?;
         let keeps = keeps.filter(|source| queue.slots.iter().any(|slot| slot.source == *source));
         let state = self.domains.get(domain)?;
         let to = (state.destination.as_ref()?.hosts.clone(), state.lacks);
         // An idle connection that leads elsewhere is closed for it, so what else the hosts are makes no difference.
-        let cause = causes.entry((name.clone(), queue.pool.clone(), keeps, state.lacks));
-        let cause = cause.or_insert_with(|| self.cause(&mut self.view(name, site, queue, to, now), keeps)).clone();
+        let cause = (name.clone(), queue.pool.clone(), queue.set.clone(), keeps, state.lacks, class.prefers_warming);
+        let cause = causes.entry(cause);
+        let cause = cause
+            .or_insert_with(|| {
+                self.cause(&mut self.view(name, site, queue, to, now).preferring_warming(class.prefers_warming), keeps)
+            })
+            .clone();
         let before = Self::before(queue, class, key, keeps);
         Some(Whereabouts::Ready { site: name.clone(), cause: Box::new(cause), before })
     }

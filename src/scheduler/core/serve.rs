@@ -89,7 +89,7 @@ impl Scheduler {
         let Some(job) = self.jobs.get_mut(&key) else { return };
         let Some(site) = self.sites.get_mut(name) else { return };
         let place = DueKey::of(job.due_at, key);
-        let queue = site.queue_of(name, &job.class.pool, &self.fleet);
+        let queue = site.queue_of(name, &job.class, &self.fleet);
         let flow = queue.fair.flow_mut(&job.class);
         if !job.is_early(now) && (flow.ready_jobs >= share || flow.backlog.covers(place)) {
             let class = Arc::clone(&job.class);
@@ -130,13 +130,13 @@ impl Scheduler {
 
     /// The jobs of a class at a site, if there are any.
     pub(super) fn flow(&self, name: &SiteName, class: &Class) -> Option<&Flow> {
-        self.sites.get(name)?.queue(&class.pool, &self.fleet)?.fair.flow(class)
+        self.sites.get(name)?.queue(class, &self.fleet)?.fair.flow(class)
     }
 
     /// The jobs of a class at a site.
     pub(super) fn flow_mut(&mut self, name: &SiteName, class: &Arc<Class>) -> Option<&mut Flow> {
         let site = self.sites.get_mut(name)?;
-        Some(site.queue_of(name, &class.pool, &self.fleet).fair.flow_mut(class))
+        Some(site.queue_of(name, class, &self.fleet).fair.flow_mut(class))
     }
 
     /// Where the route of a site's first job is out of date, all its jobs find their way anew: hosts that are dead may

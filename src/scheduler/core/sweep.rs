@@ -30,7 +30,10 @@ impl Scheduler {
         }
         self.begin_patrol(now);
         self.forget_names(now);
+        self.roll_warmups(now);
         self.sweep_lanes(now);
+        self.sweep_history(now, actions);
+        self.sweep_lives(now, actions);
     }
 
     /// Jobs in the lines of all sites that expired, and of suspended ones those whose senders should hear of the delay.
@@ -100,7 +103,7 @@ impl Scheduler {
     /// Why the site of a job is suspended, where it is and the job would wait in its backlog at this place.
     fn suspension_of(&self, job: &Job, place: DueKey, now: Timestamp) -> Option<String> {
         let site = self.sites.get(&self.domains.get(&job.domain)?.destination.as_ref()?.site)?;
-        let queue = site.queue(&job.class.pool, &self.fleet)?;
+        let queue = site.queue(&job.class, &self.fleet)?;
         let flow = queue.fair.flow(&job.class)?;
         let waits = flow.ready_jobs >= self.share() || flow.backlog.covers(place);
         (waits && site.suspended_until(queue, now).is_some()).then(|| reason_of(site, now))
@@ -114,9 +117,11 @@ impl Scheduler {
         if self.sites.len() > IDLE_NAMES_MAX {
             for name in self.site_names() {
                 let Some(site) = self.sites.get(&name).filter(|site| site.is_forgettable(now)) else { continue };
-                self.lanes -= site.lanes.len();
+                self.lanes -= site.lanes.len() + site.sets.len();
                 let lanes = site.lanes.iter().map(|entry| LaneName::Lane(name.clone(), self.fleet.name(entry.source)));
                 self.forgotten.extend(lanes);
+                let sets = site.sets.iter().map(|entry| LaneName::Set(name.clone(), entry.set.clone()));
+                self.forgotten.extend(sets);
                 self.sites.remove(&name);
             }
         }

@@ -1,6 +1,7 @@
 //! A small world for tests of the scheduler: what it does, told in words.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -168,7 +169,9 @@ impl World {
             Action::Assign { connection, jobs, .. } => format!("assign {} {}", connection.0, ids(&jobs)),
             Action::Close(connection) => format!("close {}", connection.0),
             Action::Settle { verdict, .. } => format!("settle {verdict:?}"),
-            Action::PageIn { .. } | Action::SaveLanes(_) => "page".to_owned(),
+            Action::PageIn { .. } | Action::SaveLanes(_) | Action::SaveHistory(_) | Action::SaveLives(_) => {
+                "page".to_owned()
+            }
         };
         self.actions.drain(..).map(word).filter(|word| word != "page").collect()
     }

@@ -1,5 +1,7 @@
 //! The scheduler's state machine against small worlds: what it does, in which order, and within which bounds.
 
+use std::time::Duration;
+
 use super::testing::{NOW, PAYLOAD_BYTES, World, due, due_again, settings};
 use bytes::Bytes;
 

@@ -3,6 +3,7 @@
 //! in the end every job has been delivered.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use rand::rngs::SmallRng;
@@ -126,7 +127,7 @@ impl World {
                     self.give_out(std::slice::from_ref(&lease));
                     self.clerks.push((lease, verdict));
                 }
-                Action::SaveLanes(_) => {}
+                Action::SaveLanes(_) | Action::SaveHistory(_) | Action::SaveLives(_) => {}
                 Action::PageIn { from, until, limit } => {
                     assert!(self.page.is_none(), "one page at a time");
                     let limit = limit.min(37);

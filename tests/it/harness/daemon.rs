@@ -209,6 +209,19 @@ impl Daemon {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
+    /// The same; `None` where the command says no.
+    pub(crate) fn cli_or_none(&self, arguments: &[&str]) -> Option<Value> {
+        let socket = self.dir.join("admin.sock");
+        let output = Command::new(env!("CARGO_BIN_EXE_posthaste"))
+            .args(arguments)
+            .arg("--json")
+            .arg("--socket")
+            .arg(socket)
+            .output()
+            .unwrap();
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
     pub(crate) fn status(&self) -> Value {
         self.cli(&["status"])
     }

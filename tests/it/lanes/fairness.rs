@@ -90,8 +90,11 @@ fn what_is_urgent_goes_before_bulk_of_its_own_tenant() {
     wait_ready(&daemon, BULK + 15 - HELD);
     let subjects = order(&mx, &gate, BULK + 15);
     let last = |subject: &str| subjects.iter().rposition(|other| other == subject).unwrap();
-    // Two connections may end in the other order than they began.
-    assert!(last("high") <= HELD + 10, "high: {}", last("high"));
-    assert!(last("normal") <= HELD + 10 + 5 + 1, "normal: {}", last("normal"));
+    let before = |subject: &str, of: &str| subjects[..last(of)].iter().filter(|other| *other == subject).count();
+    // One connection may be slow to end what it began, while the other one goes on.
+    const OVERTAKE: usize = 3;
+    assert!(before("normal", "high") <= OVERTAKE, "{subjects:?}");
+    assert!(before("bulk", "high") <= HELD, "{subjects:?}");
+    assert!(before("bulk", "normal") <= HELD + OVERTAKE, "{subjects:?}");
     daemon.wait_empty();
 }

@@ -10,6 +10,7 @@
 //! | `families` | IPv6 that is refused for lack of a PTR record gives way to IPv4 |
 //! | `restarts` | what was sent, learned and blocked is known after SIGTERM and after SIGKILL |
 //! | `reloads` | limits, pools and weights as the config says now |
+//! | `warmup` | caps of warm-ups hold, what has no room goes elsewhere or waits, managed pools, the history |
 //!
 //! No figure of ours is believed: connections are counted when a host greets, messages when it took them, both by the address that
 //! they came from.
@@ -29,6 +30,7 @@ mod learning;
 mod reloads;
 mod restarts;
 mod site_limits;
+mod warmup;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

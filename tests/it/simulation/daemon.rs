@@ -14,7 +14,7 @@ use posthaste::admission::suppression::Lists;
 use posthaste::daemon::signing::Signatures;
 use posthaste::daemon::stamp::Stamper;
 use posthaste::daemon::suppressing::SuppressingIntake;
-use posthaste::delivery::dispatch::{Dispatcher, Request};
+use posthaste::delivery::dispatch::{Dispatcher, Request, Saved};
 use posthaste::delivery::route::Router;
 use posthaste::delivery::settings::Settings as DeliverySettings;
 use posthaste::delivery::shared::{Reloadable, Shared};
@@ -118,7 +118,8 @@ impl Daemon {
         queue.mark_running().map_err(|error| error.to_string())?;
         world.ledger().started(opened.unclean_since.unwrap_or(world.now()), true);
         let lanes = queue.lanes(100_000).map_err(|error| error.to_string())?;
-        let saved = lanes.into_iter().filter_map(posthaste::delivery::lanes::saved).collect();
+        let lanes = lanes.into_iter().filter_map(posthaste::delivery::lanes::saved).collect();
+        let saved = Saved { lanes, ..Saved::default() };
         let (dispatcher, dispatcher_task) = Dispatcher::start(
             shared,
             scheduler_settings(plan),

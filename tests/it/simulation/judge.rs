@@ -207,7 +207,9 @@ fn far_end(ledger: &Ledger, name: &str, story: &Story, dots: &[Dot], found: &mut
 /// EMPTY: nothing is left, and the store is sound.
 fn store(world: &World, found: &mut Vec<String>) {
     let store = world.disk.store();
-    let stays = |family: &Family| matches!(family, Family::Meta | Family::Counter | Family::Lane);
+    let stays = |family: &Family| {
+        matches!(family, Family::Meta | Family::Counter | Family::Lane | Family::History | Family::Source)
+    };
     let families: BTreeSet<Family> = Family::ALL.into_iter().filter(|family| !stays(family)).collect();
     for family in families {
         let left = store.dump(family).len();

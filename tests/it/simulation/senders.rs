@@ -66,6 +66,7 @@ impl Senders {
             members: pool.members.iter().map(member).collect(),
             overflow: pool.overflow.map(name),
             rates: Rates::default(),
+            managed: None,
         });
         Arc::new(Pools::new(self.sources.iter().map(source).collect(), pools.collect()).unwrap())
     }
@@ -89,6 +90,7 @@ impl Senders {
             is_bulk: false,
             unsubscribe_url: None,
             way: Way { pool: PoolName::parse(name), priority: None },
+            warmup: None,
         };
         POOLS.iter().take(self.pools.len()).map(|name| set(name)).collect()
     }

@@ -11,6 +11,7 @@ fn names(changes: &[Change]) -> Vec<&'static str> {
         Change::Blocked { .. } => "blocked",
         Change::BackedOff { .. } => "backed off",
         Change::Unblocked => "unblocked",
+        Change::WarmUp(change) => change.name(),
     };
     changes.iter().map(name).collect()
 }

@@ -4,6 +4,7 @@ mod backoff;
 mod receiver;
 mod state;
 mod usage;
+mod warm;
 mod window;
 
 use std::time::Duration;
