@@ -105,7 +105,8 @@ pub(crate) fn scheduling(criterion: &mut Criterion) {
     });
     // The same with 50 sources, all of whose lanes have been used.
     let mut world = World::new(50);
-    for _ in 0..500 {
+    // A source keeps its turn for some messages, while its connection is idle.
+    for _ in 0..1_000 {
         messages.iter().for_each(|message| world.pass(message));
     }
     assert_eq!(world.scheduler.totals().lanes, 500_000, "each source at each site");

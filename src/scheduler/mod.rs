@@ -42,8 +42,21 @@ type Set<K> = std::collections::HashSet<K, ahash::RandomState>;
 
 /// Destinations that share one set of MX hosts, or one next hop: what connections and suspensions are keyed by. Stable
 /// across restarts and versions. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Eq, PartialOrd, Ord)]
 pub struct SiteName(Arc<str>);
+
+impl PartialEq for SiteName {
+    /// Mostly it is the same text in memory: then it need not be read.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl std::hash::Hash for SiteName {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 impl SiteName {
     /// A site of this name.

@@ -34,11 +34,14 @@ impl Volume {
         Self { day, judged: day, ..Self::default() }
     }
 
-    /// What was sent on this day before the start, as far as the history knows.
-    pub(super) fn restore(&mut self, rows: &[HistoryRow], now: Timestamp) {
-        let day = self.day;
-        for row in rows.iter().filter(|row| u64::from(row.day) == day) {
-            self.add(&row.source, None, row.totals.sent, now);
+    /// What was sent on this day before the start, and on the one before, as far as the history knows.
+    pub(super) fn restore(&mut self, rows: &[HistoryRow]) {
+        for row in rows {
+            let day = u64::from(row.day);
+            let [today, before] = self.sent.entry(row.source.clone()).or_default();
+            let sent = u64::from(row.totals.sent);
+            *today += if day == self.day { sent } else { 0 };
+            *before += if day + 1 == self.day { sent } else { 0 };
         }
     }
 
@@ -258,5 +261,32 @@ impl Scheduler {
             }
         };
         pools.sources().map(|source| standing(&source.name)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::DayTotals;
+
+    #[test]
+    fn a_start_knows_what_was_sent_on_this_day_and_the_one_before() {
+        let now = Timestamp::from_millis(20_000 * DAY_MS + 5);
+        let row = |day, sent| HistoryRow {
+            day,
+            source: SourceName::default(),
+            site: "".into(),
+            provider: None,
+            totals: DayTotals { sent, ..DayTotals::default() },
+        };
+        let mut volume = Volume::new(now);
+        volume.restore(&[row(19_998, 1), row(19_999, 10), row(19_999, 20), row(20_000, 300), row(20_001, 4_000)]);
+        assert_eq!(volume.sent[&SourceName::default()], [300, 30]);
+        assert!(!volume.is_new_day(now), "a start is no midnight");
+        let next = now.plus(Duration::from_secs(86_400));
+        volume.add(&SourceName::default(), None, 7, next);
+        assert!(volume.is_new_day(next), "though mail went before anybody looked");
+        assert_eq!(volume.sent[&SourceName::default()], [7, 300]);
+        assert!(!volume.is_new_day(next));
     }
 }

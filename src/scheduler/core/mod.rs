@@ -289,10 +289,11 @@ impl Scheduler {
         }
     }
 
-    /// Goes on counting where the run before stopped.
+    /// Goes on counting where the run before stopped: rows of this day and of days to come, and those of the day before for managed
+    /// pools.
     #[must_use]
     pub fn with_history(mut self, rows: Vec<HistoryRow>, now: Timestamp) -> Self {
-        self.volume.restore(&rows, now);
+        self.volume.restore(&rows);
         self.ledger = Ledger::restored(rows, now);
         self
     }
