@@ -182,10 +182,15 @@ impl EventTail {
             // Still the same file, under its new name; the next one has not come.
             return Ok(false);
         }
+        let is_current = name == self.name.current();
+        if is_current && current.as_ref().is_none_or(|current| current.key != key) {
+            // It was rotated since it was looked at: the lines of the file that had its name come first.
+            return Ok(true);
+        }
         self.buffer.clear();
         self.given = 0;
         self.searched = 0;
-        self.open = Some(Open { file, key, offset: 0, is_current: name == self.name.current() });
+        self.open = Some(Open { file, key, offset: 0, is_current });
         Ok(true)
     }
 

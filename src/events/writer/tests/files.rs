@@ -1,6 +1,10 @@
 //! Rotation, retention, other programs, filters, settings, readers.
 
 use super::*;
+use std::io;
+use std::path::Path;
+
+use crate::events::file::{FileStat, StorageFile};
 use crate::events::schema::samples::bounce_line;
 use crate::events::tail::EventTail;
 use crate::events::{EventLine, OutboxEvent};
@@ -213,6 +217,73 @@ fn a_slow_reader_follows_through_rotated_files_and_can_resume_by_id() {
     }
     let mut late = EventTail::follow_in(storage, "events.jsonl").unwrap();
     assert_eq!(rest(&mut late), [19, 20, 21]);
+}
+
+/// Between a reader's look at the names and its next step the current file is rotated, once.
+struct RotatesBehindBacks {
+    files: ModelStorage,
+    is_done: std::sync::atomic::AtomicBool,
+}
+
+impl Storage for RotatesBehindBacks {
+    fn prepare(&self) -> io::Result<()> {
+        self.files.prepare()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Option<Box<dyn StorageFile>>> {
+        self.files.open(name)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        self.files.create(name)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let names = self.files.list();
+        if !self.is_done.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            self.files.rename_externally("events.jsonl", "events-20231114T221400Z-2.jsonl");
+            self.files.put("events.jsonl", line_text(3, &bounce_line("x")).as_bytes());
+        }
+        names
+    }
+
+    fn stat(&self, name: &str) -> io::Result<Option<FileStat>> {
+        self.files.stat(name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.files.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.files.remove(name)
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.files.sync_directory()
+    }
+
+    fn directory(&self) -> &Path {
+        self.files.directory()
+    }
+}
+
+#[test]
+fn a_file_that_is_rotated_while_a_reader_looks_for_it_is_read_all_the_same() {
+    let files = ModelStorage::new();
+    files.put("events.jsonl", line_text(1, &bounce_line("x")).as_bytes());
+    let storage = Arc::new(RotatesBehindBacks { files: files.clone(), is_done: true.into() });
+    let mut reader =
+        EventTail::resume_in(Arc::clone(&storage) as Arc<dyn Storage>, "events.jsonl", EventId::NONE).unwrap();
+    assert_eq!(reader.next_line().unwrap().unwrap().id, EventId::new(1));
+    files.rename_externally("events.jsonl", "events-20231114T221300Z-1.jsonl");
+    files.put("events.jsonl", line_text(2, &bounce_line("x")).as_bytes());
+    storage.is_done.store(false, std::sync::atomic::Ordering::SeqCst);
+    let mut ids = Vec::new();
+    while let Some(line) = reader.next_line().unwrap() {
+        ids.push(line.id.value());
+    }
+    assert_eq!(ids, [2, 3]);
 }
 
 #[test]
