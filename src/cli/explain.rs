@@ -107,7 +107,9 @@ fn print_queue(queue: &QueueDetail, out: &mut dyn Write) -> io::Result<()> {
     let QueueDetail { high, normal, bulk, .. } = queue;
     let more = if queue.more_on_disk { ", more on disk" } else { "" };
     let blocked = if queue.blocked { "; ALL ITS SOURCES ARE BLOCKED" } else { "" };
-    writeln!(out, "waiting   pool {}: {high} high, {normal} normal, {bulk} bulk{more}{blocked}", safe(&queue.pool))?;
+    let set = queue.set.as_deref().map(|set| format!(", set {}", safe(set))).unwrap_or_default();
+    let pool = safe(&queue.pool);
+    writeln!(out, "waiting   pool {pool}{set}: {high} high, {normal} normal, {bulk} bulk{more}{blocked}")?;
     let list = |numbers: &[NumberDetail], none: &str| {
         let name = |name: &str| if name.is_empty() { none.to_owned() } else { safe(name) };
         let texts: Vec<String> = numbers.iter().map(|one| format!("{} {}", name(&one.name), one.deliveries)).collect();

@@ -146,6 +146,7 @@ fn queue(report: QueueReport) -> QueueDetail {
         normal: ready(Priority::Normal),
         bulk: ready(Priority::Bulk),
         pool: report.pool.to_string(),
+        set: report.set.as_deref().map(str::to_owned),
         more_on_disk: report.more_on_disk,
         tenants: report.tenants.into_iter().map(|(tenant, jobs)| number(tenant.into(), jobs)).collect(),
         kept: report.kept.into_iter().map(|(source, jobs)| number(source.to_string(), jobs)).collect(),

@@ -397,7 +397,7 @@ fn cores() -> usize {
 fn saved(queue: &Queue, now: Timestamp) -> Result<Saved, String> {
     let text = |error: StoreError| error.to_string();
     let lanes = queue.lanes(usize::MAX).map_err(text)?;
-    let today = u32::try_from(now.seconds() / 86_400).unwrap_or(u32::MAX);
+    let today = now.utc_day();
     // Yesterday's say what managed pools need, early in the day; those of days to come are of a clock that was ahead.
     let mut query = HistoryQuery::of_days(today.saturating_sub(1)..=u32::MAX, HISTORY_ROWS);
     let mut history = Vec::new();

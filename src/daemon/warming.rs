@@ -16,8 +16,6 @@ use crate::queue::{self, HistoryQuery, Queue};
 use crate::scheduler::warmup::{SourceStanding, WarmupEntry, WarmupFilter};
 use crate::types::{Clock, Timestamp};
 
-const DAY_MS: u64 = 86_400_000;
-
 /// See the module.
 pub(super) struct WarmupControl {
     queue: Queue,
@@ -47,7 +45,7 @@ impl WarmupControl {
         if target.set.is_some() {
             return Err(AdminError::BadRequest("the history is of sources: name none, or a source".to_owned()));
         }
-        let today = u32::try_from(self.clock.now().millis() / DAY_MS).unwrap_or(u32::MAX);
+        let today = self.clock.now().utc_day();
         let queue = self.queue.clone();
         let read = move || {
             let is_asked = |row: &queue::HistoryRow| {
@@ -120,7 +118,7 @@ fn source_row(standing: SourceStanding) -> SourceRow {
 
 fn history_row(row: queue::HistoryRow) -> HistoryRow {
     let queue::HistoryRow { day, source, site, provider, totals } = row;
-    let start = Timestamp::from_millis(u64::from(day) * DAY_MS).to_string();
+    let start = Timestamp::of_utc_day(day).to_string();
     let by_class: BTreeMap<String, u32> =
         totals.bounced.iter().map(|(class, count)| (class_name(*class), *count)).collect();
     HistoryRow {

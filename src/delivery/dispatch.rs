@@ -202,6 +202,7 @@ impl Dispatcher {
             generation: 0,
             draining: false,
             saving_lanes: false,
+            last_save: None,
         };
         let task = tokio::spawn(run.run(receiver, handoffs));
         (Dispatcher { inputs }, task)
@@ -255,6 +256,8 @@ struct Run {
     draining: bool,
     /// States of lanes are on their way to the disk.
     saving_lanes: bool,
+    /// The last save of what nobody waits for.
+    last_save: Option<JoinHandle<()>>,
 }
 
 impl Run {
@@ -305,9 +308,25 @@ impl Run {
             sleep.as_mut().reset(Instant::now() + pause);
         }
         let history = self.scheduler.history(self.shared.clock.now());
-        lanes::save_history(&self.shared.queue, history).await;
+        let queue = self.shared.queue.clone();
+        self.in_order(async move { lanes::save_history(&queue, history).await });
+        if let Some(last) = self.last_save.take() {
+            // An error: it panicked, and what it had is lost; the panic is in the log.
+            let _ = last.await;
+        }
         let save = self.scheduler.all_lanes(self.shared.clock.now());
         lanes::save_and_wait(&self.shared.queue, save).await;
+    }
+
+    /// Saves behind all that were begun before: a row that is written over must not come back.
+    fn in_order(&mut self, save: impl Future<Output = ()> + Send + 'static) {
+        let before = self.last_save.take();
+        self.last_save = Some(tokio::spawn(async move {
+            if let Some(before) = before {
+                let _ = before.await;
+            }
+            save.await;
+        }));
     }
 
     fn is_quiet(&self) -> bool {
@@ -493,11 +512,11 @@ impl Run {
             }
             Action::SaveLives(save) => {
                 let queue = self.shared.queue.clone();
-                tokio::spawn(async move { lanes::save_lives(&queue, save).await });
+                self.in_order(async move { lanes::save_lives(&queue, save).await });
             }
             Action::SaveHistory(save) => {
                 let queue = self.shared.queue.clone();
-                tokio::spawn(async move { lanes::save_history(&queue, save).await });
+                self.in_order(async move { lanes::save_history(&queue, save).await });
             }
             Action::Close(connection) => self.order(connection, Order::Close),
             Action::Settle { lease, verdict } => {

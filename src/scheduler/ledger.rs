@@ -65,7 +65,7 @@ impl Ledger {
     }
 
     fn with_room(rows_max: usize, rows: impl IntoIterator<Item = HistoryRow>, now: Timestamp) -> Self {
-        let (day, ahead) = (day_of(now), rows.into_iter().collect());
+        let (day, ahead) = (now.utc_day(), rows.into_iter().collect());
         let mut ledger = Self { day, sources: BTreeMap::new(), sites: 0, closed: Vec::new(), ahead, rows_max };
         ledger.take_up();
         ledger
@@ -135,7 +135,7 @@ impl Ledger {
 
     /// Closes the day, where it is over.
     fn roll(&mut self, now: Timestamp) {
-        let day = day_of(now);
+        let day = now.utc_day();
         if day <= self.day {
             return;
         }
@@ -182,10 +182,6 @@ impl SourceDay {
 /// Without cap and position, which mean nothing for many sites together.
 fn counts_of(totals: &DayTotals) -> DayTotals {
     DayTotals { cap: None, position: None, ..totals.clone() }
-}
-
-fn day_of(now: Timestamp) -> u32 {
-    u32::try_from(now.seconds() / 86_400).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -25,6 +25,16 @@ impl Timestamp {
         self.0
     }
 
+    /// Which UTC day it is in: days since the epoch; the last number for all that are beyond.
+    pub fn utc_day(self) -> u32 {
+        u32::try_from(self.seconds() / 86_400).unwrap_or(u32::MAX)
+    }
+
+    /// The beginning of a UTC day.
+    pub const fn of_utc_day(day: u32) -> Self {
+        Self::from_millis(day as u64 * 86_400_000)
+    }
+
     /// Whole seconds since the Unix epoch.
     pub const fn seconds(self) -> u64 {
         self.0 / 1_000

@@ -137,6 +137,9 @@ pub struct LimitDetail {
 pub struct QueueDetail {
     /// The pool.
     pub pool: String,
+    /// The configuration set, if it warms up and so has a line of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<String>,
     /// Deliveries that could go now, of high priority.
     pub high: u64,
     /// Normal.

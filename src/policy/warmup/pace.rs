@@ -15,9 +15,9 @@ const SLOT_MS: u64 = 60_000;
 const SLOTS: u64 = DAY_MS / SLOT_MS;
 const HOURS: u32 = 24;
 
-/// Days since the epoch; the last number for all that are beyond.
+/// Days since the epoch.
 pub(super) fn day_of(time: Timestamp) -> u32 {
-    u32::try_from(time.millis() / DAY_MS).unwrap_or(u32::MAX)
+    time.utc_day()
 }
 
 /// Hours since the epoch; the last number for all that are beyond.
@@ -26,7 +26,7 @@ pub(super) fn hour_of(time: Timestamp) -> u32 {
 }
 
 pub(super) fn start_of_day(day: u32) -> Timestamp {
-    Timestamp::from_millis(u64::from(day) * DAY_MS)
+    Timestamp::of_utc_day(day)
 }
 
 pub(super) fn start_of_hour(hour: u32) -> Timestamp {

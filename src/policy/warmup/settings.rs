@@ -35,9 +35,4 @@ impl Warmups {
     fn at(&self, provider: Option<&str>) -> Option<&Arc<Plan>> {
         provider.and_then(|provider| self.providers.get(provider))
     }
-
-    /// Whether nothing warms up.
-    pub fn is_empty(&self) -> bool {
-        self.sources.is_empty() && self.sets.is_empty()
-    }
 }

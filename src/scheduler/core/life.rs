@@ -15,14 +15,13 @@ use crate::types::{PoolName, SourceName, Timestamp};
 
 /// How often managed pools are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(300);
-const DAY_MS: u64 = 86_400_000;
 
 /// What was sent on this UTC day and the one before: by each source, and by other pools for want of room.
 #[derive(Debug, Default)]
 pub(super) struct Volume {
-    day: u64,
+    day: u32,
     /// The last day that was looked back from.
-    judged: u64,
+    judged: u32,
     sent: Map<SourceName, [u64; 2]>,
     overflow: Map<PoolName, [u64; 2]>,
 }
@@ -30,18 +29,17 @@ pub(super) struct Volume {
 impl Volume {
     /// Nothing yet, on the day of `now`.
     pub(super) fn new(now: Timestamp) -> Self {
-        let day = now.millis() / DAY_MS;
+        let day = now.utc_day();
         Self { day, judged: day, ..Self::default() }
     }
 
     /// What was sent on this day before the start, and on the one before, as far as the history knows.
     pub(super) fn restore(&mut self, rows: &[HistoryRow]) {
         for row in rows {
-            let day = u64::from(row.day);
             let [today, before] = self.sent.entry(row.source.clone()).or_default();
             let sent = u64::from(row.totals.sent);
-            *today += if day == self.day { sent } else { 0 };
-            *before += if day + 1 == self.day { sent } else { 0 };
+            *today += if row.day == self.day { sent } else { 0 };
+            *before += if row.day.checked_add(1) == Some(self.day) { sent } else { 0 };
         }
     }
 
@@ -67,7 +65,7 @@ impl Volume {
     }
 
     fn roll(&mut self, now: Timestamp) {
-        let day = now.millis() / DAY_MS;
+        let day = now.utc_day();
         if day <= self.day {
             return;
         }
@@ -271,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_start_knows_what_was_sent_on_this_day_and_the_one_before() {
-        let now = Timestamp::from_millis(20_000 * DAY_MS + 5);
+        let now = Timestamp::of_utc_day(20_000);
         let row = |day, sent| HistoryRow {
             day,
             source: SourceName::default(),

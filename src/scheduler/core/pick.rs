@@ -248,7 +248,8 @@ impl Scheduler {
         source: SourceId,
         now: Timestamp,
     ) -> Option<Choice> {
-        let made = if self.make_set(name, at, now) { self.make_lane(name, source, now) } else { Made::NoRoom };
+        let has_set = task.class.set.is_empty() || self.make_set(name, at, now);
+        let made = if has_set { self.make_lane(name, source, now) } else { Made::NoRoom };
         let (means, reaches) = match made {
             Made::NoRoom => (Means::Closed(now.plus(METER_PAUSE), Holds::NoRoom), true),
             Made::Known | Made::New => {
@@ -330,7 +331,7 @@ impl Scheduler {
 
     /// The source whose turn it is among those that can take a job.
     fn choose(&mut self, name: &SiteName, at: usize, task: &Task, now: Timestamp) -> Choice {
-        if !self.make_set(name, at, now) {
+        if !task.class.set.is_empty() && !self.make_set(name, at, now) {
             return Choice::Wait(now.plus(METER_PAUSE));
         }
         loop {

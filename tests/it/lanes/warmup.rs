@@ -112,6 +112,9 @@ fn a_configuration_set_that_warms_up_keeps_its_own_cap_and_others_go_on() {
     assert!(of_set(&mx) <= 4, "two hours at most: {}", of_set(&mx));
     let status = daemon.cli(&["warmup", "status", "--set", "campaign"]);
     assert_eq!((&status["warmups"][0]["set"], &status["warmups"][0]["cap"]), (&"campaign".into(), &24.into()));
+    let explained = daemon.cli(&["explain", "you@example.test"]);
+    let queues = explained["site"]["queues"].as_array().unwrap();
+    assert!(queues.iter().any(|queue| queue["set"] == "campaign"), "{explained:#}");
     // Once the set warms up no more, its mail goes as all other does.
     daemon.reload(|config| {
         config.without_tables("configuration_set").table("[[configuration_set]]\nname = \"campaign\"\n")
