@@ -46,7 +46,9 @@ impl Warming {
         let ended = self.today;
         let held = was_held || self.is_held();
         let position = self.position_after(ended, to, held);
-        let ahead = self.ahead.filter(|(day, _)| *day == to).map_or(0, |(_, used)| used);
+        // It stands for its day and the one before: see `undo_day`.
+        let ahead =
+            self.ahead.filter(|(day, _)| *day == to || *day == to.saturating_add(1)).map_or(0, |(_, used)| used);
         self.ahead = self.ahead.filter(|(day, _)| *day > to);
         let cap = self.plan.cap(position).unwrap_or(UNCAPPED);
         let used = self.in_flight.saturating_add(ahead);
@@ -122,11 +124,24 @@ impl Warming {
         }
     }
 
+    /// The last of the days that are undone, and what was sent on it, or on the one before it where that is undone as well: when
+    /// they come again, whichever clock was right, it counts on each of them. Of a clock that was wrong over more than two
+    /// midnights, the first days are not known any more.
+    fn undone_days(&self, day: u32) -> (u32, u32) {
+        let undone = self.today;
+        let of_before = self.before.filter(|before| before.day > day && before.day.saturating_add(1) == undone.day);
+        let used = of_before.map_or(undone.used, |before| before.used.max(undone.used));
+        // Undone earlier, and not come again yet.
+        match self.ahead {
+            Some((last, of_last)) if last == undone.day.saturating_add(1) => (last, of_last.max(used)),
+            _ => (undone.day, used),
+        }
+    }
+
     /// It is an earlier day again.
     fn undo_day(&mut self, day: u32) {
         let undone = self.today;
-        // When that day comes again, whichever clock was right: what was sent on it counts.
-        self.ahead = Some((undone.day, undone.used));
+        self.ahead = Some(self.undone_days(day));
         let Some(before) = self.before.take() else {
             self.today.day = day;
             return;
@@ -136,10 +151,17 @@ impl Warming {
             self.change_day(day, self.is_held());
             self.today.used = self.today.used.max(undone.used);
             self.today.delivered = undone.delivered;
-        } else {
-            self.today.day = day;
-            self.today.used = before.used.saturating_add(undone.used);
-            self.today.delivered = before.delivered.saturating_add(undone.delivered);
+            return;
+        }
+        self.today.day = day;
+        self.today.used = before.used.saturating_add(undone.used);
+        self.today.delivered = before.delivered.saturating_add(undone.delivered);
+        if before.day > day {
+            // What was sent on this day is not known any more: all that it allows. The step to `before` was taken already.
+            self.today.held = true;
+            if before.cap != UNCAPPED {
+                self.today.used = self.today.used.max(before.cap);
+            }
         }
     }
 }

@@ -147,6 +147,28 @@ fn a_clock_set_back_over_midnight_undoes_the_day_and_frees_nothing() {
 }
 
 #[test]
+fn a_clock_set_back_over_two_midnights_frees_nothing_on_any_of_the_three_days() {
+    let mut lane = Warming::new(daily(&[240, 480, 720, 960]), at(0, 0, 0));
+    assert_eq!(send_all_day(&mut lane, 0), 240);
+    assert_eq!(send(&mut lane, 9, at(1, 22, 0)), 9);
+    assert_eq!(send(&mut lane, 5, at(2, 1, 0)), 5);
+    lane.clock_went_back(hours(28));
+    assert!(lane.admits(1, at(0, 23, 59)).is_err(), "nobody remembers what was sent on this day");
+    let report = lane.report(at(1, 0, 30));
+    assert_eq!((report.position, report.used), (2, 9), "what was sent on that day counts when it comes again");
+    let report = lane.report(at(2, 0, 30));
+    assert_eq!((report.position, report.used), (3, 9), "at least what was sent on it");
+    assert_eq!(lane.report(at(3, 0, 0)).used, 0);
+    // Set back once more before they came.
+    assert_eq!(send(&mut lane, 9, at(3, 22, 0)), 9);
+    assert_eq!(send(&mut lane, 5, at(4, 1, 0)), 5);
+    lane.clock_went_back(hours(2));
+    lane.clock_went_back(hours(24));
+    assert_eq!(lane.report(at(3, 0, 30)).used, 14);
+    assert_eq!(lane.report(at(4, 0, 30)).used, 14);
+}
+
+#[test]
 fn a_clock_that_was_wrong_by_weeks_costs_no_position_and_frees_nothing() {
     let mut lane = Warming::new(daily(&long()), at(0, 0, 0));
     lane.set_position(10, at(0, 0, 0));
