@@ -53,9 +53,18 @@ impl World {
 
     /// One message on its whole way: accepted, resolved where needed, assigned, settled, its connection idle.
     fn pass(&mut self, message: &Arc<StoredMessage>) {
+        self.accept(message);
+        self.carry_out();
+    }
+
+    /// Accepted; where its site is known, it has a source and a connection at once.
+    fn accept(&mut self, message: &Arc<StoredMessage>) {
         let (body, recipient_headers) = (StoredBody::Inline(Bytes::new()), RecipientHeaders::default());
         let handoff = Handoff { message: Arc::clone(message), body, recipient_headers, due_at: NOW };
         self.scheduler.accepted(handoff, NOW, &mut self.actions);
+    }
+
+    fn carry_out(&mut self) {
         while let Some(action) = self.actions.pop() {
             match action {
                 Action::Resolve(domain) => {
@@ -103,6 +112,10 @@ pub(crate) fn scheduling(criterion: &mut Criterion) {
             BatchSize::PerIteration,
         );
     });
+    // The decision alone: from a message that is accepted to its source and connection.
+    group.bench_function("decide_10000_sites", |bencher| {
+        bencher.iter_custom(|iterations| (0..iterations).map(|_| decided_in(&mut world, &messages)).sum());
+    });
     // The same with 50 sources, all of whose lanes have been used.
     let mut world = World::new(50);
     // A source keeps its turn for some messages, while its connection is idle.
@@ -113,5 +126,20 @@ pub(crate) fn scheduling(criterion: &mut Criterion) {
     group.bench_function("accept_assign_settle_10000_sites_50_sources", |bencher| {
         bencher.iter(|| messages.iter().for_each(|message| world.pass(message)));
     });
+    group.bench_function("decide_10000_sites_50_sources", |bencher| {
+        bencher.iter_custom(|iterations| (0..iterations).map(|_| decided_in(&mut world, &messages)).sum());
+    });
     group.finish();
+}
+
+/// How long the scheduler decides on one message for each site. What follows the decisions is not counted.
+#[allow(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+fn decided_in(world: &mut World, messages: &[Arc<StoredMessage>]) -> Duration {
+    let before = world.settled;
+    let begin = std::time::Instant::now();
+    messages.iter().for_each(|message| world.accept(message));
+    let taken = begin.elapsed();
+    world.carry_out();
+    assert_eq!(world.settled - before, SITES, "each message had a source and a connection at once");
+    taken
 }

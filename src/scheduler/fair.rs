@@ -39,6 +39,7 @@ impl Flow {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct FairQueue {
+    /// Asked for by pointer: each class is there once, and its names are in no cache.
     flows: Map<Arc<Class>, Flow>,
     /// Flows with ready jobs, by priority; whose turn it is stands in front.
     rings: [VecDeque<Arc<Class>>; 3],
@@ -152,12 +153,12 @@ impl FairQueue {
     }
 
     /// Up to `limit` jobs of a class, in order, without taking them.
-    pub(super) fn peek(&self, class: &Class, limit: usize) -> impl Iterator<Item = (usize, JobKey)> {
+    pub(super) fn peek(&self, class: &Arc<Class>, limit: usize) -> impl Iterator<Item = (usize, JobKey)> {
         self.flows.get(class).into_iter().flat_map(move |flow| flow.ready.iter().copied().enumerate().take(limit))
     }
 
     /// The job that [`FairQueue::peek`] showed at this place becomes the first of its class.
-    pub(super) fn bring_forward(&mut self, class: &Class, at: usize) {
+    pub(super) fn bring_forward(&mut self, class: &Arc<Class>, at: usize) {
         if let Some(flow) = self.flows.get_mut(class)
             && let Some(key) = flow.ready.remove(at)
         {
@@ -166,27 +167,27 @@ impl FairQueue {
     }
 
     /// The first job of a class becomes its last.
-    pub(super) fn send_back(&mut self, class: &Class) {
+    pub(super) fn send_back(&mut self, class: &Arc<Class>) {
         if let Some(flow) = self.flows.get_mut(class) {
             flow.ready.rotate_left(usize::from(!flow.ready.is_empty()));
         }
     }
 
     /// Takes the job out that [`FairQueue::peek`] showed at this place.
-    pub(super) fn take(&mut self, class: &Class, at: usize) {
+    pub(super) fn take(&mut self, class: &Arc<Class>, at: usize) {
         if let Some(flow) = self.flows.get_mut(class) {
             flow.ready.remove(at);
         }
     }
 
     /// A class was given `cost` deliveries: the next has its turn.
-    pub(super) fn served(&mut self, class: &Class, cost: usize) {
+    pub(super) fn served(&mut self, class: &Arc<Class>, cost: usize) {
         let own = band(class.priority);
         if let Some(flow) = self.flows.get_mut(class) {
             flow.debt = flow.debt.saturating_add(u32::try_from(cost.saturating_sub(1)).unwrap_or(u32::MAX));
         }
         let ring = self.rings.get_mut(own).expect("a ring for each priority");
-        if ring.front().is_some_and(|front| **front == *class) {
+        if ring.front().is_some_and(|front| front == class) {
             ring.rotate_left(1);
         }
         for (at, turns) in self.passed_over.iter_mut().enumerate() {

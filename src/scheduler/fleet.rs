@@ -15,6 +15,40 @@ use crate::types::{PoolName, SourceName, Timestamp};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct SourceId(u32);
 
+impl SourceId {
+    /// How many numbers it comes after another one, which is not above it.
+    pub(super) fn steps_after(self, first: SourceId) -> Option<usize> {
+        usize::try_from(self.0.checked_sub(first.0)?).ok()
+    }
+}
+
+/// Some of the sources, one bit each: asked for every source of a pool, for every message.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SourceSet(Vec<u64>);
+
+impl SourceSet {
+    fn place(source: SourceId) -> (usize, u64) {
+        let word = usize::try_from(source.0 / u64::BITS).expect("a source's number fits the address space");
+        (word, 1 << (source.0 % u64::BITS))
+    }
+
+    pub(super) fn contains(&self, source: SourceId) -> bool {
+        let (word, bit) = Self::place(source);
+        self.0.get(word).is_some_and(|bits| bits & bit != 0)
+    }
+
+    /// Puts a source in or out.
+    pub(super) fn set(&mut self, source: SourceId, is_in: bool) {
+        let (word, bit) = Self::place(source);
+        if is_in && word >= self.0.len() {
+            self.0.resize(word + 1, 0);
+        }
+        if let Some(bits) = self.0.get_mut(word) {
+            *bits = if is_in { *bits | bit } else { *bits & !bit };
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct SourceEntry {
     pub(super) name: SourceName,

@@ -11,7 +11,7 @@ use super::ConnectionId;
 use super::SiteName;
 use super::class::Class;
 use super::fair::FairQueue;
-use super::fleet::{Fleet, SourceId};
+use super::fleet::{Fleet, SourceId, SourceSet};
 use crate::policy::lane::{Health, Lane, Reach};
 use crate::policy::limits::LaneLimits;
 use crate::queue::{JobKey, fnv1a};
@@ -140,6 +140,8 @@ pub(super) struct Site {
     pub(super) provider: Option<Arc<str>>,
     pub(super) limits: LaneLimits,
     pub(super) lanes: Vec<LaneEntry>,
+    /// The sources that have an idle connection here.
+    pub(super) with_idle: SourceSet,
     pub(super) sets: Vec<SetEntry>,
     pub(super) queues: Vec<SiteQueue>,
     /// Whose turn it is, among the queues.
@@ -167,6 +169,7 @@ impl Site {
             provider,
             limits,
             lanes: Vec::new(),
+            with_idle: SourceSet::default(),
             sets: Vec::new(),
             queues: Vec::new(),
             next_queue: 0,
@@ -211,12 +214,11 @@ impl Site {
     }
 
     pub(super) fn lane(&self, source: SourceId) -> Option<&LaneEntry> {
-        let at = self.lanes.binary_search_by_key(&source, |entry| entry.source).ok()?;
-        self.lanes.get(at)
+        self.lanes.get(lane_place(&self.lanes, source)?)
     }
 
     pub(super) fn lane_mut(&mut self, source: SourceId) -> Option<&mut LaneEntry> {
-        let at = self.lanes.binary_search_by_key(&source, |entry| entry.source).ok()?;
+        let at = lane_place(&self.lanes, source)?;
         self.lanes.get_mut(at)
     }
 
@@ -231,6 +233,21 @@ impl Site {
         if let Err(at) = self.lanes.binary_search_by_key(&entry.source, |entry| entry.source) {
             self.lanes.insert(at, entry);
         }
+    }
+
+    /// A connection has nothing to do.
+    pub(super) fn put_idle(&mut self, source: SourceId, id: ConnectionId, hosts: SiteName) {
+        let Some(entry) = self.lane_mut(source) else { return };
+        entry.idle.push((id, hosts));
+        self.with_idle.set(source, true);
+    }
+
+    /// It has, or is gone.
+    pub(super) fn take_idle(&mut self, source: SourceId, id: ConnectionId) {
+        let Some(entry) = self.lane_mut(source) else { return };
+        entry.idle.retain(|(idle, _)| *idle != id);
+        let has_more = !entry.idle.is_empty();
+        self.with_idle.set(source, has_more);
     }
 
     /// Whether all sources of a queue are blocked here.
@@ -356,6 +373,16 @@ impl Site {
         let sets = self.sets.iter().all(|entry| entry.lane.is_forgettable(now));
         unused && lanes && sets && self.connections == 0 && !self.in_line && self.down_until(now).is_none()
     }
+}
+
+/// Where the lane of a source stands. Sources of a pool mostly have numbers in a row: then no search is needed, each step of
+/// which reads memory that is in no cache.
+pub(super) fn lane_place(lanes: &[LaneEntry], source: SourceId) -> Option<usize> {
+    let guess = source.steps_after(lanes.first()?.source)?;
+    if lanes.get(guess).is_some_and(|entry| entry.source == source) {
+        return Some(guess);
+    }
+    lanes.binary_search_by_key(&source, |entry| entry.source).ok()
 }
 
 /// What spreads the probes of different sites.

@@ -58,6 +58,7 @@ impl View<'_> {
             may_open: self.site.may_open(self.now),
             may_connect: self.may_connect,
             lanes: &mut self.lanes,
+            with_idle: &self.site.with_idle,
             set: self.set.as_mut(),
             prefers_warming: self.prefers_warming,
             fleet: &mut self.fleet,
@@ -355,7 +356,10 @@ impl Scheduler {
         let higher = higher.map(|(_, jobs)| jobs).sum();
         let place = match keeps.and_then(|source| queue.pinned.get(&source)) {
             Some(line) => line.iter().take(BEFORE_JOBS_MAX).position(|other| *other == key),
-            None => queue.fair.peek(class, BEFORE_JOBS_MAX).position(|(_, other)| other == key),
+            None => queue
+                .fair
+                .flow(class)
+                .and_then(|flow| flow.ready.iter().take(BEFORE_JOBS_MAX).position(|other| *other == key)),
         };
         let higher = if keeps.is_some() { 0 } else { higher };
         Before { jobs: place.unwrap_or(BEFORE_JOBS_MAX), more: place.is_none(), higher }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::policy::lane::{Cause, Wait};
-use crate::scheduler::fleet::{Families, Fleet, MeterKey, SourceId};
-use crate::scheduler::sites::{LaneEntry, SetEntry, Slot};
+use crate::scheduler::fleet::{Families, Fleet, MeterKey, SourceId, SourceSet};
+use crate::scheduler::sites::{LaneEntry, SetEntry, Slot, lane_place};
 use crate::scheduler::{ConnectionId, LaneName, SiteName};
 use crate::types::{PoolName, Timestamp};
 
@@ -85,6 +85,8 @@ pub(super) struct Look<'a> {
     pub(super) may_open: bool,
     pub(super) may_connect: bool,
     pub(super) lanes: &'a mut [LaneEntry],
+    /// The sources that have an idle connection there, wherever it leads.
+    pub(super) with_idle: &'a SourceSet,
     /// What its configuration set may send there, where that warms up.
     pub(super) set: Option<&'a mut SetEntry>,
     /// Sources that warm up are asked first.
@@ -119,8 +121,7 @@ impl Look<'_> {
                 MeterKey::Pool(_) => Means::Closed(until, Holds::Pool(wait.cause)),
             };
         }
-        let at = self.lanes.binary_search_by_key(&source, |entry| entry.source);
-        let Some(entry) = at.ok().and_then(|at| self.lanes.get_mut(at)) else {
+        let Some(entry) = lane_place(self.lanes, source).and_then(|at| self.lanes.get_mut(at)) else {
             return if self.may_open { Means::New } else { Means::Full(Holds::SiteConnections) };
         };
         match entry.lane.admits(1, self.now) {
@@ -175,61 +176,126 @@ impl Look<'_> {
     }
 
     fn is_warming(&self, source: SourceId) -> bool {
-        match self.lanes.binary_search_by_key(&source, |entry| entry.source) {
-            Ok(at) => self.lanes.get(at).is_some_and(|entry| entry.lane.is_warming()),
+        match lane_place(self.lanes, source).and_then(|at| self.lanes.get(at)) {
+            Some(entry) => entry.lane.is_warming(),
             // As it would be made: the plan may be another one there, but there is one.
-            Err(_) => self.fleet.plan(source, None).is_some(),
+            None => self.fleet.plan(source, None).is_some(),
         }
     }
 
     /// The source whose turn it is among those that can take the job. `turn`: the least pass that counts;
-    /// it moves on with the least of those that can.
+    /// it moves on with the least of those that may be able to.
     fn choose_of(&mut self, slots: &[Slot], turn: &mut u64) -> Choice {
         let anyway = !slots.iter().any(|slot| self.reaches(slot.source));
-        let mut best: Option<(u64, SourceId, Option<ConnectionId>)> = None;
-        let (mut swap, mut no_connection, mut least_pass) = (None, false, u64::MAX);
-        let (mut until, mut tier, mut closed) = (Timestamp::MAX, 0, true);
-        for slot in slots {
-            if slot.tier > tier {
-                if !closed || best.is_some() {
+        let mut seen = Seen::default();
+        // By tier, in order: the next one where all of one are closed for long.
+        for tier in slots.chunk_by(|slot, next| slot.tier == next.tier) {
+            let taken = self.take_of(&Tier { slots: tier, anyway, floor: *turn }, turn, &mut seen);
+            if let Some((source, connection)) = taken {
+                return Choice::Take(source, connection);
+            }
+            if seen.has_open {
+                break;
+            }
+        }
+        match seen.swap {
+            Some(connection) => Choice::Swap(connection),
+            None if seen.no_connection => Choice::NoConnection,
+            None => Choice::Wait(seen.until),
+        }
+    }
+
+    /// Of one tier. Lanes are looked at in the order of their turns, until one can: half a million of them fit no cache.
+    fn take_of(
+        &mut self,
+        tier: &Tier<'_>,
+        turn: &mut u64,
+        seen: &mut Seen,
+    ) -> Option<(SourceId, Option<ConnectionId>)> {
+        let mut asked: Option<Rank> = None;
+        let mut new: Option<(u64, SourceId)> = None;
+        let mut idle: Option<(u64, SourceId, ConnectionId)> = None;
+        while let Some((rank, slot)) = self.unasked(tier, asked).min_by_key(|(rank, _)| *rank) {
+            if new.is_some_and(|(least, _)| least <= rank.0) {
+                break;
+            }
+            let pass = tier.pass(slot);
+            asked = Some(rank);
+            let means = self.means(slot.source);
+            seen.has_open |= !means.is_closed_for_long(self.now);
+            match means {
+                Means::Closed(end, _) => seen.until = seen.until.min(end),
+                Means::Full(_) => {}
+                Means::Swap(connection) => seen.swap = seen.swap.or(Some(connection)),
+                Means::New if !self.may_connect => seen.no_connection = true,
+                Means::Idle(connection) => {
+                    idle = Some((pass, slot.source, connection));
                     break;
                 }
-                tier = slot.tier;
-            }
-            let pass = slot.pass.max(*turn);
-            let if_idle = pass.saturating_sub(IDLE_TURNS_AHEAD * slot.stride);
-            let is_better = |rank: u64| best.is_none_or(|(least, ..)| rank < least);
-            // Only who has the least is looked for.
-            if !is_better(if_idle) || !(anyway || self.reaches(slot.source)) {
-                continue;
-            }
-            let means = self.means(slot.source);
-            closed &= means.is_closed_for_long(self.now);
-            match means {
-                Means::Closed(end, _) => until = until.min(end),
-                Means::Full(_) => {}
-                Means::Swap(connection) => swap = swap.or(Some(connection)),
-                Means::New if !self.may_connect => no_connection = true,
-                Means::Idle(connection) => {
-                    least_pass = least_pass.min(pass);
-                    best = Some((if_idle, slot.source, Some(connection)));
-                }
-                Means::New => {
-                    least_pass = least_pass.min(pass);
-                    if is_better(pass) {
-                        best = Some((pass, slot.source, None));
-                    }
-                }
+                // Its idle connections lead elsewhere: it is ahead of nobody.
+                Means::New if new.is_none_or(|(least, _)| pass < least) => new = Some((pass, slot.source)),
+                Means::New => {}
             }
         }
-        if least_pass < u64::MAX {
-            *turn = (*turn).max(least_pass);
-        }
-        match (best, swap) {
-            (Some((_, source, connection)), _) => Choice::Take(source, connection),
-            (None, Some(connection)) => Choice::Swap(connection),
-            (None, None) if no_connection => Choice::NoConnection,
-            (None, None) => Choice::Wait(until),
-        }
+        let taken = match (idle, new) {
+            (Some((_, source, connection)), _) => (source, Some(connection)),
+            (None, Some((_, source))) => (source, None),
+            (None, None) => return None,
+        };
+        let able = idle.map(|(pass, ..)| pass).into_iter().chain(new.map(|(pass, _)| pass));
+        let maybe = self.unasked(tier, asked).map(|(_, slot)| tier.pass(slot));
+        *turn = able.chain(maybe).min().unwrap_or(*turn);
+        Some(taken)
+    }
+
+    /// The slots that come after `asked`, in no order.
+    fn unasked<'s>(&self, tier: &Tier<'s>, asked: Option<Rank>) -> impl Iterator<Item = (Rank, &'s Slot)> {
+        let tier = *tier;
+        let reachable = move |(_, slot): &(usize, &Slot)| tier.anyway || self.reaches(slot.source);
+        let ranked = move |(at, slot): (usize, &'s Slot)| {
+            let ahead = if self.with_idle.contains(slot.source) { IDLE_TURNS_AHEAD * slot.stride } else { 0 };
+            (Rank(tier.pass(slot).saturating_sub(ahead), at), slot)
+        };
+        let comes_after = move |(rank, _): &(Rank, &Slot)| asked.is_none_or(|asked| *rank > asked);
+        tier.slots.iter().enumerate().filter(reachable).map(ranked).filter(comes_after)
+    }
+}
+
+/// The slots of one tier of a queue.
+#[derive(Clone, Copy)]
+struct Tier<'s> {
+    slots: &'s [Slot],
+    /// No source may reach the hosts, as far as is known: all are asked.
+    anyway: bool,
+    /// The least pass that counts.
+    floor: u64,
+}
+
+impl Tier<'_> {
+    fn pass(&self, slot: &Slot) -> u64 {
+        slot.pass.max(self.floor)
+    }
+}
+
+/// Whose turn it is: the least pass, less what an idle connection is worth; then the place in the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank(u64, usize);
+
+/// What was met on the way to a source that takes the job.
+#[derive(Debug)]
+struct Seen {
+    /// One that could, once this connection is closed.
+    swap: Option<ConnectionId>,
+    /// One that could, were there not too many connections.
+    no_connection: bool,
+    /// One that is not closed for long.
+    has_open: bool,
+    /// When the first of the closed ones is open.
+    until: Timestamp,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { swap: None, no_connection: false, has_open: false, until: Timestamp::MAX }
     }
 }

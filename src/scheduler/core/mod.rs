@@ -394,8 +394,8 @@ impl Scheduler {
         let (name, source, hosts) = (connection.site.clone(), connection.source, connection.hosts.clone());
         self.ended(id, &report, now);
         let Some(site) = self.sites.get_mut(&name) else { return };
+        site.put_idle(source, id, hosts);
         let Some(entry) = site.lane_mut(source) else { return };
-        entry.idle.push((id, hosts));
         let surplus = entry.connections > entry.lane.window(now);
         self.idle.insert(id);
         if self.draining || surplus {
@@ -446,8 +446,8 @@ impl Scheduler {
             if let Some(entry) = site.lane_mut(connection.source) {
                 entry.connections -= 1;
                 entry.closing -= u32::from(connection.closing);
-                entry.idle.retain(|(idle, _)| *idle != id);
             }
+            site.take_idle(connection.source, id);
         }
         // Its own site comes after those that wait for a connection: otherwise a long line would keep its place forever.
         self.serve_line(now, actions);

@@ -310,7 +310,7 @@ impl Scheduler {
         let may_connect = self.may_connect_to(name);
         let site = self.sites.get_mut(name)?;
         let may_open = site.may_open(now);
-        let Site { lanes, queues, sets, .. } = site;
+        let Site { lanes, with_idle, queues, sets, .. } = site;
         let SiteQueue { pool, set, slots, turn, .. } = queues.get_mut(at)?;
         let mut look = Look {
             site: name,
@@ -320,6 +320,7 @@ impl Scheduler {
             may_open,
             may_connect,
             lanes,
+            with_idle,
             set: sets.iter_mut().find(|entry| entry.set == *set),
             prefers_warming: task.class.prefers_warming,
             fleet: &mut self.fleet,

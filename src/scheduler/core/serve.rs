@@ -271,9 +271,8 @@ impl Scheduler {
     pub(super) fn take_idle(&mut self, id: ConnectionId) {
         self.idle.remove(&id);
         let Some(connection) = self.connections.get(&id) else { return };
-        let lane = self.sites.get_mut(&connection.site).and_then(|site| site.lane_mut(connection.source));
-        if let Some(entry) = lane {
-            entry.idle.retain(|(idle, _)| *idle != id);
+        if let Some(site) = self.sites.get_mut(&connection.site) {
+            site.take_idle(connection.source, id);
         }
     }
 
