@@ -132,7 +132,7 @@ impl Results {
 
     /// What was learned of the lane.
     pub(super) fn learned(&self) -> Learned {
-        self.learned.clone()
+        Learned { took_nothing: self.totals().0.delivered == 0, ..self.learned.clone() }
     }
 
     /// What replies said of the source was said to one address family: the other is tried before the source is given up.

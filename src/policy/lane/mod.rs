@@ -60,6 +60,8 @@ pub struct Learned {
     pub spent_after: Option<u32>,
     /// What replies make us do.
     pub reactions: Vec<Hit>,
+    /// The host worked, and took no message: a block that is told at the end of the data was not put to the test.
+    pub took_nothing: bool,
 }
 
 /// A reply met a rule with a reaction.
@@ -299,7 +301,7 @@ impl Lane {
             stopped |= self.react(hit, connections, now, &mut changes);
         }
         match &learned.health {
-            Health::Good if !stopped => changes.extend(self.good(connections, now)),
+            Health::Good if !stopped => changes.extend(self.good(connections, learned.took_nothing, now)),
             Health::Busy(words) => self.refused(connections, true, None, words, now),
             Health::Unreachable(words) => {
                 self.tell(Mode::Unreachable, None, words, now);
@@ -398,8 +400,8 @@ impl Lane {
         }
     }
 
-    /// A transaction went well.
-    fn good(&mut self, connections: u32, now: Timestamp) -> Option<Change> {
+    /// A transaction went well, as far as the host's health goes.
+    fn good(&mut self, connections: u32, took_nothing: bool, now: Timestamp) -> Option<Change> {
         let is_blocked = self.block.as_ref().is_some_and(|block| block.blocked_until(now).is_some());
         let is_suspended = self.backoff.as_ref().is_some_and(|backoff| backoff.suspended_until(now).is_some());
         if is_blocked || is_suspended {
@@ -413,6 +415,10 @@ impl Lane {
             backoff.good(self.window.count(), now);
         }
         let block = self.block.as_mut()?;
+        if took_nothing && block.awaits_probe(now) {
+            // The next message is the probe.
+            return None;
+        }
         if block.good(now) {
             return Some(Change::Unblocked);
         }

@@ -120,7 +120,7 @@ fn domain() -> Domain {
 fn block(lasts: Duration) -> Learned {
     let reaction = Reaction { kind: ReactionKind::Block, lasts, after: None };
     let hit = Hit { rule: "yahoo-block".into(), reaction, words: "553 5.7.1 [BL21]".into() };
-    Learned { health: Health::Unknown, spent_after: None, reactions: vec![hit] }
+    Learned { reactions: vec![hit], ..Learned::default() }
 }
 
 #[test]

@@ -26,6 +26,7 @@ fn blocking(lab: &Lab, refused: &[u8]) -> Blocking {
     let mx = lab.mx_scripted(2, move |ask| {
         let host = hosts.iter().find(|(_, address)| *address == ask.peer.ip()).map_or(0, |(host, _)| *host);
         match ask.stage {
+            Stage::Rcpt if ask.recipient.starts_with("nobody@") => Answer::say("550 5.1.1 no such user here"),
             Stage::Mail if listed.lock().contains(&host) => {
                 seen.change(|seen| seen.push((host, now())));
                 Answer::say(BLOCKED)
@@ -126,6 +127,35 @@ fn a_blocked_source_comes_back_by_one_probe_when_its_time_is_up() {
     let seen = events.seen();
     assert_eq!((changes(seen, "blocked", None).len(), changes(seen, "unblocked", None).len()), (1, 1));
     assert_eq!(host.refused.lock().len(), 1);
+}
+
+#[test]
+fn a_probe_for_somebody_who_is_not_there_leaves_the_source_blocked_until_a_message_is_taken() {
+    let lab = Lab::new();
+    let host = blocking(&lab, &[A]);
+    let daemon = lab.daemon_with(config(&lab, "2s"));
+    let (mut client, a) = (lab.client(&daemon), ip(&lab, A));
+    send_until(&mut client, &host.mx, || !host.refused.lock().is_empty());
+    host.refuses.change(Vec::clear);
+    daemon.wait_empty();
+    let connections = || host.mx.peers().iter().filter(|peer| **peer == a).count();
+    let before = connections();
+    let look = || {
+        client.send_simple(FROM, &["nobody@example.test"], "in vain");
+        (connections() > before).then_some(())
+    };
+    poll(look, || "A does not come back".to_owned());
+    daemon.wait_empty();
+    assert!(!by_source(&host.mx.accepted()).contains_key(&a));
+    send_until(&mut client, &host.mx, || by_source(&host.mx.accepted()).contains_key(&a));
+    let mut events = daemon.events();
+    wait_change(&mut events, "unblocked", 'a');
+    let seen = events.seen();
+    let place = |is_it: &dyn Fn(&serde_json::Value) -> bool| seen.iter().position(is_it).unwrap();
+    let by_a = |kind: &str| place(&|event| event["eventType"] == kind && event["posthaste"]["source"] == a.to_string());
+    let unblocked = place(&|event| event["lane"]["change"] == "unblocked");
+    let (in_vain, taken) = (by_a("Bounce"), by_a("Delivery"));
+    assert!(in_vain < taken && taken < unblocked, "{in_vain} {taken} {unblocked}");
 }
 
 #[test]

@@ -48,6 +48,22 @@ fn a_block_ends_with_one_probe_of_one_message() {
 }
 
 #[test]
+fn a_probe_of_which_the_host_took_nothing_ends_no_block_and_the_next_message_is_the_probe() {
+    let mut lane = lane();
+    lane.learn(&hit(ReactionKind::Block, HOUR), 1, NOW);
+    let until = NOW.plus(HOUR);
+    let nobody_there = Learned { took_nothing: true, ..good() };
+    for _ in 0..3 {
+        assert_eq!(lane.admits(9, until), Ok(1), "one at a time");
+        lane.take(1, until);
+        lane.done(1, 1, until);
+        assert_eq!(lane.learn(&nobody_there, 1, until), []);
+        assert_eq!(lane.window(until), 1);
+    }
+    assert_eq!(names(&lane.learn(&good(), 1, until)), ["unblocked"]);
+}
+
+#[test]
 fn a_block_that_comes_again_soon_lasts_twice_as_long_up_to_a_day() {
     let mut lane = lane();
     let blocked = hit(ReactionKind::Block, HOUR);
