@@ -81,6 +81,82 @@ fn sources_take_turns_by_weight() {
     assert_eq!((given.len(), of_a), (40, 10), "{}", sources_of(&given));
 }
 
+/// A message for the domain, whose hosts are `mx`: where it goes. Its connection stays at work.
+fn next_way(world: &mut World, domain: &str) -> String {
+    world.accept(&[domain]);
+    let way = |action: Action| match action {
+        Action::Open { source, .. } => Some(format!("new {source}")),
+        Action::Assign { connection, .. } => Some(format!("idle {}", connection.0)),
+        _ => None,
+    };
+    let ways: Vec<String> = world.actions.drain(..).filter_map(way).collect();
+    ways.join(" ")
+}
+
+/// A world with this site, two sources and two connections of each, by their numbers; all of them at work.
+fn two_connections_each() -> (World, Vec<ConnectionId>, Vec<ConnectionId>) {
+    let mut world = world(&["a", "b"], &["default=a,b"]);
+    let limits = LaneLimits { connections: 100, ..LaneLimits::default() };
+    let pools = Arc::clone(&world.scheduler.settings.pools);
+    let other = Settings { limits, pools, connections_max: 100, ..settings() };
+    world.scheduler.reload(other, NOW, &mut world.actions);
+    let ids: Vec<_> = (0..4).map(|_| world.accept(&["a.test"])).collect();
+    world.resolve("a.test", "mx");
+    let given = given(&mut world);
+    ids.into_iter().for_each(|id| world.settle(id, Settled::Out));
+    let of = |name: &str| given.iter().filter(|(_, source, _)| source == name).map(|(id, ..)| *id).collect::<Vec<_>>();
+    let (of_a, of_b) = (of("a"), of("b"));
+    assert_eq!((of_a.len(), of_b.len()), (2, 2));
+    (world, of_a, of_b)
+}
+
+#[test]
+fn idle_connections_are_used_before_new_ones_of_others_while_there_is_one() {
+    let (mut world, of_a, of_b) = two_connections_each();
+    for connection in of_b {
+        world.scheduler.connection_closed(connection, Report::default(), Vec::new(), NOW, &mut world.actions);
+    }
+    let idle: Vec<String> = of_a.iter().map(|id| format!("idle {}", id.0)).collect();
+    of_a.into_iter().for_each(|connection| world.idle(connection, Report::of(Health::Good)));
+    let mut ways = [next_way(&mut world, "a.test"), next_way(&mut world, "a.test")];
+    ways.sort();
+    assert_eq!(ways.to_vec(), idle);
+    assert_eq!(next_way(&mut world, "a.test"), "new b", "it has turns to catch up on");
+}
+
+#[test]
+fn a_source_whose_idle_connections_lead_elsewhere_is_ahead_of_nobody() {
+    let (mut world, of_a, _) = two_connections_each();
+    world.idle(of_a[0], Report::of(Health::Good));
+    assert!(next_way(&mut world, "a.test").starts_with("idle"));
+    world.idle(of_a[1], Report::of(Health::Good));
+    let elsewhere =
+        Destination { hosts: SiteName::new("mx.other"), ..Destination::of_hosts(SiteName::new("mx"), NOW.plus(HOUR)) };
+    world.accept(&["o.test"]);
+    world.actions.clear();
+    world.scheduler.resolved(&Domain::parse("o.test").unwrap(), elsewhere, NOW, &mut world.actions);
+    assert_eq!(sources_of(&given(&mut world)), "b", "whose turn it is");
+}
+
+#[test]
+fn an_overflow_pool_takes_nothing_while_the_pools_own_source_is_only_busy() {
+    let mut world = world(&["a", "s"], &["default=a>spare", "spare=s"]);
+    let limits = LaneLimits { connections: 1, ..LaneLimits::default() };
+    let pools = Arc::clone(&world.scheduler.settings.pools);
+    let other = Settings { limits, pools, connections_max: 100, ..settings() };
+    world.scheduler.reload(other, NOW, &mut world.actions);
+    let first = world.accept(&["a.test"]);
+    world.resolve("a.test", "mx");
+    let opened = given(&mut world);
+    // Not only because a site that is not known yet gets one connection.
+    world.settle(first, Settled::Out);
+    world.idle(opened[0].0, Report::of(Health::Good));
+    assert_eq!(next_way(&mut world, "a.test"), format!("idle {}", opened[0].0.0));
+    assert_eq!(next_way(&mut world, "a.test"), "", "it waits for its own source");
+    world.scheduler.connection_learned(opened[0].0, &blocked(), NOW, &mut world.actions);
+    assert_eq!(sources_of(&given(&mut world)), "s");
+}
+
 #[test]
 fn a_blocked_source_is_out_for_its_site_alone_and_returns_by_one_probe() {
     let mut world = world(&["a", "b"], &["default=a,b"]);
