@@ -5,8 +5,11 @@ use std::fmt::Debug;
 
 use libfuzzer_sys::fuzz_target;
 use queue_format::{
-    CounterRecord, DueEntry, DueEntryRef, FormatError, HistoryRecord, HoldEntry, LaneRecord, MessageRecord, OutboxRecord, OutboxRecordRef, RecipientState, SourceLifeRecord, SuppressionRecord, decode_body, decode_meta_number, decode_meta_text, encode_body, encode_meta_number, encode_meta_text,
-    parse_body_part_key, parse_due_key, parse_history_key, parse_recipient_header_key, recipient_header_key, parse_hold_key, parse_outbox_key, parse_recipient_key,
+    CounterRecord, DueEntry, DueEntryRef, FormatError, HistoryRecord, HoldEntry, LaneRecord, MessageRecord,
+    OutboxRecord, OutboxRecordRef, RecipientState, SourceLifeRecord, SuppressionRecord, decode_body,
+    decode_meta_number, decode_meta_text, encode_body, encode_meta_number, encode_meta_text, parse_body_part_key,
+    parse_due_key, parse_history_key, parse_hold_key, parse_outbox_key, parse_recipient_header_key,
+    parse_recipient_key, recipient_header_key,
 };
 
 fuzz_target!(|data: &[u8]| {

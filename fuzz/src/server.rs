@@ -33,6 +33,8 @@ struct Transcript {
 
 /// AUTH is offered.
 const LOGIN_FLAG: u8 = 8;
+/// Of the flags: recipients are decided on.
+const GATE_FLAG: u8 = 16;
 
 /// A session in which AUTH is offered, from behind its EHLO. Octet 0 is the size of reads.
 pub fn smtp_auth(data: &[u8]) {
@@ -78,6 +80,9 @@ fn session(octets: &[u8], read_bytes: usize, flags: u8) -> Transcript {
         limits.content.hygiene = Hygiene::Repair;
     }
     let mut machine = Machine::new("mx.test", limits, tls);
+    if flags & GATE_FLAG != 0 {
+        machine.gate_recipients();
+    }
     let line_bytes_max = if flags & LOGIN_FLAG == 0 {
         COMMAND_LINE_BYTES_MAX
     } else {
@@ -123,6 +128,15 @@ fn advance(
         Step::Read => return Some(Progress::NeedsMore(used)),
         Step::Mail if flags & 4 != 0 => machine.refuse(&refusal()),
         Step::Mail => machine.admit(limits),
+        Step::Recipient => {
+            assert!(flags & GATE_FLAG != 0, "nobody asked for a decision");
+            let (recipient, _) = machine.pending_recipient().expect("the one that is to be decided on");
+            if recipient.address.as_str().len() % 3 == 0 {
+                machine.refuse(&refusal())
+            } else {
+                machine.admit_recipient()
+            }
+        }
         Step::Begin => assert!(machine.message_mut().is_some(), "Begin without a message"),
         Step::Abandoned => {}
         Step::Message(mut message) => {

@@ -41,7 +41,7 @@ use crate::queue::store::StoreError;
 use crate::queue::suppression::SuppressionCheck;
 use crate::queue::{self, HistoryQuery, Queue};
 use crate::reception::settings::Settings as ReceptionSettings;
-use crate::reception::{Ports, Reception, Signing};
+use crate::reception::{NoInbox, Ports, Reception, Signing};
 use crate::scheduler::settlement::Tally;
 use crate::types::{Clock, SystemClock, Timestamp};
 
@@ -120,6 +120,7 @@ impl Instance {
                 lints: Arc::new(Lints::new(Arc::clone(&audit))),
             }),
             signing: Arc::new(Signing::new(cores())),
+            inbox: Arc::new(NoInbox),
         };
         let reception = Reception::start(&config.listeners, ports).map_err(|error| error.to_string())?;
         // From here on, what is due may be in flight.

@@ -472,7 +472,7 @@ pub(super) fn throttled(exceeded: &Exceeded) -> Reply {
     reply(454, (4, 7, 0), exceeded.text())
 }
 
-fn no_memory() -> Reply {
+pub(super) fn no_memory() -> Reply {
     reply(452, (4, 3, 1), "Insufficient memory, try again later")
 }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::connections::{Full, Ticket};
 use super::session::Session;
-use super::settings::{CertificateFiles, ListenerAuth, ListenerSettings, ListenerTls};
+use super::settings::{CertificateFiles, ListenerAuth, ListenerSettings, ListenerTakes, ListenerTls};
 use crate::events::metric;
 use crate::net::BoxStream;
 use crate::net::tls_server::{self, CertificateError};
@@ -64,6 +64,7 @@ pub(super) struct ListenerSpec {
     pub(super) name: Box<str>,
     pub(super) tls: TlsMode,
     pub(super) auth: ListenerAuth,
+    pub(super) takes: ListenerTakes,
     open: metrics::Gauge,
     accepted: metrics::Counter,
     refused: metrics::Counter,
@@ -80,7 +81,7 @@ impl ListenerSpec {
             ListenerTls::StartTls(files) => TlsMode::StartTls(load(files)?),
             ListenerTls::Implicit(files) => TlsMode::Implicit(load(files)?),
         };
-        Ok(Self { tls, auth: settings.auth, ..Self::plain(&settings.name) })
+        Ok(Self { tls, auth: settings.auth, takes: settings.takes, ..Self::plain(&settings.name) })
     }
 
     pub(super) fn plain(name: &str) -> Self {
@@ -91,6 +92,7 @@ impl ListenerSpec {
             name: shown,
             tls: TlsMode::None,
             auth: ListenerAuth::default(),
+            takes: ListenerTakes::default(),
             accepted: total("accepted"),
             refused: total("refused"),
             open: metrics::gauge!(metric::CLIENT_CONNECTIONS, "listener" => name),

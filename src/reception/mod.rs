@@ -14,6 +14,7 @@ mod assembly;
 mod connections;
 mod facts;
 mod handshakes;
+mod inbox;
 mod listener;
 mod memory;
 mod session;
@@ -46,6 +47,7 @@ use crate::events::metric;
 use crate::net::BoxStream;
 use crate::queue::Intake;
 
+pub use inbox::{Inbox, Incoming, NoInbox};
 pub use listener::ListenError;
 pub use signing::Signing;
 pub use stamp::{Stamp, StampContext, StampedHeader, TlsInfo};
@@ -69,6 +71,8 @@ pub struct Ports {
     pub stamp: Arc<dyn Stamp>,
     /// Signs them.
     pub signing: Arc<Signing>,
+    /// Takes what comes home.
+    pub inbox: Arc<dyn Inbox>,
 }
 
 /// What all sessions share.

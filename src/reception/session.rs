@@ -1,6 +1,7 @@
 //! One session: drives the machine over the wire.
 
 mod login;
+mod reports;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,13 +10,14 @@ use std::time::Duration;
 use bytes::Buf;
 use tokio::time::Instant;
 
+use self::reports::Arriving;
 use super::Shared;
 use super::assembly::{self, Assembly, Stamping};
 use super::facts::{Caller, Facts};
 use super::handshakes::Begun;
 use super::listener::{ListenerSpec, TlsMode};
 use super::memory::ClientMemory;
-use super::settings::Settings;
+use super::settings::{ListenerTakes, Settings};
 use super::wire::{Expect, Heard, Wire};
 use crate::admission::{self, Authenticated, Client, Denial, Directory, Grant, quota};
 use crate::events::metric;
@@ -38,6 +40,8 @@ pub(super) struct Session {
     grant: Option<Grant>,
     /// While a message arrives.
     assembly: Option<Assembly>,
+    /// The same where it comes home.
+    arriving: Option<Arriving>,
     /// A 250 for a message waits to be sent.
     owes_acceptance: bool,
     ends_at: Instant,
@@ -66,7 +70,10 @@ impl Session {
             TlsMode::StartTls(_) => TlsState::Offered,
             TlsMode::Implicit(_) => TlsState::Active,
         };
-        let machine = Machine::new(&settings.hostname, limits(&settings), tls);
+        let mut machine = Machine::new(&settings.hostname, limits(&settings), tls);
+        if spec.takes == ListenerTakes::Feedback {
+            machine.gate_recipients();
+        }
         let wire = Wire::new(stream, &shared.draining);
         let ends_at = Instant::now() + settings.session_timeout;
         let facts = Facts::new(client, settings);
@@ -81,6 +88,7 @@ impl Session {
             handshake: None,
             grant: None,
             assembly: None,
+            arriving: None,
             owes_acceptance: false,
             ends_at,
         };
@@ -106,9 +114,10 @@ impl Session {
             let next = match step {
                 Step::Read => self.read().await,
                 Step::Mail => self.mail(),
+                Step::Recipient => self.report_recipient(),
                 Step::Begin => self.begin().await,
                 Step::Abandoned => {
-                    self.assembly = None;
+                    (self.assembly, self.arriving) = (None, None);
                     Next::GoOn
                 }
                 Step::Message(message) => self.message(*message).await,
@@ -130,7 +139,7 @@ impl Session {
     /// Sends what is to be sent, then waits for the client.
     async fn read(&mut self) -> Next {
         // Between two chunks of a BDAT message the drain waits too.
-        let in_data = self.machine.is_in_data() || self.assembly.is_some();
+        let in_data = self.machine.is_in_data() || self.assembly.is_some() || self.arriving.is_some();
         self.make_room().await;
         if self.flush().await == Next::Lost {
             return Next::Lost;
@@ -152,7 +161,7 @@ impl Session {
             Heard::Drain => self.machine.farewell(Farewell::Shutdown),
         }
         tracing::debug!(client = %self.facts.client, in_data, "session ended by us");
-        self.assembly = None;
+        (self.assembly, self.arriving) = (None, None);
         Next::GoOn
     }
 
@@ -163,6 +172,10 @@ impl Session {
             return Next::GoOn;
         }
         self.facts.settings = self.shared.ports.settings.load_full();
+        if self.inbox().is_some() {
+            self.report_mail();
+            return Next::GoOn;
+        }
         let Some(mail) = self.machine.pending_mail() else {
             return Next::GoOn;
         };
@@ -208,6 +221,10 @@ impl Session {
 
     /// DATA or the first BDAT: memory first, since the client sends as soon as it may.
     async fn begin(&mut self) -> Next {
+        if self.inbox().is_some() {
+            self.report_room(true).await;
+            return Next::GoOn;
+        }
         let deadline = self.deadline(self.facts.settings.data_timeout);
         let mut assembly = Assembly::new(&self.shared.ports, &self.facts.settings);
         if let Some(message) = self.machine.message_mut() {
@@ -219,6 +236,9 @@ impl Session {
 
     /// Room for the next read of a message that arrives.
     async fn make_room(&mut self) {
+        if self.arriving.is_some() {
+            return self.report_room(false).await;
+        }
         let deadline = self.deadline(self.facts.settings.data_timeout);
         let Some(assembly) = &mut self.assembly else {
             return;
@@ -240,6 +260,9 @@ impl Session {
 
     /// A whole message: the reply comes when it is safe.
     async fn message(&mut self, message: Message) -> Next {
+        if let Some(inbox) = self.inbox() {
+            return self.report(inbox, message).await;
+        }
         let (Some(assembly), Some(_)) = (self.assembly.take(), self.grant.take()) else {
             self.machine.refuse(&assembly::local_error());
             return Next::GoOn;

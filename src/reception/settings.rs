@@ -19,6 +19,18 @@ pub struct ListenerSettings {
     pub tls: ListenerTls,
     /// Where clients may log in.
     pub auth: ListenerAuth,
+    /// What for.
+    pub takes: ListenerTakes,
+}
+
+/// What a listener takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListenerTakes {
+    /// Mail of applications, to be sent.
+    #[default]
+    Messages,
+    /// Mail for us, from anybody: bounces, complaints and the like.
+    Feedback,
 }
 
 /// When a listener offers AUTH, if anybody can log in at all.

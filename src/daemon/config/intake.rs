@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use super::findings::{PathKind, Problem};
 use super::section::{Section, Value};
 use crate::reception::settings::{
-    CertificateFiles, EightBitBodies, EightBitHeaders, FromRule, Hygiene, ListenerAuth, ListenerSettings, ListenerTls,
-    LongLines, Settings, Submitted,
+    CertificateFiles, EightBitBodies, EightBitHeaders, FromRule, Hygiene, ListenerAuth, ListenerSettings,
+    ListenerTakes, ListenerTls, LongLines, Settings, Submitted,
 };
 use crate::types::Domain;
 
@@ -70,6 +70,11 @@ fn listener(mut section: Section<'_>, others: &[ListenerSettings]) -> Option<Lis
     let address = section.required("address", "\"127.0.0.1:25\"", socket_address);
     let tls = listener_tls(&mut section);
     let auth = listener_auth(&mut section, address);
+    let takes = section.word("takes", ListenerTakes::default(), &TAKES);
+    if takes == ListenerTakes::Feedback && section.has("auth") {
+        section
+            .error("auth", Problem::new("has no effect where takes = \"feedback\": nobody logs in there", "remove it"));
+    }
     for other in others {
         if name.as_ref() == Some(&other.name) {
             let problem = format!("{:?} is the name of an earlier listener", other.name);
@@ -81,8 +86,11 @@ fn listener(mut section: Section<'_>, others: &[ListenerSettings]) -> Option<Lis
         }
     }
     section.close();
-    Some(ListenerSettings { name: name?, address: address?, tls: tls?, auth })
+    Some(ListenerSettings { name: name?, address: address?, tls: tls?, auth, takes })
 }
+
+const TAKES: [(&str, ListenerTakes); 2] =
+    [("messages", ListenerTakes::Messages), ("feedback", ListenerTakes::Feedback)];
 
 fn listener_name(value: &Value<'_>) -> Result<String, Problem> {
     let name = value.text()?;

@@ -10,7 +10,7 @@ use crate::events::audit::AuditEntry;
 use crate::events::metric;
 use crate::reception::Ports;
 use crate::reception::connections::client_of;
-use crate::reception::settings::ListenerAuth;
+use crate::reception::settings::{ListenerAuth, ListenerTakes};
 use crate::smtp::sasl::{Login, Mechanism};
 use crate::smtp::server::LoginOffer;
 
@@ -25,7 +25,7 @@ impl Session {
     pub(super) fn login_offer(&self) -> LoginOffer {
         let has_credentials = self.shared.ports.admission.load().has_credentials();
         match self.spec.auth {
-            _ if !has_credentials => LoginOffer::Never,
+            _ if !has_credentials || self.spec.takes == ListenerTakes::Feedback => LoginOffer::Never,
             ListenerAuth::Never => LoginOffer::Never,
             ListenerAuth::Tls => LoginOffer::UnderTls,
             ListenerAuth::Clear => LoginOffer::Always,

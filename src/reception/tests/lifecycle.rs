@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::rig::{Client, Rig, settings};
-use crate::reception::settings::{ListenerAuth, ListenerSettings, ListenerTls};
+use crate::reception::settings::{ListenerAuth, ListenerSettings, ListenerTakes, ListenerTls};
 
 fn listener(name: &str, address: &str) -> ListenerSettings {
     ListenerSettings {
@@ -15,6 +15,7 @@ fn listener(name: &str, address: &str) -> ListenerSettings {
         address: address.parse().unwrap(),
         tls: ListenerTls::None,
         auth: ListenerAuth::Tls,
+        takes: ListenerTakes::Messages,
     }
 }
 

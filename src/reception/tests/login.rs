@@ -6,7 +6,7 @@ use super::rig::{Client, Rig, settings};
 use crate::admission::Directory;
 use crate::admission::password::weak_hash;
 use crate::admission::testing::{add_user, directory};
-use crate::reception::settings::{ListenerAuth, ListenerSettings, ListenerTls};
+use crate::reception::settings::{ListenerAuth, ListenerSettings, ListenerTakes, ListenerTls};
 
 /// `\0app\0right`
 const RIGHT: &str = "AUTH PLAIN AGFwcAByaWdodA==";
@@ -19,6 +19,7 @@ fn listener(auth: ListenerAuth) -> ListenerSettings {
         address: "127.0.0.1:0".parse().unwrap(),
         tls: ListenerTls::None,
         auth,
+        takes: ListenerTakes::Messages,
     }
 }
 

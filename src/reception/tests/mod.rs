@@ -5,5 +5,6 @@ mod limits;
 mod login;
 mod messages;
 mod quotas;
+mod reports;
 mod rig;
 mod tls;

@@ -18,8 +18,10 @@ use crate::events::{EventKind, EventLine};
 use crate::net::{BoxFuture, BoxStream};
 use crate::queue::{AcceptError, Intake, NewMessage};
 use crate::reception::settings::{ListenerSettings, Settings};
-use crate::reception::{Ports, Reception, Signing, Stamp, StampContext, StampedHeader};
-use crate::types::{EnhancedStatus, ManualClock, MessageId, Reply, ReplyCode, SystemClock, Timestamp};
+use crate::reception::{Inbox, Incoming, Ports, Reception, Signing, Stamp, StampContext, StampedHeader};
+use crate::types::{
+    EmailAddress, EnhancedStatus, ManualClock, MessageId, Reply, ReplyCode, ReversePath, SystemClock, Timestamp,
+};
 
 /// The disk of the fake queue.
 pub(super) const FREE_BYTES: u64 = 1_000_000_000_000;
@@ -149,6 +151,37 @@ pub(super) struct Rig {
     pub(super) settings: Arc<ArcSwap<Settings>>,
     pub(super) admission: Arc<ArcSwap<Directory>>,
     pub(super) quotas: Arc<Quotas>,
+    pub(super) inbox: Arc<FakeInbox>,
+}
+
+/// Waits for mail to `known@`, and takes it until told otherwise.
+#[derive(Default)]
+pub(super) struct FakeInbox {
+    pub(super) taken: Mutex<Vec<Incoming>>,
+    pub(super) refusal: Mutex<Option<Reply>>,
+}
+
+impl Inbox for FakeInbox {
+    fn admits(&self, recipient: &EmailAddress, _: &ReversePath) -> Result<(), Reply> {
+        if recipient.as_str().starts_with("known") || recipient.as_str().starts_with("postmaster@") {
+            return Ok(());
+        }
+        let status = EnhancedStatus::new(5, 1, 1);
+        Err(Reply::new(ReplyCode::new(550).unwrap(), status, vec!["No such address here".into()]))
+    }
+
+    fn take(&self, message: Incoming) -> BoxFuture<'_, Result<(), Reply>> {
+        let refusal = self.refusal.lock().unwrap().clone();
+        Box::pin(async move {
+            match refusal {
+                Some(reply) => Err(reply),
+                None => {
+                    self.taken.lock().unwrap().push(message);
+                    Ok(())
+                }
+            }
+        })
+    }
 }
 
 pub(super) fn settings() -> Settings {
@@ -167,6 +200,7 @@ impl Rig {
             accept_error: Mutex::default(),
             commits: Semaphore::new(1_000),
         });
+        let inbox = Arc::new(FakeInbox::default());
         let settings = Arc::new(ArcSwap::from_pointee(settings));
         let networks = vec!["127.0.0.0/8".parse().unwrap(), "192.0.2.0/24".parse().unwrap()];
         let admission = Arc::new(ArcSwap::from_pointee(Directory::relay_only(networks, Duration::from_secs(60))));
@@ -180,9 +214,10 @@ impl Rig {
             intake: Arc::clone(&queue) as Arc<dyn Intake>,
             stamp: Arc::new(FakeStamp),
             signing: Arc::new(Signing::inline()),
+            inbox: Arc::clone(&inbox) as Arc<dyn Inbox>,
         };
         let reception = Arc::new(Reception::start(listeners, ports).unwrap());
-        Self { reception, queue, settings, admission, quotas }
+        Self { reception, queue, settings, admission, quotas, inbox }
     }
 
     /// A client at 192.0.2.1, over memory.

@@ -14,7 +14,9 @@ use tokio_rustls::client::TlsStream;
 
 use super::rig::{Client, Rig, settings};
 use crate::net::BoxStream;
-use crate::reception::settings::{CertificateFiles, ListenerAuth, ListenerSettings, ListenerTls, Settings};
+use crate::reception::settings::{
+    CertificateFiles, ListenerAuth, ListenerSettings, ListenerTakes, ListenerTls, Settings,
+};
 
 /// Writes a fresh certificate for mx.test to `dir`.
 fn write_certificate(dir: &Path) -> (CertificateFiles, CertificateDer<'static>) {
@@ -38,7 +40,13 @@ async fn handshake(stream: BoxStream, trusted: &CertificateDer<'static>) -> std:
 }
 
 fn listener(tls: ListenerTls) -> ListenerSettings {
-    ListenerSettings { name: "smtp".to_owned(), address: "127.0.0.1:0".parse().unwrap(), tls, auth: ListenerAuth::Tls }
+    ListenerSettings {
+        name: "smtp".to_owned(),
+        address: "127.0.0.1:0".parse().unwrap(),
+        tls,
+        auth: ListenerAuth::Tls,
+        takes: ListenerTakes::Messages,
+    }
 }
 
 async fn send_message(client: &mut Client) {

@@ -53,6 +53,9 @@ pub enum Step {
     Read,
     /// Decide on [`Machine::pending_mail`]: [`Machine::admit`] or [`Machine::refuse`], then step again.
     Mail,
+    /// Decide on [`Machine::pending_recipient`]: [`Machine::admit_recipient`] or [`Machine::refuse`], then step again. Only where
+    /// [`Machine::gate_recipients`] asked for it.
+    Recipient,
     /// Message data will follow: [`Machine::message_mut`] has it as it grows. Step again.
     Begin,
     /// The message of the last [`Step::Begin`] is gone: RSET, EHLO, or refused for a fault. Step again.
@@ -79,6 +82,8 @@ pub(super) enum State {
     /// MAIL waits for the driver's decision.
     MailPending(Box<MailCommand>),
     Transaction(Box<Transaction>),
+    /// RCPT waits for the driver's decision.
+    RecipientPending(Box<Transaction>, Box<Recipient>),
     Data(Box<Message>, DotFramer),
     /// `remaining` octets of a BDAT chunk are to come.
     Chunk {
@@ -118,12 +123,13 @@ pub(super) struct Hello {
 /// One session.
 #[derive(Debug)]
 pub struct Machine {
-    hostname: Box<str>,
+    pub(super) hostname: Box<str>,
     pub(super) limits: Limits,
     pub(super) tls: TlsState,
     pub(super) login_offer: LoginOffer,
     pub(super) is_logged_in: bool,
     pub(super) failed_logins: u32,
+    pub(super) gates_recipients: bool,
     pub(super) hello: Option<Hello>,
     pub(super) state: State,
     pub(super) lines: LineFramer,
@@ -145,6 +151,7 @@ impl Machine {
             login_offer: LoginOffer::Never,
             is_logged_in: false,
             failed_logins: 0,
+            gates_recipients: false,
             hello: None,
             state: State::Connected,
             lines: LineFramer::default(),
@@ -169,7 +176,11 @@ impl Machine {
                 State::Chunk { .. } => self.chunk(rest),
                 State::Skip { .. } => self.skip(rest),
                 State::Closed { orderly } => (rest.len(), Some(Step::Close { orderly })),
-                State::MailPending(_) | State::LoginPending | State::Accepting | State::TlsPending => {
+                State::MailPending(_)
+                | State::RecipientPending(..)
+                | State::LoginPending
+                | State::Accepting
+                | State::TlsPending => {
                     unreachable!("the driver answers a step before it steps again")
                 }
             };
@@ -262,10 +273,13 @@ impl Machine {
         }
     }
 
-    /// The pending MAIL or the message handed out is refused.
+    /// The pending MAIL, the pending RCPT or the message handed out is refused.
     pub fn refuse(&mut self, reply: &Reply) {
-        if matches!(self.state, State::MailPending(_) | State::Accepting) {
-            self.state = State::Ready;
+        match std::mem::replace(&mut self.state, State::Ready) {
+            State::MailPending(_) | State::Accepting => {}
+            // The transaction goes on without this recipient.
+            State::RecipientPending(transaction, _) => self.state = State::Transaction(transaction),
+            other => self.state = other,
         }
         write_reply(reply, &mut self.output);
         self.count_refusal(reply.code().value());
@@ -305,7 +319,11 @@ impl Machine {
             Framed::BareLf => self.refuse_command(&answer::BARE_LF_IN_COMMAND),
             Framed::Line(line) => {
                 let smtputf8 = matches!(&self.state, State::Transaction(transaction) if transaction.smtputf8());
-                match Command::parse(line, smtputf8) {
+                let parsed = match self.bare_postmaster(line) {
+                    Some(command) => Ok(command),
+                    None => Command::parse(line, smtputf8),
+                };
+                match parsed {
                     Ok(command) => self.command(command, used < input.len()),
                     Err(CommandError::Chunk) => self.refuse_and_close(&(&CommandError::Chunk).into()),
                     Err(error) => self.refuse_command(&(&error).into()),
@@ -419,7 +437,7 @@ impl Machine {
         Some(Step::Mail)
     }
 
-    fn recipient(&mut self, recipient: Recipient) -> Option<Step> {
+    pub(super) fn add_recipient(&mut self, recipient: Recipient) -> Option<Step> {
         let State::Transaction(transaction) = &mut self.state else {
             return None;
         };

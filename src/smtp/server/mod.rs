@@ -11,7 +11,8 @@
 //!                              │                                 └────BDAT────┘          │
 //!                              └──────────── message done or refused ────────────────────┘
 //! ```
-//! `MailPending` stands between MAIL and its answer, `Skip` swallows the octets of a BDAT that was refused, `Closed`
+//! `MailPending` stands between MAIL and its answer, `RecipientPending` between RCPT and its answer where the driver decides on
+//! recipients, `Skip` swallows the octets of a BDAT that was refused, `Closed`
 //! takes nothing any more. From `Ready`, AUTH leads to `Exchange`, which takes the client's lines for its own, and to
 //! `LoginPending` while the driver finds out; both end in `Ready`. QUIT, too many errors and the driver's farewell lead to `Closed` from everywhere.
 //!
@@ -25,6 +26,7 @@
 mod answer;
 mod content;
 mod data;
+mod gate;
 mod login;
 mod machine;
 mod transaction;

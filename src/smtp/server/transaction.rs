@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::super::command::MailCommand;
 use super::content::{Content, ContentLimits};
-use crate::types::{EmailAddress, Envelope, Recipient};
+use crate::types::{EmailAddress, Envelope, Recipient, ReversePath};
 
 /// RCPT commands that add no recipient (duplicates, above the limit) and are not counted as errors. A client with a
 /// longer list than ours splits it, as RFC 5321 §4.5.3.1.10 asks; more than this many is no longer that. Above: each
@@ -53,6 +53,10 @@ impl Transaction {
 
     pub(super) fn smtputf8(&self) -> bool {
         self.envelope.smtputf8
+    }
+
+    pub(super) fn reverse_path(&self) -> &ReversePath {
+        &self.envelope.reverse_path
     }
 
     pub(super) fn has_recipients(&self) -> bool {
@@ -113,7 +117,7 @@ pub struct Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{BodyKind, ReversePath};
+    use crate::types::BodyKind;
 
     fn transaction() -> Transaction {
         Transaction::new(MailCommand {

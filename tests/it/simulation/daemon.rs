@@ -113,6 +113,7 @@ impl Daemon {
             intake: Arc::new(SuppressingIntake { queue: queue.clone(), suppression, reloadable, counts }),
             stamp: Arc::new(stamper),
             signing: Arc::new(Signing::inline()),
+            inbox: Arc::new(reception::NoInbox),
         };
         let reception = Arc::new(Reception::start(&[], reception_ports).map_err(|error| error.to_string())?);
         queue.mark_running().map_err(|error| error.to_string())?;

@@ -28,6 +28,7 @@ const DIALOGUES: &[(&str, &str)] = &[
     ("errors", include_str!("dialogues/errors.txt")),
     ("idle", include_str!("dialogues/idle.txt")),
     ("transactions", include_str!("dialogues/transactions.txt")),
+    ("gate", include_str!("dialogues/gate.txt")),
     ("denied", include_str!("dialogues/denied.txt")),
     ("http", include_str!("dialogues/http.txt")),
     ("repair", include_str!("dialogues/repair.txt")),
@@ -94,6 +95,9 @@ fn set_up(script: &str) -> Driver {
     };
     let mut driver = Driver::with_login(limits, tls, offer);
     driver.denied = script.contains("! denied");
+    if script.contains("! gate") {
+        driver.machine.gate_recipients();
+    }
     driver
 }
 

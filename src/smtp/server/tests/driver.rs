@@ -74,6 +74,16 @@ impl Driver {
             self.buffer.drain(..used);
             match step {
                 Step::Read => break,
+                Step::Recipient => {
+                    let (recipient, _) = self.machine.pending_recipient().unwrap();
+                    if recipient.address.as_str().starts_with("nobody@") {
+                        let status = EnhancedStatus::new(5, 1, 1);
+                        let text = vec!["No such address".into()];
+                        self.machine.refuse(&Reply::new(ReplyCode::new(550).unwrap(), status, text));
+                    } else {
+                        self.machine.admit_recipient();
+                    }
+                }
                 Step::Mail if self.denied => {
                     let status = EnhancedStatus::new(5, 7, 0);
                     let text = vec!["Authentication required".into()];
