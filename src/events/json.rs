@@ -58,6 +58,11 @@ impl<'a> Object<'a> {
     }
 
     /// A string of what the value displays: a time, an address, an id, whose text needs no escape.
+    /// A member that is there and says nothing.
+    pub(super) fn null(&mut self, name: &'static str) {
+        self.key(name).extend_from_slice(b"null");
+    }
+
     pub(super) fn plain(&mut self, name: &'static str, value: impl fmt::Display) {
         push_plain(self.key(name), value);
     }

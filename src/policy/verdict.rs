@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::reaction::Reaction;
+use crate::types::BounceKind;
 pub use crate::types::DelayType;
 
 /// What becomes of the recipients that a reply covers.
@@ -285,6 +286,29 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// The bounce that this is, or would be, in SES's words.
+    pub fn bounce_kind(&self) -> BounceKind {
+        match (self.bounce_type, self.bounce_sub_type) {
+            (BounceType::Permanent, _) if self.class == BounceClass::BadMailbox => BounceKind::PermanentNoEmail,
+            (BounceType::Permanent, _) => BounceKind::PermanentGeneral,
+            (BounceType::Transient, BounceSubType::MailboxFull) => BounceKind::TransientMailboxFull,
+            (BounceType::Transient, BounceSubType::MessageTooLarge) => BounceKind::TransientMessageTooLarge,
+            (BounceType::Transient, BounceSubType::ContentRejected) => BounceKind::TransientContentRejected,
+            (BounceType::Transient, BounceSubType::AttachmentRejected) => BounceKind::TransientAttachmentRejected,
+            (BounceType::Transient, BounceSubType::CustomTimeoutExceeded) => BounceKind::TransientCustomTimeoutExceeded,
+            (BounceType::Transient, _) => BounceKind::TransientGeneral,
+            (BounceType::Undetermined, _) => BounceKind::Undetermined,
+        }
+    }
+
+    /// Whether a bounce with this verdict says that nobody is there, so that further mail to the address would only do harm: policy,
+    /// content, blocks and our own faults never do.
+    pub fn says_nobody_is_there(&self) -> bool {
+        let of_address =
+            matches!(self.class, BounceClass::BadMailbox | BounceClass::InactiveMailbox | BounceClass::BadDomain);
+        of_address && self.bounce_type == BounceType::Permanent
+    }
+
     /// The verdict on a recipient whose lifetime ended while this was its last one: bounced, with the same cause. Its
     /// type stays what it was, its rule too, so that the bounce tells why it was not delivered; only where nothing was
     /// known of the cause the class becomes `expired`.

@@ -22,7 +22,7 @@ use crate::events::schema::{
 use crate::message::dkim::Signer;
 use crate::message::dsn;
 use crate::policy::retry::{self, Decision, Waiting};
-use crate::policy::{BounceClass, BounceSubType, BounceType, Disposition, Fault, RetryKind, Verdict};
+use crate::policy::{BounceClass, Disposition, Fault, RetryKind, Verdict};
 use crate::queue::{EndGroup, JobKey, Next, RecipientOutcome, RecipientState, Settlement, StoredMessage};
 use crate::types::{
     EnhancedStatus, MessageId, Notify, Reply, SourceName, Suppressed, SuppressionReason, SuppressionTier, Timestamp,
@@ -391,8 +391,8 @@ impl<'b> Draft<'_, 'b> {
         let attempt = self.attempt;
         let feedback_id = schema::feedback_id(attempt.key.id, u32::try_from(fate.index).unwrap_or(u32::MAX));
         let recipients = [address(attempt, fate.index)];
-        let info = ComplaintInfo { at: attempt.now, recipients: &recipients, feedback_id: &feedback_id };
-        schema::suppressed_complaint(mail(attempt), &info, &self.extras(fate, verdict, state, ambiguous))
+        let info = ComplaintInfo { at: attempt.now, recipients: &recipients, feedback_id: &feedback_id, report: None };
+        schema::complaint(mail(attempt), &info, &self.extras(fate, verdict, state, ambiguous))
     }
 
     fn bounce_event(&self, fate: &Fate, verdict: &Verdict, state: &RecipientState, ambiguous: bool) -> EventLine {
@@ -408,7 +408,7 @@ impl<'b> Draft<'_, 'b> {
         let info = BounceInfo {
             at: attempt.now,
             kind: match fate.as_suppressed().map(|suppressed| suppressed.tier) {
-                None => bounce_kind(verdict),
+                None => verdict.bounce_kind(),
                 Some(SuppressionTier::Global) => BounceKind::PermanentSuppressed,
                 Some(SuppressionTier::Tenant | SuppressionTier::Set) => BounceKind::PermanentOnAccountSuppressionList,
             },
@@ -561,20 +561,6 @@ fn address<'a>(attempt: &Attempt<'a>, index: usize) -> &'a str {
 
 fn cut(text: &str, bytes_max: usize) -> &str {
     text.get(..text.floor_char_boundary(bytes_max)).unwrap_or(text)
-}
-
-fn bounce_kind(verdict: &Verdict) -> BounceKind {
-    match (verdict.bounce_type, verdict.bounce_sub_type) {
-        (BounceType::Permanent, _) if verdict.class == BounceClass::BadMailbox => BounceKind::PermanentNoEmail,
-        (BounceType::Permanent, _) => BounceKind::PermanentGeneral,
-        (BounceType::Transient, BounceSubType::MailboxFull) => BounceKind::TransientMailboxFull,
-        (BounceType::Transient, BounceSubType::MessageTooLarge) => BounceKind::TransientMessageTooLarge,
-        (BounceType::Transient, BounceSubType::ContentRejected) => BounceKind::TransientContentRejected,
-        (BounceType::Transient, BounceSubType::AttachmentRejected) => BounceKind::TransientAttachmentRejected,
-        (BounceType::Transient, BounceSubType::CustomTimeoutExceeded) => BounceKind::TransientCustomTimeoutExceeded,
-        (BounceType::Transient, _) => BounceKind::TransientGeneral,
-        (BounceType::Undetermined, _) => BounceKind::Undetermined,
-    }
 }
 
 /// The fate of a recipient whose domain has no route. NXDOMAIN bounces at a second look, some time after the first.

@@ -4,6 +4,7 @@
 //! [`SystemClock`], the one place that does). Does not: decide anything.
 
 mod address;
+mod bounce;
 mod clock;
 mod day_totals;
 mod delay;
@@ -16,6 +17,7 @@ mod stage;
 mod suppression;
 
 pub use address::{AddressError, Domain, DomainError, EmailAddress, ReversePath};
+pub use bounce::BounceKind;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use day_totals::DayTotals;
 pub use delay::DelayType;

@@ -1,7 +1,7 @@
 //! Renders events to the letter of SES's event records, one JSON object each.
 //!
 //! The `mail` object is the same in every event of a message, and the longest part: [`render_mail`] writes it once, at
-//! acceptance, and it is kept with the message. [`send`], [`delivery`], [`bounce`], [`suppressed_complaint`] and
+//! acceptance, and it is kept with the message. [`send`], [`delivery`], [`bounce`], [`complaint`] and
 //! [`delivery_delay`] copy it into a line and add their own part and ours (`posthaste`). A Delivery also names the way out in the tags; for that, `tags` is
 //! the last member of the object and never empty, so that two tags can be put in before its end.
 //!
@@ -26,8 +26,8 @@ use crate::types::{MessageId, Recipient, ReversePath};
 pub use crate::types::DelayType;
 pub use lane::{LaneChange, LaneInfo, lane};
 pub use outcome::{
-    BounceInfo, BounceKind, BouncedRecipient, ComplaintInfo, DelayInfo, DelayedRecipient, DeliveryInfo, Extras, bounce,
-    delivery, delivery_delay, diagnostic_code, feedback_id, send, suppressed_complaint,
+    BounceInfo, BounceKind, BouncedRecipient, ComplaintInfo, ComplaintReport, DelayInfo, DelayedRecipient,
+    DeliveryInfo, Extras, bounce, complaint, delivery, delivery_delay, diagnostic_code, feedback_id, send,
 };
 
 /// What the `mail` object is made of.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::Mail;
 use crate::events::json::Object;
 use crate::events::{EventKind, EventLine};
+pub use crate::types::BounceKind;
 use crate::types::{DelayType, EnhancedStatus, MessageId, Reply, Timestamp};
 
 /// What a `mail` object ends with: the end of the last tag's values, of the tags and of the object.
@@ -50,55 +51,6 @@ pub struct DeliveryInfo<'a> {
     pub reporting_mta: &'a str,
 }
 
-/// `bounceType` and `bounceSubType`: only pairs that SES knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum BounceKind {
-    /// Undetermined, Undetermined.
-    Undetermined,
-    /// Permanent, General.
-    PermanentGeneral,
-    /// Permanent, NoEmail: the mailbox does not exist.
-    PermanentNoEmail,
-    /// Permanent, Suppressed: the global list.
-    PermanentSuppressed,
-    /// Permanent, OnAccountSuppressionList.
-    PermanentOnAccountSuppressionList,
-    /// Permanent, UnsubscribedRecipient.
-    PermanentUnsubscribedRecipient,
-    /// Transient, General.
-    TransientGeneral,
-    /// Transient, MailboxFull.
-    TransientMailboxFull,
-    /// Transient, MessageTooLarge.
-    TransientMessageTooLarge,
-    /// Transient, ContentRejected.
-    TransientContentRejected,
-    /// Transient, AttachmentRejected.
-    TransientAttachmentRejected,
-    /// Transient, CustomTimeoutExceeded: the lifetime ended.
-    TransientCustomTimeoutExceeded,
-}
-
-impl BounceKind {
-    /// Type and subtype as SES spells them.
-    pub const fn names(self) -> (&'static str, &'static str) {
-        match self {
-            BounceKind::Undetermined => ("Undetermined", "Undetermined"),
-            BounceKind::PermanentGeneral => ("Permanent", "General"),
-            BounceKind::PermanentNoEmail => ("Permanent", "NoEmail"),
-            BounceKind::PermanentSuppressed => ("Permanent", "Suppressed"),
-            BounceKind::PermanentOnAccountSuppressionList => ("Permanent", "OnAccountSuppressionList"),
-            BounceKind::PermanentUnsubscribedRecipient => ("Permanent", "UnsubscribedRecipient"),
-            BounceKind::TransientGeneral => ("Transient", "General"),
-            BounceKind::TransientMailboxFull => ("Transient", "MailboxFull"),
-            BounceKind::TransientMessageTooLarge => ("Transient", "MessageTooLarge"),
-            BounceKind::TransientContentRejected => ("Transient", "ContentRejected"),
-            BounceKind::TransientAttachmentRejected => ("Transient", "AttachmentRejected"),
-            BounceKind::TransientCustomTimeoutExceeded => ("Transient", "CustomTimeoutExceeded"),
-        }
-    }
-}
-
 /// `bounce`.
 #[derive(Clone, Copy, Debug)]
 pub struct BounceInfo<'a> {
@@ -129,7 +81,7 @@ pub struct BouncedRecipient<'a> {
     pub diagnostic_code: Option<&'a str>,
 }
 
-/// `complaint` where no report came: the address is on a suppression list for a complaint.
+/// `complaint`.
 #[derive(Clone, Copy, Debug)]
 pub struct ComplaintInfo<'a> {
     /// When it was decided.
@@ -138,6 +90,19 @@ pub struct ComplaintInfo<'a> {
     pub recipients: &'a [&'a str],
     /// Unique; [`feedback_id`] makes one.
     pub feedback_id: &'a str,
+    /// `None`: nobody complains of this message; the address is on a suppression list for a complaint.
+    pub report: Option<ComplaintReport<'a>>,
+}
+
+/// What the report of a complaint says (RFC 5965).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ComplaintReport<'a> {
+    /// The program that made it.
+    pub user_agent: Option<&'a str>,
+    /// As SES spells the types: `abuse`, `auth-failure`, `fraud`, `not-spam`, `other`, `virus`.
+    pub feedback_type: Option<&'a str>,
+    /// When the receiver got the message.
+    pub arrived_at: Option<Timestamp>,
 }
 
 /// `deliveryDelay`.
@@ -227,9 +192,10 @@ pub fn bounce(mail: Mail<'_>, info: &BounceInfo<'_>, extras: &Extras<'_>) -> Eve
     finish(EventKind::Bounce, out, extras)
 }
 
-/// The message was not sent to these recipients, since they complained before: `OnAccountSuppressionList`.
-pub fn suppressed_complaint(mail: Mail<'_>, info: &ComplaintInfo<'_>, extras: &Extras<'_>) -> EventLine {
-    let mut out = start(EventKind::Complaint, mail, None, 128);
+/// These recipients complain; or the message was not sent to them, since they complained before: `OnAccountSuppressionList`.
+pub fn complaint(mail: Mail<'_>, info: &ComplaintInfo<'_>, extras: &Extras<'_>) -> EventLine {
+    let user_agent_bytes = info.report.and_then(|report| report.user_agent).map_or(0, str::len);
+    let mut out = start(EventKind::Complaint, mail, None, 192 + user_agent_bytes);
     let mut object = Object::resume(&mut out);
     object.object("complaint", |object| {
         object.objects("complainedRecipients", info.recipients, |object, address| {
@@ -237,7 +203,16 @@ pub fn suppressed_complaint(mail: Mail<'_>, info: &ComplaintInfo<'_>, extras: &E
         });
         object.plain("timestamp", info.at);
         object.string("feedbackId", info.feedback_id);
-        object.string("complaintSubType", "OnAccountSuppressionList");
+        let Some(report) = info.report else {
+            object.string("complaintSubType", "OnAccountSuppressionList");
+            return;
+        };
+        object.null("complaintSubType");
+        object.optional("userAgent", report.user_agent);
+        object.optional("complaintFeedbackType", report.feedback_type);
+        if let Some(at) = report.arrived_at {
+            object.plain("arrivalDate", at);
+        }
     });
     finish(EventKind::Complaint, out, extras)
 }

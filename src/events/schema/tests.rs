@@ -254,9 +254,10 @@ fn complaints_of_suppressed_recipients_have_no_report() {
         at: Timestamp::from_millis(1_683_320_424_300),
         recipients: &["a@example.org"],
         feedback_id: &feedback_id,
+        report: None,
     };
     let extras = Extras { rule: Some("suppressed-tenant"), class: Some("suppressed"), ..Extras::default() };
-    let event = parsed(&suppressed_complaint(Mail { id: id(), json: &json }, &info, &extras));
+    let event = parsed(&complaint(Mail { id: id(), json: &json }, &info, &extras));
     assert_eq!(event["eventType"], "Complaint");
     let expected = json!({
         "complainedRecipients": [{"emailAddress": "a@example.org"}],
@@ -266,6 +267,26 @@ fn complaints_of_suppressed_recipients_have_no_report() {
     });
     assert_eq!(event["complaint"], expected);
     assert_eq!(event["posthaste"]["rule"], "suppressed-tenant");
+}
+
+#[test]
+fn a_complaint_tells_what_its_report_says() {
+    let json = full_mail();
+    let at = Timestamp::from_millis(1_683_320_424_300);
+    let report = ComplaintReport {
+        user_agent: Some("FBL/1 \"x\""),
+        feedback_type: Some("abuse"),
+        arrived_at: Some(Timestamp::from_millis(1_683_320_423_244)),
+    };
+    for (report, member) in [(report, "arrivalDate"), (ComplaintReport::default(), "timestamp")] {
+        let recipients = ["a@example.org"];
+        let info = ComplaintInfo { at, recipients: &recipients, feedback_id: "f", report: Some(report) };
+        let event = parsed(&complaint(Mail { id: id(), json: &json }, &info, &Extras::default()));
+        let told = event["complaint"].as_object().unwrap();
+        assert!(told.contains_key(member) && told["complaintSubType"].is_null());
+        assert_eq!(told.get("userAgent").and_then(|agent| agent.as_str()), report.user_agent);
+        assert_eq!(told.get("complaintFeedbackType").and_then(|kind| kind.as_str()), report.feedback_type);
+    }
 }
 
 #[test]
