@@ -294,7 +294,9 @@ fn said_of_each(text: &str, own: &[EmailAddress]) -> Vec<Said> {
                     }
                 };
                 current = Some(at);
-                add(&mut all, at, rest);
+                // What names the recipient may name the command, too: `after RCPT TO:<...>`.
+                let is_bare = line.trim_start().starts_with(['<', '"', '\'']) || rest.len() + 4 > line.trim().len();
+                add(&mut all, at, if is_bare { rest } else { line.trim() });
             }
             _ => {
                 if let Some(at) = current {

@@ -66,7 +66,10 @@ fn hex(byte: u8) -> Option<u8> {
 /// Text in a charset by name. Without one, or with one that does not fit, UTF-8 if it is that, else windows-1252.
 pub(super) fn text(charset: Option<&str>, bytes: &[u8]) -> String {
     let is_plain = |name: &str| matches!(name, "utf-8" | "utf8" | "us-ascii" | "ascii" | "unknown-8bit" | "x-unknown");
+    // Programs label UTF-8 as something else; hardly any other text is UTF-8 by chance.
+    let is_western = |name: &str| matches!(name, "iso-8859-1" | "iso-8859-15" | "windows-1252" | "latin1");
     let name = charset.map(str::to_ascii_lowercase).filter(|name| !is_plain(name));
+    let name = name.filter(|name| !(is_western(name) && std::str::from_utf8(bytes).is_ok()));
     if let Some(decode) = name.and_then(|name| charset_decoder(name.as_bytes())) {
         return decode(bytes);
     }

@@ -55,7 +55,7 @@ fn codes(text: &str) -> impl Iterator<Item = (usize, ReplyCode)> {
 
 /// `550-5.1.1 ...` or `550-text`, not `550-1234`.
 fn is_continued(after: &str) -> bool {
-    enhanced_at(after).0.is_some() || after.get(1..).is_some_and(|text| text.starts_with(|c: char| c.is_alphabetic() || c == ' '))
+    enhanced_at(after).0.is_some() || after.get(1..).is_some_and(|text| text.starts_with(|c: char| c.is_alphabetic() || matches!(c, ' ' | '\'' | '"')))
 }
 
 /// Words after which a reply is quoted.
@@ -66,7 +66,7 @@ const LEAD_INS: [&str; 18] = [
 
 fn leads_in(before: &str) -> bool {
     let line = before.rsplit('\n').next().unwrap_or_default().trim_end();
-    if line.is_empty() || line.ends_with([':', ';', '#', '<', '>', '"', '\'', '(', '[', '|', '“', '=', ',']) {
+    if line.is_empty() || line.ends_with("<--") || line.ends_with([':', ';', '#', '<', '>', '"', '\'', '(', '[', '|', '“', '=', ',']) {
         return true;
     }
     let last = line.get(line.ceil_char_boundary(line.len().saturating_sub(20))..).unwrap_or_default().to_ascii_lowercase();
@@ -75,7 +75,7 @@ fn leads_in(before: &str) -> bool {
 
 /// An enhanced status at the front, behind what programs put before it, and what follows.
 fn enhanced_at(text: &str) -> (Option<EnhancedStatus>, &str) {
-    let start = text.trim_start_matches([' ', '-', '#', '(', '[', '\n', '\t', ':']);
+    let start = text.trim_start_matches([' ', '-', '#', '(', '[', '\n', '\t', ':', '\'', '"']);
     if text.len() - start.len() > 6 {
         return (None, text);
     }
@@ -148,6 +148,7 @@ const STAGES: [(&str, Stage); 27] = [
 /// The command to which a program says the reply came.
 pub(super) fn stage_in(text: &str) -> Option<Stage> {
     let lower = head(text, SEARCHED_BYTES_MAX).to_ascii_lowercase();
+    let lower = lower.split_whitespace().collect::<Vec<_>>().join(" ");
     let found = STAGES.iter().find(|(words, _)| lower.contains(words)).map(|(_, stage)| *stage);
     // qmail says only that it gave up.
     found.filter(|stage| *stage != Stage::Dot || !lower.contains("giving up on") || lower.contains("after i sent"))

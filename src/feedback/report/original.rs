@@ -130,7 +130,9 @@ const RETURNED: [&str; 6] = [
 
 /// The original that a report attaches: a part beside the others of the message with index `message`.
 pub(super) fn attached(mail: &Mail<'_>, message: usize) -> Option<Original> {
-    let (at, part) = mail.of_message(message).find(|(at, part)| *at != message && RETURNED.contains(&part.kind.as_str()))?;
+    // A message that is nothing but another one counts, too.
+    let returns = |at: usize, kind: &str| RETURNED.contains(&kind) && (at != message || kind.starts_with("message/"));
+    let (at, part) = mail.of_message(message).find(|(at, part)| returns(*at, part.kind.as_str()))?;
     let embedded = mail.parts.get(at + 1).filter(|next| next.message == at + 1 && next.depth == part.depth + 1);
     Some(match embedded {
         Some(embedded) => from_header(embedded.header_raw),

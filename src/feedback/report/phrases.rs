@@ -125,14 +125,15 @@ pub(super) fn is_delay(subject: &str, text: &str) -> bool {
 
 /// Whether a notice says that all went well.
 pub(super) fn is_success(subject: &str, text: &str) -> bool {
-    let subjects = ["successful mail delivery", "(success)", "(relay)", "delivered:", "delivery confirmation", "zugestellt:", "remis :"];
+    let subjects = ["successful mail delivery", "(success)", "(relay)", "delivery confirmation"];
+    let starts = ["delivered:", "relayed:", "zugestellt:", "remis :"];
     let texts = ["was successfully delivered", "successfully delivered to", "has been delivered to the following", "was delivered to the following recipient"];
     let subject = lower(subject);
-    !subject.contains("undelivered:") && has(&subject, &subjects) || has(&lower(text), &texts)
+    starts.iter().any(|start| subject.starts_with(start)) || has(&subject, &subjects) || has(&lower(text), &texts)
 }
 
 /// Lines before a returned message, without marks at their edges.
-const CUTS: [&str; 43] = [
+const CUTS: [&str; 42] = [
     "below this line is a copy of the message", "this is a copy of the message", "this is a copy of your message", "this is a copy of the headers",
     "original message follows", "unsent message below", "original message", "message header follows", "message headers follow", "returned message",
     "message follows", "undelivered message follows", "returned mail follows", "message header", "message headers", "original headers",
@@ -140,7 +141,7 @@ const CUTS: [&str; 43] = [
     "start of returned message", "included is a copy of the message header", "the following is a copy of the original message",
     "your original message", "original mail", "begin message", "message text follows", "ursprüngliche nachricht", "originalnachricht",
     "kopie der nachricht", "message original", "message d'origine", "en-têtes du message", "mensaje original", "messaggio originale",
-    "mensagem original", "oorspronkelijk bericht", "исходное сообщение", "оригинальное сообщение", "原邮件", "原始邮件", "原邮件信息", "元のメッセージ",
+    "mensagem original", "oorspronkelijk bericht", "исходное сообщение", "оригинальное сообщение", "原邮件", "原始邮件", "元のメッセージ",
 ];
 
 /// Whether what follows a line is the returned message.
