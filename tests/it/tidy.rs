@@ -91,7 +91,10 @@ const CRATES: &[(&str, Where)] = &[
     ("tokio", Where::Impure),
     ("tokio-util", Where::Impure),
     ("mail-send", Where::In(&["src/delivery/", "src/cli/demo.rs"])),
-    ("mail-auth", Where::In(&["src/message/", "src/net/spf.rs", "src/cli/doctor/", "src/feedback/report/aggregate.rs"])),
+    (
+        "mail-auth",
+        Where::In(&["src/message/", "src/net/spf.rs", "src/cli/doctor/", "src/feedback/report/aggregate.rs"]),
+    ),
     ("mail-builder", Where::In(&["src/message/", "src/cli/demo.rs"])),
     ("mail-parser", Where::In(&["src/message/", "src/feedback/report/decode.rs"])),
     ("flate2", Where::In(&["src/feedback/report/unpack.rs"])),

@@ -76,7 +76,8 @@ pub(super) fn mailbox(value: &str) -> Option<EmailAddress> {
     let text = typed.map_or(value, |(_, text)| text).trim();
     let text = decode::unitext(text.split_once(" (").map_or(text, |(text, _)| text));
     let bare = text.trim().trim_start_matches('<').trim_end_matches('>').trim();
-    let bare = ["smtp:", "mailto:", "internet:"].iter().find_map(|prefix| strip_prefix_of(bare, prefix)).unwrap_or(bare);
+    let bare =
+        ["smtp:", "mailto:", "internet:"].iter().find_map(|prefix| strip_prefix_of(bare, prefix)).unwrap_or(bare);
     // A source route (RFC 5321 §4.1.2) says nothing.
     let bare = bare.strip_prefix('@').and_then(|route| route.split_once(':')).map_or(bare, |(_, bare)| bare);
     EmailAddress::parse(bare, true)
@@ -109,7 +110,10 @@ mod tests {
     #[test]
     fn addresses_are_found_in_any_dress() {
         assert_eq!(all("<bob@a.test>: x 'al@b.test'. (c+d@e.test)"), ["bob@a.test", "al@b.test", "c+d@e.test"]);
-        assert_eq!(all("\"a b\"@c.test [SMTP:x@y.test] 用户@例子.test"), ["\"a b\"@c.test", "x@y.test", "用户@例子.test"]);
+        assert_eq!(
+            all("\"a b\"@c.test [SMTP:x@y.test] 用户@例子.test"),
+            ["\"a b\"@c.test", "x@y.test", "用户@例子.test"]
+        );
         assert_eq!(all("@ a@ @b.test user@host x@@y.test"), Vec::<String>::new());
         assert!(all(&"@".repeat(100_000)).is_empty());
         assert_eq!(all(&"a@b.test ".repeat(10_000)).len(), FOUND_MAX);
@@ -127,7 +131,11 @@ mod tests {
             "rfc822; bob@a.test (Bob)",
             "rfc822;\"Bob\" <bob@a.test>",
         ] {
-            assert_eq!(mailbox(value).map(|address| address.as_str().to_owned()).as_deref(), Some("bob@a.test"), "{value}");
+            assert_eq!(
+                mailbox(value).map(|address| address.as_str().to_owned()).as_deref(),
+                Some("bob@a.test"),
+                "{value}"
+            );
         }
         assert_eq!(mailbox("utf-8; \\x{5F20}@a.test").unwrap().as_str(), "张@a.test");
         assert!(mailbox("rfc822; CN=Bob/O=Acme").is_none());

@@ -195,7 +195,11 @@ fn holds(part: &Part<'_>) -> Option<Holds> {
         "application/dmarc+xml" | "text/xml" | "application/xml" => Some(Holds::Dmarc),
         _ if ends(".json") || ends(".json.gz") || ends(".json.zip") => Some(Holds::Tls),
         _ if ends(".xml") || ends(".xml.gz") || ends(".xml.zip") => Some(Holds::Dmarc),
-        "application/gzip" | "application/x-gzip" | "application/zip" | "application/x-zip-compressed" | "application/x-zip"
+        "application/gzip"
+        | "application/x-gzip"
+        | "application/zip"
+        | "application/x-zip-compressed"
+        | "application/x-zip"
         | "application/x-gzip-compressed" => Some(Holds::Either),
         _ if ends(".gz") || ends(".zip") => Some(Holds::Either),
         // Some attach nothing: the message is the report.
@@ -222,7 +226,9 @@ fn of_part(part: &Part<'_>, holds: Holds) -> Result<Aggregate, AggregateError> {
 /// A DMARC report from its XML.
 fn dmarc(xml: &[u8]) -> Result<Aggregate, AggregateError> {
     // Counted with prefixes, too: what is counted too often is refused, what is parsed is bounded.
-    if memchr::memmem::find_iter(xml, b"record>").count() > 2 * ROWS_MAX || memchr::memmem::find_iter(xml, b"<").count() > 60 * ROWS_MAX {
+    if memchr::memmem::find_iter(xml, b"record>").count() > 2 * ROWS_MAX
+        || memchr::memmem::find_iter(xml, b"<").count() > 60 * ROWS_MAX
+    {
         return Err(AggregateError::TooManyRows);
     }
     let report = parsed::Report::parse_xml(xml).map_err(|reason| AggregateError::Malformed(bounded(reason)))?;
@@ -258,12 +264,18 @@ fn dmarc_row(record: parsed::Record) -> DmarcRow {
         disposition: disposition(evaluated.disposition),
         dkim_aligned: aligned(evaluated.dkim),
         spf_aligned: aligned(evaluated.spf),
-        overrides: reasons.map(|reason| (override_type(reason.type_), bounded(reason.comment.unwrap_or_default()))).collect(),
+        overrides: reasons
+            .map(|reason| (override_type(reason.type_), bounded(reason.comment.unwrap_or_default())))
+            .collect(),
         header_from: bounded(record.identifiers.header_from),
         envelope_from: bounded(record.identifiers.envelope_from),
         envelope_to: record.identifiers.envelope_to.map(bounded),
         dkim: signatures
-            .map(|one| DkimRow { domain: bounded(one.domain), selector: bounded(one.selector), result: dkim_result(one.result) })
+            .map(|one| DkimRow {
+                domain: bounded(one.domain),
+                selector: bounded(one.selector),
+                result: dkim_result(one.result),
+            })
             .collect(),
         spf: checks.map(|one| (bounded(one.domain), spf_result(one.result))).collect(),
     }
@@ -274,7 +286,8 @@ fn tls(json: &[u8]) -> Result<Aggregate, AggregateError> {
     if memchr::memchr_iter(b'{', json).count() > 3 * ROWS_MAX {
         return Err(AggregateError::TooManyRows);
     }
-    let report = tlsrpt::TlsReport::parse_json(json).map_err(|error| AggregateError::Malformed(bounded(format!("{error:?}"))))?;
+    let report = tlsrpt::TlsReport::parse_json(json)
+        .map_err(|error| AggregateError::Malformed(bounded(format!("{error:?}"))))?;
     Ok(Aggregate::Tls(Box::new(TlsReport {
         organization: bounded(report.organization_name.unwrap_or_default()),
         contact: bounded(report.contact_info.unwrap_or_default()),

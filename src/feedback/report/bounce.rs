@@ -12,7 +12,9 @@ use super::diagnostic::{self, Known, head};
 use super::fields::Block;
 use super::mail::Mail;
 use super::original::{self, Original};
-use super::{Action, Context, DeliveryReport, Outcome, RECIPIENTS_MAX, RecipientReport, TEXT_BYTES_MAX, phrases};
+use super::{
+    Action, Context, DeliveryReport, Outcome, RECIPIENTS_MAX, RecipientReport, TEXT_BYTES_MAX, meanings, phrases,
+};
 use crate::types::{EmailAddress, Reply};
 
 /// Lines of a notice that are read.
@@ -58,7 +60,9 @@ pub(super) fn evidence(header: &Block, notice: &str, context: &Context<'_>) -> E
     if is_reply {
         return Evidence::Nothing;
     }
-    if header.has("x-failed-recipients") || (is_signed || is_titled) && (is_daemon || context.is_null_sender && is_signed && is_titled) {
+    if header.has("x-failed-recipients")
+        || (is_signed || is_titled) && (is_daemon || context.is_null_sender && is_signed && is_titled)
+    {
         return Evidence::Strong;
     }
     match (context.is_null_sender || is_daemon, is_signed, is_titled) {
@@ -73,7 +77,7 @@ pub(super) fn read(mail: &Mail<'_>, evidence: Evidence, notice: &str, context: &
     let subject = header.text("subject");
     let (said, _) = cut(notice);
     let is_told = phrases::is_bounce_text(said) || phrases::is_bounce_subject(&subject);
-    let has_reason = diagnostic::reply_in(said).is_some() || phrases::guess(said).is_some();
+    let has_reason = diagnostic::reply_in(said).is_some() || meanings::guess(said).is_some();
     if evidence == Evidence::Weak && !(is_told || has_reason && context.is_null_sender) {
         return None;
     }
@@ -165,7 +169,10 @@ pub(super) fn recipients(header: &Block, subject: &str, notice: &str, context: &
         .map(|found| found.address)
         .collect();
     let mut said = said_of_each(text, &own);
-    let listed = ["x-failed-recipients", "x-failed-recipient"].iter().flat_map(|name| header.all(name)).flat_map(address::find_all);
+    let listed = ["x-failed-recipients", "x-failed-recipient"]
+        .iter()
+        .flat_map(|name| header.all(name))
+        .flat_map(address::find_all);
     let listed: Vec<EmailAddress> = listed.map(|found| found.address).take(RECIPIENTS_MAX).collect();
     if !listed.is_empty() {
         let reasons = |address: &EmailAddress| {
@@ -211,7 +218,9 @@ impl Replies {
     fn new(text: &str) -> Self {
         let mut by_address: Vec<(EmailAddress, Reply)> = Vec::new();
         let mut asked: Option<EmailAddress> = None;
-        for line in text.lines().take(LINES_MAX).filter(|line| line.bytes().any(|byte| matches!(byte, b'4' | b'5' | b'@'))) {
+        for line in
+            text.lines().take(LINES_MAX).filter(|line| line.bytes().any(|byte| matches!(byte, b'4' | b'5' | b'@')))
+        {
             let named = address::find_all(line).into_iter().next().map(|found| found.address);
             if let Some(reply) = diagnostic::reply_in(line)
                 && let Some(address) = named.clone().or_else(|| asked.clone())
@@ -232,7 +241,8 @@ impl Replies {
 
 fn report(said: Said, fate: Action, text: &str, replies: &Replies, context: &Context<'_>) -> RecipientReport {
     let own = diagnostic::reply_in(&said.reason);
-    let is_own = own.is_some() || phrases::guess(&said.reason).is_some() || diagnostic::status_in(&said.reason).is_some();
+    let is_own =
+        own.is_some() || meanings::guess(&said.reason).is_some() || diagnostic::status_in(&said.reason).is_some();
     let reply = if is_own { own } else { replies.of(&said.address) };
     let reason = if is_own || reply.is_some() { said.reason.as_str() } else { head(text, REASON_BYTES_MAX) };
     let mut reason = reason.to_owned();
@@ -242,11 +252,18 @@ fn report(said: Said, fate: Action, text: &str, replies: &Replies, context: &Con
     judged(Some(said.address), fate, &reason, reply, context)
 }
 
-fn judged(address: Option<EmailAddress>, action: Action, reason: &str, reply: Option<Reply>, context: &Context<'_>) -> RecipientReport {
+fn judged(
+    address: Option<EmailAddress>,
+    action: Action,
+    reason: &str,
+    reply: Option<Reply>,
+    context: &Context<'_>,
+) -> RecipientReport {
     let named = diagnostic::status_in(reason);
     let status = reply.as_ref().and_then(Reply::enhanced).or(named);
-    let guessed = if reply.is_none() && status.is_none() { phrases::guess(reason) } else { None };
-    let known = Known { reply: reply.as_ref(), status: status.or(guessed), stage: diagnostic::stage_in(reason), text: reason };
+    let guessed = if reply.is_none() && status.is_none() { meanings::guess(reason) } else { None };
+    let known =
+        Known { reply: reply.as_ref(), status: status.or(guessed), stage: diagnostic::stage_in(reason), text: reason };
     RecipientReport {
         outcome: Outcome::of(action, known, context.rules),
         named: address.as_ref().map(|address| address.as_str().to_owned()).unwrap_or_default(),
@@ -284,7 +301,9 @@ fn said_of_each(text: &str, own: &[EmailAddress]) -> Vec<Said> {
     let mut current: Option<usize> = None;
     for line in text.lines().take(LINES_MAX) {
         match recipient_line(line) {
-            Some((address, rest)) if !own.iter().any(|own| same(own, &address)) && !phrases::is_role(address.local_part()) => {
+            Some((address, rest))
+                if !own.iter().any(|own| same(own, &address)) && !phrases::is_role(address.local_part()) =>
+            {
                 let at = match all.iter().position(|said| same(&said.address, &address)) {
                     Some(at) => at,
                     None if all.len() >= RECIPIENTS_MAX => break,
@@ -330,12 +349,18 @@ fn recipient_line(line: &str) -> Option<(EmailAddress, &str)> {
     let before = line.get(..first.start)?.trim_end_matches(['<', '(', '[', '"', '\'', '“', '«', '‘', ' ', ':', '：']);
     let after = behind(line, &first);
     if before.is_empty() {
-        let stands = after.is_empty() || after.starts_with([':', '(', '-', '.', ';', ',', '[', '：', '=', '<']) || starts_with_date(after);
-        return (stands || is_only && phrases::follows_recipient(after)).then_some((first.address, after.trim_start_matches([':', '：', ' '])));
+        let stands = after.is_empty()
+            || after.starts_with([':', '(', '-', '.', ';', ',', '[', '：', '=', '<'])
+            || starts_with_date(after);
+        return (stands || is_only && phrases::follows_recipient(after))
+            .then_some((first.address, after.trim_start_matches([':', '：', ' '])));
     }
     let is_named = phrases::leads_to_recipient(before);
     // `Name (address)`, `Name <address>` alone.
-    let is_display = after.is_empty() && line.ends_with([')', '>']) && before.split_whitespace().count() <= 4 && !before.ends_with(':');
+    let is_display = after.is_empty()
+        && line.ends_with([')', '>'])
+        && before.split_whitespace().count() <= 4
+        && !before.ends_with(':');
     // A reply that quotes it is what is said of somebody, not somebody.
     let is_reply = before.starts_with(|c: char| c.is_ascii_digit()) && diagnostic::reply_in(before).is_some();
     ((is_named || is_only && is_display) && !is_reply && !phrases::is_contact(before)).then_some((first.address, after))
@@ -348,6 +373,7 @@ fn behind<'a>(line: &'a str, found: &Found) -> &'a str {
 /// Exchange: `bob@example.test on 5/5/2023 11:00 PM`.
 fn starts_with_date(after: &str) -> bool {
     let mut words = after.split_whitespace();
-    let preposition = words.next().is_some_and(|word| matches!(word, "on" | "am" | "le" | "el" | "em" | "il" | "op" | "den" | "в"));
+    let preposition =
+        words.next().is_some_and(|word| matches!(word, "on" | "am" | "le" | "el" | "em" | "il" | "op" | "den" | "в"));
     preposition && words.next().is_some_and(|word| word.starts_with(|c: char| c.is_ascii_digit()))
 }

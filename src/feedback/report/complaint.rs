@@ -173,7 +173,8 @@ fn of_feedback(mail: &Mail<'_>, at: usize, part: &Part<'_>) -> Option<Complaint>
         complaint.set_type(text);
     }
     complaint.user_agent = first("user-agent").map(bounded);
-    complaint.arrived_at = first("arrival-date").and_then(date::parse).or_else(|| first("received-date").and_then(date::parse));
+    complaint.arrived_at =
+        first("arrival-date").and_then(date::parse).or_else(|| first("received-date").and_then(date::parse));
     complaint.mail_from = first("original-mail-from").and_then(address::mailbox);
     complaint.source_ip = first("source-ip").and_then(ip);
     complaint.reporting_mta = first("reporting-mta").and_then(dsn::mta);
@@ -196,7 +197,8 @@ fn unlabelled<'m, 'a>(mail: &'m Mail<'a>) -> Option<(usize, &'m Part<'a>)> {
     let is_report = mail.parts.iter().any(|part| part.report_type.as_deref() == Some("feedback-report"));
     let begins = |part: &Part<'_>| {
         let start = part.content(1 << 10).trim_ascii_start().to_ascii_lowercase();
-        start.starts_with(b"feedback-type:") || start.starts_with(b"user-agent:") && memchr::memmem::find(&start, b"feedback-type:").is_some()
+        start.starts_with(b"feedback-type:")
+            || start.starts_with(b"user-agent:") && memchr::memmem::find(&start, b"feedback-type:").is_some()
     };
     let is_leaf = |part: &Part<'_>| matches!(part.kind.as_str(), "text/plain" | "application/octet-stream");
     mail.parts.iter().enumerate().find(|(_, part)| is_report && is_leaf(part) && begins(part))
@@ -214,7 +216,10 @@ pub(super) fn of_attached(mail: &Mail<'_>) -> Option<Complaint> {
     let subject = header.text("subject");
     // Microsoft: `complaint about message from 192.0.2.1`.
     complaint.source_ip = subject.split_whitespace().rev().find_map(ip);
-    if complaint.source_ip.is_some() || header.has("x-hmxmroriginalrecipient") || is_redacted_by_microsoft(&complaint.original) {
+    if complaint.source_ip.is_some()
+        || header.has("x-hmxmroriginalrecipient")
+        || is_redacted_by_microsoft(&complaint.original)
+    {
         complaint.kind = Some(ComplaintKind::Abuse);
     }
     Some(finish(complaint, mail, 0))
@@ -231,8 +236,11 @@ fn finish(mut complaint: Complaint, mail: &Mail<'_>, at: usize) -> Complaint {
         complaint.original = original::attached(mail, message).unwrap_or_default();
     }
     let outer = mail.header();
-    let hidden = |block: Option<&Block>| block.and_then(|block| block.get("x-hmxmroriginalrecipient")).and_then(address::mailbox);
-    let named = hidden(outer).or_else(|| complaint.original.field("x-hmxmroriginalrecipient").and_then(address::mailbox));
+    let hidden = |block: Option<&Block>| {
+        block.and_then(|block| block.get("x-hmxmroriginalrecipient")).and_then(address::mailbox)
+    };
+    let named =
+        hidden(outer).or_else(|| complaint.original.field("x-hmxmroriginalrecipient").and_then(address::mailbox));
     add_recipient(&mut complaint, named);
     let mut clues = complaint.original.clues.clone();
     clues.return_paths.extend(complaint.clues.return_paths.drain(..).take(VALUES_MAX));

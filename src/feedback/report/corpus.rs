@@ -8,8 +8,11 @@ use std::collections::BTreeMap;
 
 const SHAPES: [&str; 2] = [include_str!("corpus/dsn.txt"), include_str!("corpus/text.txt")];
 const CASES: &str = include_str!("corpus/cases.txt");
-const MAILS: [&str; 3] =
-    [include_str!("corpus/complaints.txt"), include_str!("corpus/autoreplies.txt"), include_str!("corpus/ordinary.txt")];
+const MAILS: [&str; 3] = [
+    include_str!("corpus/complaints.txt"),
+    include_str!("corpus/autoreplies.txt"),
+    include_str!("corpus/ordinary.txt"),
+];
 
 /// The token of the return path in all messages.
 pub(super) const TOKEN: &str = "aebagbafaydqqcikbmga2dqpcaireeyuculbogazdinryhi6d4qcc333";
@@ -57,9 +60,16 @@ pub(super) fn mails() -> Vec<Entry> {
             let is_note = |line: &&str| line.starts_with(['@', '>']);
             let notes: Vec<&str> = text.lines().take_while(is_note).collect();
             let body: Vec<&str> = text.lines().skip_while(is_note).collect();
-            let of = |mark: char| notes.iter().filter_map(|line| line.strip_prefix(mark)).map(|line| line.trim().to_owned()).collect();
+            let of = |mark: char| {
+                notes.iter().filter_map(|line| line.strip_prefix(mark)).map(|line| line.trim().to_owned()).collect()
+            };
             let values = BTreeMap::from([("rcpt", "bob@example.net".to_owned())]);
-            Entry { name: name.to_owned(), message: fill(&body.join("\n"), &values), envelope: of('@'), expected: of('>') }
+            Entry {
+                name: name.to_owned(),
+                message: fill(&body.join("\n"), &values),
+                envelope: of('@'),
+                expected: of('>'),
+            }
         })
         .collect()
 }
@@ -87,9 +97,17 @@ fn case(shapes: &BTreeMap<&str, &str>, line: &str) -> Entry {
     values.extend(more.split_once('=').map(|(name, value)| (name, value.to_owned())));
     let template = shapes.get(shape).unwrap_or_else(|| panic!("no shape {shape}"));
     // A program that says nothing has no such field.
-    let template = if diag == "-" { template.replace("Diagnostic-Code: smtp; {{diag}}\n", "") } else { (*template).to_owned() };
-    let expected = expected.split(" + ").map(|one| if one.contains('@') || one.starts_with("- ") { one.to_owned() } else { format!("{rcpt} {one}") });
-    Entry { name: line.to_owned(), message: fill(&template, &values), envelope: Vec::new(), expected: expected.collect() }
+    let template =
+        if diag == "-" { template.replace("Diagnostic-Code: smtp; {{diag}}\n", "") } else { (*template).to_owned() };
+    let expected = expected
+        .split(" + ")
+        .map(|one| if one.contains('@') || one.starts_with("- ") { one.to_owned() } else { format!("{rcpt} {one}") });
+    Entry {
+        name: line.to_owned(),
+        message: fill(&template, &values),
+        envelope: Vec::new(),
+        expected: expected.collect(),
+    }
 }
 
 fn fill(template: &str, values: &BTreeMap<&str, String>) -> Vec<u8> {

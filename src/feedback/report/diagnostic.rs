@@ -8,7 +8,9 @@
 //! Where nothing is known, the bounce is Undetermined. What says that it is over is over: what would be tried again within a
 //! session is here a bounce of the type that it would have in the end.
 
-use crate::policy::{BounceClass, BounceSubType, BounceType, DelayType, Disposition, RetryKind, Rules, Scope, Stage, Verdict};
+use crate::policy::{
+    BounceClass, BounceSubType, BounceType, DelayType, Disposition, RetryKind, Rules, Scope, Stage, Verdict,
+};
 use crate::types::{EnhancedStatus, Reply, ReplyCode};
 
 /// Octets of a text that are searched for a reply.
@@ -41,7 +43,8 @@ fn codes(text: &str) -> impl Iterator<Item = (usize, ReplyCode)> {
     starts.filter_map(move |(at, window)| {
         let before = text.get(..at)?;
         let after = text.get(at + 3..)?;
-        let is_sealed = before.ends_with(|c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '@' | '/' | '+'));
+        let is_sealed =
+            before.ends_with(|c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '@' | '/' | '+'));
         let follows = after.starts_with([' ', '-', '#', '\n', '\t']) || after.is_empty() || after.starts_with(": ");
         if is_sealed || !follows || (after.starts_with('-') && !is_continued(after)) {
             return None;
@@ -55,21 +58,44 @@ fn codes(text: &str) -> impl Iterator<Item = (usize, ReplyCode)> {
 
 /// `550-5.1.1 ...` or `550-text`, not `550-1234`.
 fn is_continued(after: &str) -> bool {
-    enhanced_at(after).0.is_some() || after.get(1..).is_some_and(|text| text.starts_with(|c: char| c.is_alphabetic() || matches!(c, ' ' | '\'' | '"')))
+    enhanced_at(after).0.is_some()
+        || after
+            .get(1..)
+            .is_some_and(|text| text.starts_with(|c: char| c.is_alphabetic() || matches!(c, ' ' | '\'' | '"')))
 }
 
 /// Words after which a reply is quoted.
 const LEAD_INS: [&str; 18] = [
-    "said", "says", "reason", "response was", "returned", "replied", "response", "error was", "error", "answered", "reply",
-    "responded", "responded with", "code", "status", "message", "smtp", "result",
+    "said",
+    "says",
+    "reason",
+    "response was",
+    "returned",
+    "replied",
+    "response",
+    "error was",
+    "error",
+    "answered",
+    "reply",
+    "responded",
+    "responded with",
+    "code",
+    "status",
+    "message",
+    "smtp",
+    "result",
 ];
 
 fn leads_in(before: &str) -> bool {
     let line = before.rsplit('\n').next().unwrap_or_default().trim_end();
-    if line.is_empty() || line.ends_with("<--") || line.ends_with([':', ';', '#', '<', '>', '"', '\'', '(', '[', '|', '“', '=', ',']) {
+    if line.is_empty()
+        || line.ends_with("<--")
+        || line.ends_with([':', ';', '#', '<', '>', '"', '\'', '(', '[', '|', '“', '=', ','])
+    {
         return true;
     }
-    let last = line.get(line.ceil_char_boundary(line.len().saturating_sub(20))..).unwrap_or_default().to_ascii_lowercase();
+    let last =
+        line.get(line.ceil_char_boundary(line.len().saturating_sub(20))..).unwrap_or_default().to_ascii_lowercase();
     LEAD_INS.iter().any(|word| last.ends_with(word))
 }
 
@@ -229,8 +255,14 @@ mod tests {
     fn a_reply_is_found_where_programs_quote_one() {
         for (text, expected) in [
             ("550 5.1.1 no such user", Some("550 5.1.1 no such user")),
-            ("host mx[192.0.2.1] said: 550-5.1.1 The account\n550-5.1.1 that you\n550 5.1.1 tried (in reply to RCPT TO command)", Some("550 5.1.1 The account that you tried (in reply to RCPT TO command)")),
-            ("#550 5.1.1 RESOLVER.ADR.RecipNotFound; not found ##", Some("550 5.1.1 RESOLVER.ADR.RecipNotFound; not found ##")),
+            (
+                "host mx[192.0.2.1] said: 550-5.1.1 The account\n550-5.1.1 that you\n550 5.1.1 tried (in reply to RCPT TO command)",
+                Some("550 5.1.1 The account that you tried (in reply to RCPT TO command)"),
+            ),
+            (
+                "#550 5.1.1 RESOLVER.ADR.RecipNotFound; not found ##",
+                Some("550 5.1.1 RESOLVER.ADR.RecipNotFound; not found ##"),
+            ),
             ("#< #5.7.1 smtp;550 5.7.1 blocked> #SMTP#", Some("550 5.7.1 blocked> #SMTP#")),
             ("550 #5.1.0 Address rejected bob@a.test", Some("550 5.1.0 Address rejected bob@a.test")),
             ("<<< 554 delivery error: dd", Some("554 delivery error: dd")),

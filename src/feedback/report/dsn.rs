@@ -7,8 +7,8 @@ use super::diagnostic::{self, Known, head};
 use super::fields::{self, Block};
 use super::mail::Mail;
 use super::{
-    Action, Context, DeliveryReport, Diagnostic, Mta, Outcome, RECIPIENTS_MAX, RecipientReport, TEXT_BYTES_MAX, address, bounce,
-    date, decode, original, phrases,
+    Action, Context, DeliveryReport, Diagnostic, Mta, Outcome, RECIPIENTS_MAX, RecipientReport, TEXT_BYTES_MAX,
+    address, bounce, date, decode, meanings, original, phrases,
 };
 use crate::types::{EmailAddress, EnhancedStatus};
 
@@ -32,8 +32,12 @@ pub(super) fn read(mail: &Mail<'_>, at: usize, context: &Context<'_>) -> Option<
     let mut report = DeliveryReport {
         reporting_mta: first("reporting-mta").or_else(|| first("x-reporting-mta")).and_then(mta),
         arrived_at: first("arrival-date").and_then(date::parse),
-        envelope_id: first("original-envelope-id").map(|id| decode::xtext(id).unwrap_or_else(|| id.to_owned())).map(bounded),
-        original: original::attached(mail, part.message).or_else(|| bounce::inline_original(&notice)).unwrap_or_default(),
+        envelope_id: first("original-envelope-id")
+            .map(|id| decode::xtext(id).unwrap_or_else(|| id.to_owned()))
+            .map(bounded),
+        original: original::attached(mail, part.message)
+            .or_else(|| bounce::inline_original(&notice))
+            .unwrap_or_default(),
         recipients: Vec::new(),
     };
     let mut explained = bounce::Explained::new(&notice);
@@ -70,7 +74,10 @@ fn recipient(group: &Block, explained: &mut bounce::Explained<'_>, context: &Con
     let final_recipient = final_text.and_then(address::mailbox);
     let original_text = group.get("original-recipient");
     let original_recipient = original_text.and_then(address::mailbox);
-    let decoded = original_text.or(final_text).and_then(|text| decode::xtext(typed(text).1)).and_then(|text| address::mailbox(&text));
+    let decoded = original_text
+        .or(final_text)
+        .and_then(|text| decode::xtext(typed(text).1))
+        .and_then(|text| address::mailbox(&text));
     let diagnostic = group.get("diagnostic-code").filter(|text| !text.trim().is_empty()).map(|text| {
         let (kind, text) = typed(text);
         Diagnostic { kind: bounded(kind.to_ascii_lowercase()), text: head(text, DIAGNOSTIC_BYTES_MAX).to_owned() }
@@ -89,9 +96,10 @@ fn recipient(group: &Block, explained: &mut bounce::Explained<'_>, context: &Con
     }
     let action = action(group, status, reply.as_ref().map(|reply| reply.code().value()), explained.text());
     let own_status = diagnostic::status_in(said);
-    let guessed = if reply.is_none() && own_status.is_none() && is_vague { phrases::guess(&text) } else { None };
+    let guessed = if reply.is_none() && own_status.is_none() && is_vague { meanings::guess(&text) } else { None };
     let stage = diagnostic::stage_in(&text);
-    let known = Known { reply: reply.as_ref(), status: guessed.or_else(|| merged(status, own_status)), stage, text: &text };
+    let known =
+        Known { reply: reply.as_ref(), status: guessed.or_else(|| merged(status, own_status)), stage, text: &text };
     RecipientReport {
         outcome: Outcome::of(action, known, context.rules),
         action,
@@ -117,9 +125,8 @@ fn merged(status: Option<EnhancedStatus>, own: Option<EnhancedStatus>) -> Option
 fn action(group: &Block, status: Option<EnhancedStatus>, code: Option<u16>, notice: &str) -> Action {
     let word = group.get("action").unwrap_or_default().trim().to_ascii_lowercase();
     let named = match word.split([' ', ';', '(', ',', '.']).next().unwrap_or_default() {
-        "failed" | "failure" | "fail" | "error" | "undeliverable" | "undelivered" | "bounced" | "rejected" | "expired" => {
-            Some(Action::Failed)
-        }
+        "failed" | "failure" | "fail" | "error" | "undeliverable" | "undelivered" | "bounced" | "rejected"
+        | "expired" => Some(Action::Failed),
         "delayed" | "delay" | "deferred" | "warning" | "transient" => Some(Action::Delayed),
         "delivered" | "delivery" | "success" | "successful" => Some(Action::Delivered),
         "relayed" | "relay" | "transferred" => Some(Action::Relayed),
@@ -137,7 +144,9 @@ fn action(group: &Block, status: Option<EnhancedStatus>, code: Option<u16>, noti
 pub(super) fn typed(value: &str) -> (&str, &str) {
     let is_type = |kind: &str| {
         let kind = kind.trim();
-        !kind.is_empty() && kind.len() <= 40 && kind.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        !kind.is_empty()
+            && kind.len() <= 40
+            && kind.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
     };
     match value.split_once(';') {
         Some((kind, text)) if is_type(kind) => (kind.trim(), text.trim()),

@@ -247,7 +247,8 @@ mod tests {
     #[test]
     fn parts_are_found_whatever_is_broken() {
         let whole = "Content-Type: multipart/report; boundary=\"a\"\n\n--a\n\nx\n--a\nContent-Type: message/rfc822\n\nSubject: s\n\nbody\n--a--\nend";
-        let expected = [("multipart/report", 0, 0), ("text/plain", 0, 1), ("message/rfc822", 0, 1), ("text/plain", 3, 2)];
+        let expected =
+            [("multipart/report", 0, 0), ("text/plain", 0, 1), ("message/rfc822", 0, 1), ("text/plain", 3, 2)];
         let expected: Vec<_> = expected.map(|(kind, message, depth)| (kind.to_owned(), message, depth)).into();
         assert_eq!(kinds(whole), expected);
         assert_eq!(kinds(&whole.replace("; boundary=\"a\"", "").replace("--a", "--aaaaaaa")), expected);

@@ -40,6 +40,7 @@ mod diagnostic;
 mod dsn;
 mod fields;
 mod mail;
+mod meanings;
 mod original;
 mod phrases;
 #[cfg(test)]
@@ -335,8 +336,12 @@ fn by_address(mail: &Mail<'_>, context: &Context<'_>) -> Option<Report> {
         },
         Addressed::Unsubscribe => unsubscribe(mail, context),
         Addressed::Complaints => match autoreply::declared(mail) {
-            Some(kind @ (AutoReplyKind::Answer | AutoReplyKind::Challenge | AutoReplyKind::Receipt)) => Some(Report::AutoReply(kind)),
-            Some(AutoReplyKind::Generated) | None => complaint::of_attached(mail).map(|complaint| Report::Complaint(Box::new(complaint))),
+            Some(kind @ (AutoReplyKind::Answer | AutoReplyKind::Challenge | AutoReplyKind::Receipt)) => {
+                Some(Report::AutoReply(kind))
+            }
+            Some(AutoReplyKind::Generated) | None => {
+                complaint::of_attached(mail).map(|complaint| Report::Complaint(Box::new(complaint)))
+            }
         },
         Addressed::ReturnPath | Addressed::Postmaster => None,
     }

@@ -60,8 +60,15 @@ pub struct Clues {
 }
 
 /// Fields that hold the envelope's sender.
-const SENDER_FIELDS: [&str; 7] =
-    ["return-path", "original-mail-from", "x-envelope-from", "x-original-mail-from", "envelope-from", "x-return-path", "errors-to"];
+const SENDER_FIELDS: [&str; 7] = [
+    "return-path",
+    "original-mail-from",
+    "x-envelope-from",
+    "x-original-mail-from",
+    "envelope-from",
+    "x-return-path",
+    "errors-to",
+];
 
 impl Clues {
     /// Takes what a block of fields offers.
@@ -114,7 +121,8 @@ pub(super) fn from_header(bytes: &[u8]) -> Original {
     let lists = ["to", "cc"].into_iter().flat_map(|name| block.all(name).collect::<Vec<_>>());
     let recipients = lists.flat_map(address::find_all).map(|found| found.address).take(CLUES_MAX).collect();
     let kept = block.iter().take(KEPT_FIELDS_MAX);
-    let fields = kept.map(|(name, value)| (name.to_owned(), super::diagnostic::head(value, KEPT_VALUE_BYTES_MAX).to_owned()));
+    let fields =
+        kept.map(|(name, value)| (name.to_owned(), super::diagnostic::head(value, KEPT_VALUE_BYTES_MAX).to_owned()));
     Original { fields: fields.collect(), recipients, clues }
 }
 
@@ -157,7 +165,7 @@ mod tests {
              CFBL-Feedback-ID: 1:2\r\nFeedback-ID: f\r\nList-Unsubscribe: <mailto:u@a.test>,\r\n <https://a.test/u/{token}>\r\n"
         );
         let original = from_header(header.as_bytes());
-        assert_eq!(original.clues.tokens, [token.clone()]);
+        assert_eq!(original.clues.tokens, std::slice::from_ref(&token));
         assert_eq!(original.clues.return_paths[0].as_str(), format!("b-{token}@bounce.test"));
         assert_eq!(original.clues.message_ids, ["x@y.test"]);
         assert_eq!((original.clues.cfbl_feedback_ids.len(), original.clues.feedback_ids.len()), (1, 1));

@@ -87,7 +87,8 @@ fn every_other_mail_is_told_apart() {
         }
     }
     assert!(wrong.is_empty(), "{} of {}\n{}", wrong.len(), entries.len(), wrong.join("\n"));
-    let count = |start: &str| entries.iter().filter(|entry| entry.expected.iter().any(|one| one.starts_with(start))).count();
+    let count =
+        |start: &str| entries.iter().filter(|entry| entry.expected.iter().any(|one| one.starts_with(start))).count();
     assert!(count("complaint ") >= 40, "{}", count("complaint "));
     assert!(count("autoreply ") >= 30, "{}", count("autoreply "));
     assert!(count("not understood") >= 15, "{}", count("not understood"));
@@ -119,7 +120,9 @@ fn other(report: &Report) -> String {
             let token = if request.clues.tokens.iter().any(|token| token == TOKEN) { "token" } else { "-" };
             format!("unsubscribe {} {token}", request.from.as_ref().map_or("-", EmailAddress::as_str))
         }
-        Report::DmarcAggregate(report) => format!("dmarc {} {} {}", report.organization, report.domain, report.rows.len()),
+        Report::DmarcAggregate(report) => {
+            format!("dmarc {} {} {}", report.organization, report.domain, report.rows.len())
+        }
         Report::TlsReport(report) => format!("tls {} {}", report.organization, report.policies.len()),
         Report::NotUnderstood(reason) => format!("not understood: {reason}"),
     }

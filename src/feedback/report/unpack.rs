@@ -13,6 +13,7 @@ pub(super) const UNPACKED_BYTES_MAX: usize = 16 << 20;
 pub(super) const RATIO_MAX: usize = 200;
 /// Small packages may have any ratio up to here.
 const RATIO_FREE_BYTES: usize = 256 << 10;
+const _: () = assert!(RATIO_FREE_BYTES <= UNPACKED_BYTES_MAX);
 /// Files of an archive. Above: it is refused; a report is one file.
 const ENTRIES_MAX: usize = 10;
 
@@ -52,7 +53,7 @@ fn zip(packed: &[u8]) -> Result<Vec<u8>, UnpackError> {
 }
 
 fn read(source: impl Read, packed_bytes: usize) -> Result<Vec<u8>, UnpackError> {
-    let limit = packed_bytes.saturating_mul(RATIO_MAX).max(RATIO_FREE_BYTES).min(UNPACKED_BYTES_MAX);
+    let limit = packed_bytes.saturating_mul(RATIO_MAX).clamp(RATIO_FREE_BYTES, UNPACKED_BYTES_MAX);
     let mut output = Vec::new();
     let one_more = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
     let end = source.take(one_more).read_to_end(&mut output);

@@ -97,7 +97,10 @@ fn a_dmarc_report_is_read_from_every_packing() {
             panic!("{kind} {name}: {:?}", read_at(Addressed::Dmarc, &mail(kind, name, &content)))
         };
         assert_eq!((report.organization.as_str(), report.report_id.as_str()), ("google.com", "123456789"));
-        assert_eq!((report.domain.as_str(), report.policy, report.subdomain_policy), ("sender.example", "quarantine", "reject"));
+        assert_eq!(
+            (report.domain.as_str(), report.policy, report.subdomain_policy),
+            ("sender.example", "quarantine", "reject")
+        );
         assert_eq!((report.dkim_alignment, report.spf_alignment), ("r", "s"));
         assert_eq!(report.begins_at.to_iso8601(), "2023-05-05T00:00:00.000Z");
         assert_eq!(report.rows.len(), 2);
@@ -121,7 +124,9 @@ fn a_tls_report_is_read_from_every_packing() {
     ] {
         // People point both at one mailbox.
         for addressed in [Addressed::TlsRpt, Addressed::Dmarc] {
-            let Report::TlsReport(report) = read_at(addressed, &mail(kind, name, &content)) else { panic!("{kind} {name}") };
+            let Report::TlsReport(report) = read_at(addressed, &mail(kind, name, &content)) else {
+                panic!("{kind} {name}")
+            };
             assert_eq!(report.organization, "Company-X");
             assert_eq!(report.begins_at.to_iso8601(), "2016-04-01T00:00:00.000Z");
             let policy = &report.policies[0];
@@ -185,7 +190,9 @@ fn entities_of_a_document_type_give_an_error_and_no_text() {
         let xml = XML.replacen("<feedback", &format!("{laughs}<feedback"), 1).replacen("google.com", entity, 1);
         match read_at(Addressed::Dmarc, &mail("text/xml", "r.xml", xml.as_bytes())) {
             Report::NotUnderstood(NotUnderstood::Aggregate(AggregateError::Malformed(_))) => {}
-            Report::DmarcAggregate(report) => assert!(!report.organization.contains("ha") && !report.organization.contains("root"), "{report:?}"),
+            Report::DmarcAggregate(report) => {
+                assert!(!report.organization.contains("ha") && !report.organization.contains("root"), "{report:?}")
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -205,7 +212,10 @@ fn what_is_no_report_says_why() {
     assert!(matches!(refusal("text/xml", "r.xml", b"<html></html>"), AggregateError::Malformed(_)));
     assert!(matches!(refusal("text/xml", "r.xml", b""), AggregateError::Malformed(_)));
     assert!(matches!(refusal("application/json", "r.json", b"{}"), AggregateError::Malformed(_)));
-    assert_eq!(refusal("application/gzip", "r.xml.gz", &gzip(XML.as_bytes())[..50]), AggregateError::Unpack(UnpackError::Damaged));
+    assert_eq!(
+        refusal("application/gzip", "r.xml.gz", &gzip(XML.as_bytes())[..50]),
+        AggregateError::Unpack(UnpackError::Damaged)
+    );
     let deep = "<feedback>".repeat(100_000);
     assert!(matches!(refusal("text/xml", "r.xml", deep.as_bytes()), AggregateError::Malformed(_)));
     let deep = format!("{{\"a\":{}", "[".repeat(100_000));
