@@ -23,6 +23,8 @@ pub mod admission;
 
 pub mod scheduler;
 
+pub mod feedback;
+
 pub mod reception;
 
 pub mod delivery;

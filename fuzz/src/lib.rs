@@ -7,6 +7,7 @@ mod client;
 mod config;
 mod dns;
 mod event_files;
+mod feedback;
 mod message;
 mod mime;
 mod octets;
@@ -19,6 +20,7 @@ pub use client::{smtp_client, smtp_replies};
 pub use config::config;
 pub use dns::dns_answer;
 pub use event_files::event_files;
+pub use feedback::{feedback_aggregate, feedback_report};
 pub use message::{message_dsn, message_stamp};
 pub use mime::message_mime;
 pub use routing::routing;
@@ -47,4 +49,6 @@ pub const BODIES: &[(&str, Body)] = &[
     ("rules", rules),
     ("classify", classify),
     ("token", token),
+    ("feedback_report", feedback_report),
+    ("feedback_aggregate", feedback_aggregate),
 ];

@@ -1,0 +1,5 @@
+//! What comes home: bounces, complaints, requests to unsubscribe, reports of receivers.
+//!
+//! [`report`] reads a message and says what it is. It takes bytes and gives plain data: it knows no socket, clock or store.
+
+pub mod report;
