@@ -6,10 +6,10 @@ use std::fmt::Debug;
 use libfuzzer_sys::fuzz_target;
 use queue_format::{
     CounterRecord, DueEntry, DueEntryRef, FormatError, HistoryRecord, HoldEntry, LaneRecord, MessageRecord,
-    OutboxRecord, OutboxRecordRef, RecipientState, SourceLifeRecord, SuppressionRecord, decode_body,
-    decode_meta_number, decode_meta_text, encode_body, encode_meta_number, encode_meta_text, parse_body_part_key,
-    parse_due_key, parse_history_key, parse_hold_key, parse_outbox_key, parse_recipient_header_key,
-    parse_recipient_key, recipient_header_key,
+    OutboxRecord, OutboxRecordRef, RecipientState, SentRecord, SentRecordRef, SourceLifeRecord, SuppressionRecord,
+    decode_body, decode_meta_number, decode_meta_text, encode_body, encode_meta_number, encode_meta_text,
+    parse_body_part_key, parse_due_key, parse_history_key, parse_hold_key, parse_outbox_key,
+    parse_recipient_header_key, parse_recipient_key, parse_sent_key, recipient_header_key,
 };
 
 fuzz_target!(|data: &[u8]| {
@@ -56,6 +56,8 @@ fn decode_all(bytes: &[u8]) {
     check(bytes, LaneRecord::decode(bytes), LaneRecord::encode);
     check(bytes, HistoryRecord::decode(bytes), HistoryRecord::encode);
     check(bytes, SourceLifeRecord::decode(bytes), SourceLifeRecord::encode);
+    check(bytes, SentRecord::decode(bytes), SentRecord::encode);
+    check(bytes, SentRecordRef::decode(bytes), |record, out| record.encode(out));
     check(bytes, decode_meta_text(bytes), |text, out| encode_meta_text(text, out));
 }
 
@@ -86,6 +88,11 @@ fn parse_keys(key: &[u8]) {
     }
     if let Some((day, names)) = parse_history_key(key) {
         assert_eq!(queue_format::history_key(day, &names), key);
+    }
+    match parse_sent_key(key) {
+        Some((id, index, None)) => assert_eq!(queue_format::sent_key(&id, index), key),
+        Some((id, index, Some(kind))) => assert_eq!(queue_format::sent_mark_key(&id, index, kind), key),
+        None => {}
     }
     if let Some(event_id) = parse_outbox_key(key) {
         assert_eq!(queue_format::outbox_key(event_id), key);

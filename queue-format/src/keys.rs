@@ -15,6 +15,12 @@ pub const HOLD_KEY_BYTES: usize = ID_BYTES + 2;
 pub const RECIPIENT_KEY_BYTES: usize = ID_BYTES + 4;
 /// Length of a [`body_part_key`].
 pub const BODY_PART_KEY_BYTES: usize = ID_BYTES + 4;
+/// Length of a [`sent_key`].
+pub const SENT_KEY_BYTES: usize = ID_BYTES + 2;
+/// Length of a [`sent_mark_key`].
+pub const SENT_MARK_KEY_BYTES: usize = SENT_KEY_BYTES + 1;
+/// Octets of the time of acceptance, with which a message id begins.
+const ID_TIME_BYTES: usize = 6;
 /// Length of an [`outbox_key`].
 pub const OUTBOX_KEY_BYTES: usize = 8;
 /// Length of a [`counter_key`].
@@ -125,6 +131,43 @@ pub fn recipient_header_key(id: &[u8; ID_BYTES], index: u32) -> [u8; RECIPIENT_K
 /// Message and position of a [`recipient_header_key`]; `None` for the key of a body.
 pub fn parse_recipient_header_key(key: &[u8]) -> Option<([u8; ID_BYTES], u32)> {
     parse_recipient_key(key)
+}
+
+/// Key of what is remembered of a recipient that a message was sent to: message, position of the recipient.
+pub fn sent_key(id: &[u8; ID_BYTES], index: u16) -> [u8; SENT_KEY_BYTES] {
+    hold_key(id, index)
+}
+
+/// Key of the time at which something of this kind was told of that recipient; stands behind its [`sent_key`].
+pub fn sent_mark_key(id: &[u8; ID_BYTES], index: u16, kind: u8) -> [u8; SENT_MARK_KEY_BYTES] {
+    let mut key = [0; SENT_MARK_KEY_BYTES];
+    let (key_sent, key_kind) = key.split_at_mut(SENT_KEY_BYTES);
+    key_sent.copy_from_slice(&sent_key(id, index));
+    key_kind.copy_from_slice(&[kind]);
+    key
+}
+
+/// Message and position of a [`sent_key`]; with a kind, that of a [`sent_mark_key`].
+pub fn parse_sent_key(key: &[u8]) -> Option<([u8; ID_BYTES], u16, Option<u8>)> {
+    let (sent, kind) = key.split_at_checked(SENT_KEY_BYTES)?;
+    let (id, index) = parse_hold_key(sent)?;
+    match kind {
+        [] => Some((id, index, None)),
+        [kind] => Some((id, index, Some(*kind))),
+        _ => None,
+    }
+}
+
+/// All that is remembered of the recipients of one message from position `first` to `last`, both included.
+pub fn sent_range(id: &[u8; ID_BYTES], first: u16, last: u16) -> ([u8; SENT_KEY_BYTES], [u8; SENT_MARK_KEY_BYTES + 1]) {
+    (sent_key(id, first), successor(&sent_mark_key(id, last, u8::MAX)))
+}
+
+/// All that is remembered of messages that were accepted before `time_ms`.
+pub fn sent_before(time_ms: u64) -> ([u8; ID_TIME_BYTES], [u8; ID_TIME_BYTES]) {
+    // Nine thousand years fit into six octets; what is beyond is taken for their end.
+    let [_, _, time @ ..] = time_ms.min((1 << (8 * ID_TIME_BYTES)) - 1).to_be_bytes();
+    ([0; ID_TIME_BYTES], time)
 }
 
 /// Key of an event: its id.
@@ -265,6 +308,8 @@ mod tests {
         assert_eq!(hold_key(&ID, 0x0102), *b"ABCDEFGHIJKLMNOPQRSTUV\x01\x02");
         assert_eq!(recipient_key(&ID, 0x0102_0304), *b"ABCDEFGHIJKLMNOPQRSTUV\x01\x02\x03\x04");
         assert_eq!(body_part_key(&ID, 1), *b"ABCDEFGHIJKLMNOPQRSTUV\x00\x00\x00\x01");
+        assert_eq!(sent_key(&ID, 0x0102), *b"ABCDEFGHIJKLMNOPQRSTUV\x01\x02");
+        assert_eq!(sent_mark_key(&ID, 0x0102, 3), *b"ABCDEFGHIJKLMNOPQRSTUV\x01\x02\x03");
         assert_eq!(outbox_key(0x0102), *b"\x00\x00\x00\x00\x00\x00\x01\x02");
         assert_eq!(
             counter_key(1, 0x0203, "a"),
@@ -284,6 +329,8 @@ mod tests {
             assert_eq!(parse_recipient_key(key).is_some(), len == RECIPIENT_KEY_BYTES, "{len}");
             assert_eq!(parse_body_part_key(key).is_some(), len == BODY_PART_KEY_BYTES, "{len}");
             assert_eq!(parse_outbox_key(key).is_some(), len == OUTBOX_KEY_BYTES, "{len}");
+            let is_sent = len == SENT_KEY_BYTES || len == SENT_MARK_KEY_BYTES;
+            assert_eq!(parse_sent_key(key).is_some(), is_sent, "{len}");
             assert_eq!(parse_counter_key(key).is_some(), len == COUNTER_KEY_BYTES, "{len}");
             assert_eq!(parse_history_key(key).is_some(), len == HISTORY_KEY_BYTES, "{len}");
         }
@@ -304,6 +351,41 @@ mod tests {
                 let key = history_key(day, &names);
                 let found = (start.as_slice()..end.as_slice()).contains(&key.as_slice());
                 assert_eq!(found, is_in, "{first} {last} {day}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_range_of_what_was_sent_holds_records_and_marks_of_its_recipients_and_no_others() {
+        for (first, last, index, is_in) in
+            [(3, 3, 2, false), (3, 3, 3, true), (3, 3, 4, false), (0, u16::MAX, u16::MAX, true), (0, 255, 256, false)]
+        {
+            for id in [ID, [0; ID_BYTES], ID_LAST] {
+                let (start, end) = sent_range(&id, first, last);
+                let is_within = |key: &[u8]| start.as_slice() <= key && key < end.as_slice();
+                assert_eq!(is_within(&sent_key(&id, index)), is_in, "{first} {last} {index}");
+                for kind in [0, 1, u8::MAX] {
+                    assert_eq!(is_within(&sent_mark_key(&id, index, kind)), is_in, "{first} {last} {index} {kind}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_sent_before_a_time_ends_at_the_first_id_of_that_time() {
+        let id_at = |time_ms: u64, fill: u8| {
+            let mut id = [fill; ID_BYTES];
+            id[..ID_TIME_BYTES].copy_from_slice(&time_ms.to_be_bytes()[2..]);
+            id
+        };
+        for (before, time_ms, is_in) in
+            [(0, 0, false), (256, 255, true), (256, 256, false), (u64::MAX, (1 << 48) - 2, true), (1, 0, true)]
+        {
+            let (start, end) = sent_before(before);
+            for fill in [0, 0xff] {
+                let key = sent_mark_key(&id_at(time_ms, fill), u16::MAX, u8::MAX);
+                let found = start.as_slice() <= key.as_slice() && key.as_slice() < end.as_slice();
+                assert_eq!(found, is_in, "{before} {time_ms}");
             }
         }
     }

@@ -51,7 +51,7 @@ pub enum RecipientOutcome {
 }
 
 impl RecipientOutcome {
-    fn from_code(code: u8) -> Option<Self> {
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
         [Self::Pending, Self::Delivered, Self::Bounced, Self::Expired, Self::Cancelled]
             .into_iter()
             .find(|outcome| *outcome as u8 == code)

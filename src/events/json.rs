@@ -109,7 +109,7 @@ fn push_array<T>(out: &mut Vec<u8>, values: impl IntoIterator<Item = T>, push: i
     out.push(b']');
 }
 
-fn push_string(out: &mut Vec<u8>, text: &str) {
+pub(super) fn push_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     push_escaped(out, text);
     out.push(b'"');

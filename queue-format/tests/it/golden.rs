@@ -17,9 +17,9 @@ use std::path::PathBuf;
 use queue_format::{
     CounterRecord, DueEntry, DueEntryRef, FORMAT_VERSION, FormatError, HistoryRecord, HoldEntry, LaneBlock,
     LaneConnections, LaneCounts, LaneLearning, LaneRecord, LaneSlow, LaneTold, LaneWarmup, LaneWarmupDay,
-    MessageRecord, OutboxRecord, OutboxRecordRef, RecipientEntry, RecipientOutcome, RecipientState, Ret,
-    SourceLifeRecord, SuppressionRecord, WARMUP_PARTS_MAX, decode_body, decode_meta_number, decode_meta_text,
-    encode_body, encode_meta_number, encode_meta_text,
+    MessageRecord, OutboxRecord, OutboxRecordRef, RecipientEntry, RecipientOutcome, RecipientState, Ret, SentRecord,
+    SentRecordRef, SourceLifeRecord, SuppressionRecord, WARMUP_PARTS_MAX, decode_body, decode_meta_number,
+    decode_meta_text, encode_body, encode_meta_number, encode_meta_text,
 };
 
 fn directory(version: u32) -> PathBuf {
@@ -419,6 +419,29 @@ fn lives_of_sources_keep_their_bytes() {
     check("source-life", &resting, SourceLifeRecord::encode, SourceLifeRecord::decode);
 }
 
+fn sent() -> SentRecord {
+    SentRecord {
+        outcome: RecipientOutcome::Delivered,
+        ended_at_ms: 1_795_302_000_456,
+        recipient: "user@mx.example".into(),
+        reverse_path: "bounces@shop.example".into(),
+        caller: "shop-app".into(),
+        tenant: "shop".into(),
+        identity: "shop.example".into(),
+        configuration_set: "receipts-1".into(),
+        pool: "dedicated".into(),
+        source: "192.0.2.7".into(),
+        site: "provider:google".into(),
+        mail_json: br#"{"source":"bounces@shop.example"}"#.to_vec(),
+    }
+}
+
+#[test]
+fn what_is_remembered_of_recipients_keeps_its_bytes() {
+    check("sent", &sent(), SentRecord::encode, SentRecord::decode);
+    check("sent-empty", &SentRecord::default(), SentRecord::encode, SentRecord::decode);
+}
+
 #[test]
 fn suppression_records_keep_their_bytes() {
     let record = SuppressionRecord {
@@ -462,6 +485,14 @@ fn borrowed_and_owned_forms_read_and_write_the_same_bytes() {
     record.borrowed().encode(&mut borrowed);
     assert_eq!(owned, borrowed);
     assert_eq!(OutboxRecordRef::decode(&owned).unwrap().into_owned(), record);
+
+    owned.clear();
+    borrowed.clear();
+    let record = sent();
+    record.encode(&mut owned);
+    record.borrowed().encode(&mut borrowed);
+    assert_eq!(owned, borrowed);
+    assert_eq!(SentRecordRef::decode(&owned).unwrap().into_owned(), record);
 }
 
 #[test]

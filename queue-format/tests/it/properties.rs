@@ -4,16 +4,16 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use queue_format::{
     BODY_OVERHEAD_BYTES, CounterRecord, DueEntry, DueEntryRef, FormatError, HistoryRecord, HoldEntry, LaneRecord,
-    LaneWarmup, MessageRecord, OutboxRecord, OutboxRecordRef, RecipientEntry, RecipientState, SourceLifeRecord,
-    SuppressionRecord, WARMUP_PARTS_MAX, counter_key, decode_body, decode_meta_number, decode_meta_text, due_key,
-    encode_body, encode_meta_number, encode_meta_text, history_key, history_range, hold_key, outbox_key,
-    parse_counter_key, parse_due_key, parse_history_key, parse_hold_key, parse_outbox_key, parse_recipient_header_key,
-    parse_recipient_key, parse_suppression_key, recipient_header_key, recipient_key, source_key, suppression_key,
-    suppression_range,
+    LaneWarmup, MessageRecord, OutboxRecord, OutboxRecordRef, RecipientEntry, RecipientState, SentRecord,
+    SentRecordRef, SourceLifeRecord, SuppressionRecord, WARMUP_PARTS_MAX, counter_key, decode_body, decode_meta_number,
+    decode_meta_text, due_key, encode_body, encode_meta_number, encode_meta_text, history_key, history_range, hold_key,
+    outbox_key, parse_counter_key, parse_due_key, parse_history_key, parse_hold_key, parse_outbox_key,
+    parse_recipient_header_key, parse_recipient_key, parse_sent_key, parse_suppression_key, recipient_header_key,
+    recipient_key, sent_key, sent_mark_key, sent_range, source_key, suppression_key, suppression_range,
 };
 
 use crate::records::{
-    counter, encoded, history, hold, lane, message, number, outbox, source_life, state, suppression, text,
+    counter, encoded, history, hold, lane, message, number, outbox, sent, source_life, state, suppression, text,
 };
 
 /// The results of all decoders, each as the bytes that its value encodes to.
@@ -39,6 +39,8 @@ fn decode_as_everything(bytes: &[u8]) -> Vec<Result<Vec<u8>, FormatError>> {
         LaneRecord::decode(bytes).map(|value| again(value, LaneRecord::encode)),
         HistoryRecord::decode(bytes).map(|value| again(value, HistoryRecord::encode)),
         SourceLifeRecord::decode(bytes).map(|value| again(value, SourceLifeRecord::encode)),
+        SentRecord::decode(bytes).map(|value| again(value, SentRecord::encode)),
+        SentRecordRef::decode(bytes).map(|value| again(value, |value, out| value.encode(out))),
     ]
 }
 
@@ -160,6 +162,28 @@ proptest! {
     }
 
     #[test]
+    fn what_is_remembered_of_a_recipient_comes_back_as_it_was(record in sent()) {
+        check_round_trip(&record, record.encoded_len_hint(), SentRecord::encode, SentRecord::decode);
+    }
+
+    #[test]
+    fn keys_of_what_was_sent_sort_by_message_recipient_and_kind(
+        left in (any::<[u8; 22]>(), any::<u16>(), any::<Option<u8>>()),
+        right in (any::<[u8; 22]>(), any::<u16>(), any::<Option<u8>>()),
+    ) {
+        let key = |(id, index, kind): &([u8; 22], u16, Option<u8>)| match kind {
+            None => sent_key(id, *index).to_vec(),
+            Some(kind) => sent_mark_key(id, *index, *kind).to_vec(),
+        };
+        prop_assert_eq!(key(&left).cmp(&key(&right)), left.cmp(&right));
+        prop_assert_eq!(parse_sent_key(&key(&left)), Some(left));
+        let (from, to) = sent_range(&left.0, 0, left.1);
+        let is_in = |of: &([u8; 22], u16, Option<u8>)| from.as_slice() <= key(of).as_slice() && key(of).as_slice() < to.as_slice();
+        prop_assert!(is_in(&left));
+        prop_assert_eq!(is_in(&right), right.0 == left.0 && right.1 <= left.1);
+    }
+
+    #[test]
     fn keys_of_the_history_sort_by_day_and_lie_in_the_range_of_theirs(
         left in (any::<u32>(), any::<[u8; 16]>()),
         right in (any::<u32>(), any::<[u8; 16]>()),
@@ -215,13 +239,13 @@ proptest! {
     #[test]
     fn only_the_decoder_of_its_kind_takes_a_record(bytes in encoded()) {
         let taken: Vec<_> = decode_as_everything(&bytes).into_iter().filter_map(Result::ok).collect();
-        // Due and outbox records have an owned and a borrowed decoder.
-        let expected = if matches!(bytes[0], 3 | 5) { 2 } else { 1 };
+        // Due, outbox and sent records have an owned and a borrowed decoder.
+        let expected = if matches!(bytes[0], 3 | 5 | 14) { 2 } else { 1 };
         prop_assert_eq!(taken.len(), expected);
     }
 
     #[test]
-    fn another_version_is_named_and_not_read(kind in 1..=13_u8, version in any::<u8>(), payload in vec(any::<u8>(), 0..100)) {
+    fn another_version_is_named_and_not_read(kind in 1..=14_u8, version in any::<u8>(), payload in vec(any::<u8>(), 0..100)) {
         prop_assume!(version == 0 || version > version_of(kind));
         for result in decode_as_everything(&sealed(kind, version, &payload)) {
             let error = result.unwrap_err();

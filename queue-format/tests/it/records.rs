@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use queue_format::{
     CounterRecord, DueEntry, HistoryRecord, HoldEntry, LaneBlock, LaneConnections, LaneCounts, LaneLearning,
     LaneRecord, LaneSlow, LaneTold, LaneWarmup, LaneWarmupDay, MessageRecord, OutboxRecord, RecipientEntry,
-    RecipientOutcome, RecipientState, Ret, SourceLifeRecord, SuppressionRecord, WARMUP_PARTS_MAX, encode_body,
-    encode_meta_number, encode_meta_text,
+    RecipientOutcome, RecipientState, Ret, SentRecord, SourceLifeRecord, SuppressionRecord, WARMUP_PARTS_MAX,
+    encode_body, encode_meta_number, encode_meta_text,
 };
 
 pub(crate) fn text() -> impl Strategy<Value = String> {
@@ -242,6 +242,25 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    pub(crate) fn sent()(
+        outcome in outcome(),
+        ended_at_ms in number(),
+        paths in (text(), text()),
+        owners in (text(), text(), text(), text()),
+        way in (text(), text(), text()),
+        mail_json in vec(any::<u8>(), 0..300),
+    ) -> SentRecord {
+        let (recipient, reverse_path) = paths;
+        let (caller, tenant, identity, configuration_set) = owners;
+        let (pool, source, site) = way;
+        SentRecord {
+            outcome, ended_at_ms, recipient, reverse_path, caller, tenant, identity, configuration_set, pool, source, site,
+            mail_json,
+        }
+    }
+}
+
 pub(crate) fn source_life() -> impl Strategy<Value = SourceLifeRecord> {
     (text(), any::<u8>(), number(), any::<u32>()).prop_map(|(source, life, since_ms, low_days)| SourceLifeRecord {
         source,
@@ -309,5 +328,6 @@ pub(crate) fn encoded() -> impl Strategy<Value = Vec<u8>> {
         lane().prop_map(bytes(LaneRecord::encode)),
         history().prop_map(bytes(HistoryRecord::encode)),
         source_life().prop_map(bytes(SourceLifeRecord::encode)),
+        sent().prop_map(bytes(SentRecord::encode)),
     ]
 }

@@ -8,6 +8,7 @@
 //! Promises: the lines validate against docs/event.schema.json; text of any kind comes out as it went in; the only
 //! occurrence of `"posthaste":{"eventId":` in a line is the one where the id belongs. Does not: cut or clean text.
 
+mod compact;
 mod lane;
 mod outcome;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use super::json::Object;
 use crate::types::{MessageId, Recipient, ReversePath};
 
 pub use crate::types::DelayType;
+pub use compact::{COMPACT_BYTES_MAX, compact_mail, whole_mail};
 pub use lane::{LaneChange, LaneInfo, lane};
 pub use outcome::{
     BounceInfo, BounceKind, BouncedRecipient, ComplaintInfo, ComplaintReport, DelayInfo, DelayedRecipient,

@@ -420,6 +420,79 @@ proptest! {
         prop_assert_eq!(&event["delivery"]["smtpResponse"], &text);
         prop_assert_eq!(&event["delivery"]["processingTimeMillis"], 5);
         prop_assert_eq!(&event["posthaste"]["rule"], &text);
+        prop_assert_eq!(kept(message_id, &json).0, without_headers(&json));
+    }
+}
+
+/// What is kept of an object for `a@example.org`, and how long it is.
+fn kept(id: MessageId, json: &[u8]) -> (Value, usize) {
+    let mut compact = b"of another message".to_vec();
+    compact_mail(json, "a@example.org", &mut compact);
+    let whole = whole_mail(id, &compact);
+    (parsed(&send(Mail { id, json: &whole }, &Extras::default()))["mail"].take(), compact.len())
+}
+
+/// The object as it was rendered, without header fields.
+fn without_headers(json: &[u8]) -> Value {
+    let mut mail: Value = serde_json::from_slice(json).unwrap();
+    (mail["headers"], mail["headersTruncated"]) = (json!([]), json!(true));
+    mail
+}
+
+#[test]
+fn a_mail_object_that_was_cut_and_made_whole_lacks_nothing_but_its_header_fields() {
+    for json in [full_mail(), super::samples::mail_json("\\\"},\"tags\":{,\"commonHeaders\":{],\"headersTruncated\":")]
+    {
+        let (mail, bytes) = kept(id(), &json);
+        assert_eq!(mail, without_headers(&json));
+        assert!(bytes + 140 < json.len(), "{bytes} of {}", json.len());
+    }
+}
+
+#[test]
+fn of_a_mail_object_that_is_too_long_the_recipient_the_return_path_and_all_tags_are_kept() {
+    let texts = |count: usize| (0..count).map(|n| format!("Someone <user{n}@example.org>")).collect::<Vec<_>>();
+    let tags: BTreeMap<String, Vec<String>> = (0..50).map(|n| (format!("tag{n}"), texts(20))).collect();
+    let check = |recipients: usize, to: usize, all: (bool, bool)| {
+        let destination: Vec<Recipient> = (0..recipients).map(|n| recipient(&format!("u{n}@example.org"))).collect();
+        let json = render_mail(&MailObject {
+            message_id: id(),
+            source: &ReversePath::Mailbox(address("\"a,b\"@example.com")),
+            source_ip: (to % 2 == 0).then_some([127, 0, 0, 1].into()),
+            caller_identity: "app",
+            destination: &destination,
+            headers: &[("X".to_owned(), "y".repeat(9_000))],
+            headers_truncated: false,
+            common: CommonHeaders { to: &texts(to), subject: Some("s"), ..CommonHeaders::default() },
+            tags: &tags,
+            from_domain: None,
+            configuration_set: None,
+            source_tls: None,
+        });
+        let (mail, bytes) = kept(id(), &json);
+        let mut expected = without_headers(&json);
+        if !all.0 {
+            expected["destination"] = json!(["a@example.org"]);
+        }
+        if !all.1 {
+            expected["commonHeaders"] = json!({"returnPath": "\"a,b\"@example.com"});
+        }
+        assert_eq!(mail, expected, "{recipients} {to}");
+        assert!(bytes <= COMPACT_BYTES_MAX + 100 + mail["tags"].to_string().len(), "{bytes}");
+    };
+    check(1, 1, (true, true));
+    check(50, 50, (true, true));
+    check(1_000, 50, (false, true));
+    check(50, 1_000, (false, false));
+    check(50, 1_001, (false, false));
+}
+
+#[test]
+fn an_object_that_is_not_ours_is_kept_as_it_is_where_it_is_short() {
+    for (json, expected) in [(b"{}".to_vec(), b"{}".to_vec()), (vec![b'x'; 4_097], b"{}".to_vec()), (vec![], vec![])] {
+        let mut compact = Vec::new();
+        compact_mail(&json, "a@example.org", &mut compact);
+        assert_eq!(whole_mail(id(), &compact), expected);
     }
 }
 
