@@ -104,5 +104,10 @@ pub const SENT_SWEEPS: &str = "posthaste_sent_sweeps_total";
 /// Counter, labels `kind` (bounce, complaint, unsubscribe), `effect` (applied, duplicate, unknown): what reports said of single
 /// recipients.
 pub const FEEDBACK: &str = "posthaste_feedback_total";
+/// Counter, label `report` (bounce, delay, success, auto-reply, complaint, unsubscribe, dmarc, tls-rpt, not-understood): messages that came
+/// home.
+pub const FEEDBACK_MESSAGES: &str = "posthaste_feedback_messages_total";
+/// Gauge: messages that nobody understood and that are kept for the operator, when the last one was.
+pub const FEEDBACK_KEPT: &str = "posthaste_feedback_kept";
 /// Gauge: 1 while the daemon is healthy.
 pub const HEALTHY: &str = "posthaste_healthy";

@@ -2,4 +2,8 @@
 //!
 //! [`report`] reads a message and says what it is. It takes bytes and gives plain data: it knows no socket, clock or store.
 
+pub mod addresses;
+pub mod desk;
+pub mod effects;
+pub mod kept;
 pub mod report;

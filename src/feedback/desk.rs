@@ -1,0 +1,302 @@
+//! The desk where mail that came home is opened: read, resolved against what was sent, committed, or kept for the operator.
+//!
+//! | report | of whom | what follows |
+//! |---|---|---|
+//! | bounce | the recipient of the token; of a token for a whole message, or none, whom the report names | `Bounce` event, the tenant's list where nobody is there |
+//! | delay, success, automatic answer | - | counted |
+//! | complaint | the recipient of the token, or of one within the message that it returns; else whom it names of that message | `Complaint` event, the tenant's list |
+//! | anything else | - | kept |
+//!
+//! Promises: what follows is on the disk when [`Desk::take`] returns `Ok`, so the report may get its 250; the same report once more, or
+//! another of the same, does nothing; what a report says of a message that it has no token for is not believed. An error is a 4yz: the
+//! host tries again. Does not: decide what reports mean ([`super::report`]), or what follows ([`super::effects`]).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+
+use super::addresses::{Addresses, Recognised, Unknown};
+use super::effects;
+use super::kept::{KeepError, Kept};
+use super::report::{
+    self, Addressed, Clues, Complaint, ComplaintKind, Context, DeliveryReport, Outcome, RecipientReport, Report,
+};
+use crate::events::metric;
+use crate::policy::Rules;
+use crate::policy::token::{Addressee, Purpose, TokenContent, TokenKeys, verify};
+use crate::queue::feedback::{Feedback, FeedbackEffect};
+use crate::queue::sent::SentRecipient;
+use crate::queue::{AcceptError, LoadError, Queue};
+use crate::types::{Clock, EmailAddress, MessageId, ReversePath, SuppressionReason};
+
+/// Recipients of one message among which a report's is looked for. Those beyond are not found by their address.
+const RECIPIENTS_LOOKED_AT: usize = 1_000;
+
+/// What can change with a reload.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which mail is taken.
+    pub addresses: Addresses,
+    /// What replies mean.
+    pub rules: Arc<Rules>,
+}
+
+/// What tenants want, and who else is to hear.
+pub trait Policies: Send + Sync + 'static {
+    /// Whether an address goes on the tenant's list for this reason, by the setting of the configuration set or the tenant.
+    fn suppresses(&self, tenant: &str, set: &str, reason: SuppressionReason) -> bool;
+
+    /// A complaint was told, for the first time.
+    fn complained(&self, sent: &SentRecipient);
+}
+
+/// A message for us.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// As the 250 will name it.
+    pub id: MessageId,
+    /// Who brought it.
+    pub client: IpAddr,
+    /// Its reverse-path.
+    pub reverse_path: ReversePath,
+    /// Those that [`Desk::recognise`] knew.
+    pub recipients: Vec<EmailAddress>,
+    /// Header and body.
+    pub octets: Bytes,
+}
+
+/// Why a message is not taken now.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// The queue does not take what follows.
+    #[error(transparent)]
+    Queue(#[from] AcceptError),
+    /// What was sent cannot be read.
+    #[error(transparent)]
+    Sent(#[from] LoadError),
+    /// It cannot be kept.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
+    /// A task that read it broke.
+    #[error("a task for reports broke: {0}")]
+    Broken(String),
+}
+
+/// See the module.
+pub struct Desk {
+    queue: Queue,
+    keys: Arc<ArcSwap<TokenKeys>>,
+    settings: Arc<ArcSwap<Settings>>,
+    clock: Arc<dyn Clock>,
+    kept: Arc<Kept>,
+    policies: Arc<dyn Policies>,
+}
+
+/// What became of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handled {
+    /// As far as anything followed from it.
+    Done,
+    /// Nobody knows whom it speaks of, and somebody should look.
+    Puzzling,
+}
+
+impl Desk {
+    /// `keys` mint the tokens of what is sent.
+    pub fn new(
+        queue: Queue,
+        keys: Arc<ArcSwap<TokenKeys>>,
+        settings: Arc<ArcSwap<Settings>>,
+        clock: Arc<dyn Clock>,
+        kept: Kept,
+        policies: Arc<dyn Policies>,
+    ) -> Self {
+        Self { queue, keys, settings, clock, kept: Arc::new(kept), policies }
+    }
+
+    /// What an address is for.
+    pub fn recognise(&self, address: &EmailAddress) -> Result<Recognised, Unknown> {
+        self.settings.load().addresses.recognise(address, &self.keys.load(), self.clock.now())
+    }
+
+    /// Takes a message. Not cancel-safe: what was committed stays, and the same message later finds it known.
+    pub async fn take(&self, message: Message) -> Result<(), TakeError> {
+        // An address that does not count any more was told so at RCPT, or is told nothing now.
+        let recognised: Vec<Recognised> =
+            message.recipients.iter().filter_map(|address| self.recognise(address).ok()).collect();
+        let mut read: BTreeMap<u8, Arc<Report>> = BTreeMap::new();
+        let mut is_puzzling = false;
+        for Recognised { addressed, token } in recognised {
+            let report = match read.get(&(addressed as u8)) {
+                Some(report) => Arc::clone(report),
+                None => Arc::new(self.read(&message, addressed).await?),
+            };
+            read.insert(addressed as u8, Arc::clone(&report));
+            metrics::counter!(metric::FEEDBACK_MESSAGES, "report" => name_of(&report)).increment(1);
+            is_puzzling |= self.handle(&report, token).await? == Handled::Puzzling;
+        }
+        if is_puzzling { self.keep(message).await } else { Ok(()) }
+    }
+
+    async fn read(&self, message: &Message, addressed: Addressed) -> Result<Report, TakeError> {
+        let rules = Arc::clone(&self.settings.load().rules);
+        let octets = message.octets.clone();
+        let is_null_sender = message.reverse_path == ReversePath::Null;
+        let read = move |_: &Queue| report::read(&octets, &Context { is_null_sender, addressed, rules: &rules });
+        self.queue.reading(read).await.map_err(|error| TakeError::Broken(error.to_string()))
+    }
+
+    async fn handle(&self, report: &Report, token: Option<TokenContent>) -> Result<Handled, TakeError> {
+        match report {
+            Report::Delivery(delivery) => self.delivery(delivery, token).await,
+            Report::AutoReply(_) => Ok(Handled::Done),
+            Report::Complaint(complaint) => self.complaint(complaint, token).await,
+            Report::Unsubscribe(_) | Report::DmarcAggregate(_) | Report::TlsReport(_) | Report::NotUnderstood(_) => {
+                Ok(Handled::Puzzling)
+            }
+        }
+    }
+
+    async fn delivery(&self, report: &DeliveryReport, token: Option<TokenContent>) -> Result<Handled, TakeError> {
+        let bounced: Vec<_> =
+            report.recipients.iter().filter(|recipient| recipient.outcome.bounce().is_some()).collect();
+        if bounced.is_empty() {
+            return Ok(Handled::Done);
+        }
+        let Some(token) = token.or_else(|| self.token_of(&report.original.clues)) else {
+            return Ok(Handled::Puzzling);
+        };
+        let sent = self.sent(token).await?;
+        let pairs = pairs(&sent, &bounced, token.addressee);
+        if pairs.is_empty() {
+            tracing::info!(message = %token.id, "a bounce of what is not remembered, or of nobody it was sent to");
+            // Too late is nothing to look at; a stranger's name is.
+            return Ok(if sent.is_empty() { Handled::Done } else { Handled::Puzzling });
+        }
+        for (sent, recipient) in pairs {
+            let Outcome::Bounced(verdict) = &recipient.outcome else { continue };
+            let suppresses = self.suppresses(sent, SuppressionReason::Bounce);
+            let effect = effects::bounce(sent, report, recipient, verdict, suppresses, self.clock.now());
+            self.apply(effect).await?;
+        }
+        Ok(Handled::Done)
+    }
+
+    async fn complaint(&self, report: &Complaint, token: Option<TokenContent>) -> Result<Handled, TakeError> {
+        let Some(token) = token.or_else(|| self.token_of(&report.clues)) else { return Ok(Handled::Puzzling) };
+        let sent = self.sent(token).await?;
+        let is_named = |sent: &&SentRecipient| report.recipients.iter().any(|named| is_same(named, &sent.recipient));
+        let named: Vec<_> = sent.iter().filter(is_named).collect();
+        let complained = match (&sent[..], &named[..]) {
+            // Receivers redact whom they speak of: a message to one needs no name.
+            ([only], _) => vec![only],
+            _ => named,
+        };
+        if complained.is_empty() {
+            return Ok(if sent.is_empty() { Handled::Done } else { Handled::Puzzling });
+        }
+        let is_praise = report.kind == Some(ComplaintKind::NotSpam);
+        for sent in complained {
+            let suppresses = !is_praise && self.suppresses(sent, SuppressionReason::Complaint);
+            let effect = effects::complaint(sent, report, suppresses, self.clock.now());
+            if self.apply(effect).await? == FeedbackEffect::Applied && !is_praise {
+                self.policies.complained(sent);
+            }
+        }
+        Ok(Handled::Done)
+    }
+
+    async fn apply(&self, effect: Feedback) -> Result<FeedbackEffect, AcceptError> {
+        self.queue.apply_feedback(effect).await
+    }
+
+    fn suppresses(&self, sent: &SentRecipient, reason: SuppressionReason) -> bool {
+        self.policies.suppresses(&sent.tenant, &sent.configuration_set, reason)
+    }
+
+    /// The first token of ours that a returned message holds.
+    fn token_of(&self, clues: &Clues) -> Option<TokenContent> {
+        let (keys, settings, now) = (self.keys.load(), self.settings.load(), self.clock.now());
+        let lifetime = settings.addresses.token_lifetime;
+        let purposes = [Purpose::ReturnPath, Purpose::Unsubscribe];
+        let ours =
+            |text: &String| purposes.iter().find_map(|purpose| verify(&keys, *purpose, text, now, lifetime).ok());
+        clues.tokens.iter().find_map(ours)
+    }
+
+    /// Whom a token stands for.
+    async fn sent(&self, token: TokenContent) -> Result<Vec<SentRecipient>, TakeError> {
+        let read = move |queue: &Queue| match token.addressee {
+            Addressee::Recipient(index) => queue.sent(token.id, index).map(|sent| sent.into_iter().collect()),
+            Addressee::Message => queue.sent_to_all(token.id, RECIPIENTS_LOOKED_AT),
+        };
+        let read = self.queue.reading(read).await.map_err(|error| TakeError::Broken(error.to_string()))?;
+        Ok(read?)
+    }
+
+    async fn keep(&self, message: Message) -> Result<(), TakeError> {
+        let kept = Arc::clone(&self.kept);
+        let keep = move |_: &Queue| {
+            let recipients: Vec<_> = message.recipients.iter().map(EmailAddress::as_str).collect();
+            // No line end can be in an address.
+            let facts = format!(
+                "X-Posthaste-Client: {}\r\nX-Posthaste-Envelope: <{}> to {}\r\n",
+                message.client,
+                message.reverse_path.as_str(),
+                recipients.join(", ")
+            );
+            kept.keep(message.id, &facts, &message.octets)
+        };
+        Ok(self.queue.reading(keep).await.map_err(|error| TakeError::Broken(error.to_string()))??)
+    }
+}
+
+/// Which of the report's recipients is which of ours.
+fn pairs<'s, 'r>(
+    sent: &'s [SentRecipient],
+    bounced: &[&'r RecipientReport],
+    addressee: Addressee,
+) -> Vec<(&'s SentRecipient, &'r RecipientReport)> {
+    let names = |report: &RecipientReport, sent: &SentRecipient| {
+        report.addresses().any(|address| is_same(address, &sent.recipient))
+    };
+    let pairs: Vec<_> = sent
+        .iter()
+        .filter_map(|sent| bounced.iter().find(|report| names(report, sent)).map(|report| (sent, *report)))
+        .collect();
+    match (&pairs[..], sent, bounced) {
+        // The token says who; the report may speak of where his mail was forwarded to.
+        ([], [only], [first, ..]) if matches!(addressee, Addressee::Recipient(_)) || bounced.len() == 1 => {
+            vec![(only, *first)]
+        }
+        _ => pairs,
+    }
+}
+
+/// Hosts on the way change the case of a local part now and then.
+fn is_same(one: &EmailAddress, other: &EmailAddress) -> bool {
+    one.domain() == other.domain() && one.local_part().eq_ignore_ascii_case(other.local_part())
+}
+
+/// As metrics spell it.
+fn name_of(report: &Report) -> &'static str {
+    match report {
+        Report::Delivery(delivery) => {
+            let has = |is: fn(&Outcome) -> bool| delivery.recipients.iter().any(|recipient| is(&recipient.outcome));
+            match () {
+                () if has(|outcome| matches!(outcome, Outcome::Bounced(_))) => "bounce",
+                () if has(|outcome| matches!(outcome, Outcome::Delayed(_))) => "delay",
+                () => "success",
+            }
+        }
+        Report::AutoReply(_) => "auto-reply",
+        Report::Complaint(_) => "complaint",
+        Report::Unsubscribe(_) => "unsubscribe",
+        Report::DmarcAggregate(_) => "dmarc",
+        Report::TlsReport(_) => "tls-rpt",
+        Report::NotUnderstood(_) => "not-understood",
+    }
+}
