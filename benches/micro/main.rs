@@ -24,7 +24,7 @@ use posthaste::queue::rocks::{RocksSettings, RocksStore};
 use posthaste::queue::store::{Change, Family, Key, Store};
 use posthaste::queue::{
     Charges, DueKey, EndGroup, Ended, Handoff, Intake, JobKey, NewBody, NewMessage, Next, Opened, Origin, Queue,
-    Settings as QueueSettings, Settlement, StoredMessage,
+    RecipientOutcome, SentEnd, SentEntry, Settings as QueueSettings, Settlement, StoredMessage,
 };
 use posthaste::smtp::client::{DotStuffer, ReplyParser};
 use posthaste::smtp::command::Command;
@@ -351,14 +351,11 @@ fn delivered(handoff: &Handoff) -> Settlement {
     let id = handoff.message.id;
     let end =
         EndGroup { id, group: 0, groups: 1, body_parts: 0, recipients: 1, recipient_headers: false, has_states: false };
-    Settlement {
-        key: JobKey { id, group: 0 },
-        due_at: Some(handoff.due_at),
-        states: Vec::new(),
-        next: Next::Ended(end),
-        events: Vec::new(),
-        notifications: Vec::new(),
-    }
+    let at = handoff.due_at;
+    let sent =
+        SentEnd { index: 0, outcome: RecipientOutcome::Delivered, at, source: None, site: Some("mx.example.org") };
+    let sent = SentEntry::of(&handoff.message, &sent).into_iter().collect();
+    Settlement { sent, ..Settlement::new(JobKey { id, group: 0 }, Some(at), Next::Ended(end)) }
 }
 
 /// The due index after a million jobs came and went, and a thousand of them stayed: read from its beginning, as a start

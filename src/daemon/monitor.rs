@@ -1,5 +1,5 @@
-//! Measures what nobody else would: free space, the age of the oldest message, sizes of the scheduler's tables; and looks at the
-//! token keys once an hour.
+//! Measures what nobody else would: free space, the age of the oldest message, sizes of the scheduler's tables; looks at the token keys
+//! once an hour, and lets the queue remove what it need not remember.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -172,6 +172,7 @@ impl Watch {
         }
         quotas::measure(&self.quotas, &self.admission.load());
         metrics::gauge!(metric::EVENTS_PENDING).set(self.queue.outbox().pending() as f64);
+        self.queue.sweep_sent().await;
     }
 }
 

@@ -113,14 +113,8 @@ async fn release(shared: &Shared, lease: &Lease, message: &StoredMessage, inputs
         let state = message.states.get(index).cloned().flatten().unwrap_or_default();
         (u32::try_from(index).unwrap_or(u32::MAX), RecipientState { next_attempt_ms: at.millis(), ..state })
     });
-    let settlement = Settlement {
-        key: lease.key,
-        due_at: lease.due_at,
-        states: states.collect(),
-        next: Next::Due { at, entry: message.due_entry(lease.key.group, lease.attempts, None) },
-        events: Vec::new(),
-        notifications: Vec::new(),
-    };
+    let next = Next::Due { at, entry: message.due_entry(lease.key.group, lease.attempts, None) };
+    let settlement = Settlement { states: states.collect(), ..Settlement::new(lease.key, lease.due_at, next) };
     let settled = Settled::Due { at, attempts: lease.attempts, source: None, blocked: false };
     commit(shared, settlement, settled, lease.key, inputs).await;
 }
@@ -132,14 +126,7 @@ async fn hold(shared: &Shared, lease: &Lease, message: &StoredMessage, reason: S
 }
 
 async fn move_to(shared: &Shared, lease: &Lease, next: Next, settled: Settled, inputs: &mpsc::Sender<Input>) {
-    let settlement = Settlement {
-        key: lease.key,
-        due_at: lease.due_at,
-        states: Vec::new(),
-        next,
-        events: Vec::new(),
-        notifications: Vec::new(),
-    };
+    let settlement = Settlement::new(lease.key, lease.due_at, next);
     commit(shared, settlement, settled, lease.key, inputs).await;
 }
 

@@ -35,7 +35,7 @@ pub const COMMIT_OPERATIONS: &str = "posthaste_commit_batch_operations";
 pub const COMMIT_SECONDS: &str = "posthaste_commit_seconds";
 /// Counter: store errors.
 pub const STORE_ERRORS: &str = "posthaste_store_errors_total";
-/// Counter, label `record` (message, due, hold, outbox, counter, suppression): records that could not be read and were worked around.
+/// Counter, label `record` (message, due, hold, outbox, counter, suppression, sent): records that could not be read and were worked around.
 pub const DAMAGED_RECORDS: &str = "posthaste_damaged_records_total";
 /// Gauge: messages in the queue.
 pub const QUEUE_MESSAGES: &str = "posthaste_queue_messages";
@@ -97,5 +97,12 @@ pub const EVENT_WRITE_ERRORS: &str = "posthaste_event_write_errors_total";
 pub const SUPPRESSED_RECIPIENTS: &str = "posthaste_suppressed_recipients_total";
 /// Gauge, label `tier`: entries of suppression lists.
 pub const SUPPRESSION_ENTRIES: &str = "posthaste_suppression_entries";
+/// Counter: recipients of which it was written down to whom and how their message was sent.
+pub const SENT_RECORDS: &str = "posthaste_sent_records_total";
+/// Counter: removals of all such records that are older than is kept, one range each.
+pub const SENT_SWEEPS: &str = "posthaste_sent_sweeps_total";
+/// Counter, labels `kind` (bounce, complaint, unsubscribe), `effect` (applied, duplicate, unknown): what reports said of single
+/// recipients.
+pub const FEEDBACK: &str = "posthaste_feedback_total";
 /// Gauge: 1 while the daemon is healthy.
 pub const HEALTHY: &str = "posthaste_healthy";

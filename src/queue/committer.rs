@@ -20,6 +20,7 @@ use queue_format as format;
 use tokio::time::Instant;
 
 use super::counters::Counters;
+use super::feedback::{self, Mark};
 use super::health::Health;
 use super::intake::Charge;
 use super::list_counts::{ListBatch, ListChanges, ListCounts};
@@ -62,6 +63,8 @@ pub(super) struct Transaction {
     pub(super) ends: Option<EndGroup>,
     /// Changes of suppression lists.
     pub(super) lists: Option<ListChanges>,
+    /// Where this is there already, nothing of the transaction is written.
+    pub(super) mark: Option<Box<Mark>>,
     /// The caller's promise depends on the disk: accept.
     pub(super) sync: bool,
     /// The caller waits for the disk, but asks for no sync of its own: it is told after the next one.
@@ -273,6 +276,7 @@ impl Committer {
     fn assemble(&mut self, transactions: &mut [Transaction]) -> Result<Batch, StoreError> {
         let mut batch = Batch { size: self.size, ..Batch::default() };
         let mut next_event = self.next_event;
+        feedback::drop_known(transactions, &*self.store)?;
         let charges = transactions.iter().flat_map(|transaction| &transaction.charges);
         self.counters.add(&*self.store, charges, &mut batch.changes)?;
         for transaction in transactions {
@@ -452,6 +456,7 @@ impl Transaction {
             new_jobs: 0,
             ends: None,
             lists: None,
+            mark: None,
             sync: false,
             told_when_synced: false,
             may_fail: false,

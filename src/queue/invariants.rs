@@ -59,6 +59,7 @@ pub fn violations(store: &dyn Store) -> Result<Vec<String>, StoreError> {
     found.extend(super::lanes::violations(store)?.iter().map(|violation| format!("LANE: {violation}")));
     found.extend(super::history::violations(store)?.iter().map(|violation| format!("HISTORY: {violation}")));
     found.extend(super::source_lives::violations(store)?.iter().map(|violation| format!("SOURCE: {violation}")));
+    found.extend(super::sent::violations(store)?.iter().map(|violation| format!("SENT: {violation}")));
     let mut lists = Vec::new();
     super::list_counts::violations(store, &mut lists)?;
     found.extend(lists.iter().map(|violation| format!("SUPPRESSION: {violation}")));

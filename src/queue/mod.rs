@@ -7,6 +7,9 @@
 mod blocking;
 mod committer;
 pub mod counters;
+pub mod feedback;
+#[cfg(test)]
+mod feedback_tests;
 #[cfg(test)]
 mod header_tests;
 pub mod health;
@@ -29,6 +32,9 @@ mod pages;
 pub mod recover;
 pub mod rocks;
 mod salvage;
+pub mod sent;
+#[cfg(test)]
+mod sent_tests;
 pub mod source_lives;
 pub mod store;
 pub mod stored;
@@ -44,6 +50,7 @@ mod wal;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam::channel::{Sender, TrySendError};
@@ -61,6 +68,7 @@ use store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 
 pub use blocking::tell;
 pub use committer::EndGroup;
+pub use feedback::{Feedback, FeedbackEffect, FeedbackKind};
 pub use format::fnv1a;
 pub use history::{HISTORY_KEPT_DAYS, HistoryPage, HistoryPlace, HistoryQuery, HistoryRow};
 pub use inline::InlineCommitter;
@@ -70,6 +78,7 @@ pub use intake::{
 pub use lanes::{LaneChanges, LaneRecord};
 pub use open::{OpenError, Opened, random_seed};
 pub use salvage::{HeldGroup, LostMessage, Salvaged};
+pub use sent::{SentEnd, SentEntry, SentRecipient};
 pub use source_lives::SourceLife;
 pub use stored::{
     DueEntry, DueJob, JobKey, RecipientHeaders, RecipientOutcome, RecipientState, StoredBody, StoredMessage,
@@ -89,11 +98,18 @@ pub struct Settings {
     pub free_space_reserve_bytes: u64,
     /// Events that may wait for the files. Above: 452 4.3.1, since an unread outbox must not fill the disk.
     pub events_pending_max: u64,
+    /// How long after its acceptance it is remembered to whom a message was sent; zero: not at all.
+    pub sent_retention: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { messages_max: 10_000_000, free_space_reserve_bytes: 1 << 30, events_pending_max: 10_000_000 }
+        Self {
+            messages_max: 10_000_000,
+            free_space_reserve_bytes: 1 << 30,
+            events_pending_max: 10_000_000,
+            sent_retention: Duration::from_secs(30 * 86_400),
+        }
     }
 }
 
@@ -149,6 +165,8 @@ struct Inner {
     messages_max: AtomicU64,
     free_space_reserve_bytes: AtomicU64,
     events_pending_max: AtomicU64,
+    sent_retention_ms: AtomicU64,
+    sent_swept_at_ms: AtomicU64,
 }
 
 impl Drop for Inner {
@@ -175,6 +193,8 @@ impl Queue {
         self.0.messages_max.store(settings.messages_max, Ordering::Relaxed);
         self.0.free_space_reserve_bytes.store(settings.free_space_reserve_bytes, Ordering::Relaxed);
         self.0.events_pending_max.store(settings.events_pending_max, Ordering::Relaxed);
+        let retention_ms = u64::try_from(settings.sent_retention.as_millis()).unwrap_or(u64::MAX);
+        self.0.sent_retention_ms.store(retention_ms, Ordering::Relaxed);
     }
 
     /// The message and the states of its recipients; `None` where it is not in the queue. Blocks.
@@ -303,12 +323,17 @@ impl Queue {
 
     /// Commits what became of a job: recipient states, the next due time or the end, events, and DSNs, as one batch.
     /// `done` is called on the committer's thread when it is written. Waits only for room in the committer's queue.
-    pub async fn settle(&self, settlement: Settlement, done: impl FnOnce() + Send + 'static) {
+    pub async fn settle(&self, mut settlement: Settlement, done: impl FnOnce() + Send + 'static) {
         let now = self.0.clock.now();
+        if !self.keeps_sent() {
+            settlement.sent.clear();
+        }
+        let sent = settlement.sent.len() as u64;
         let (mut transaction, accepted) = transition::settle(settlement, now);
         let queue = self.clone();
         transaction.done = Box::new(move |result| {
             if result.is_ok() {
+                metrics::counter!(metric::SENT_RECORDS).increment(sent);
                 done();
                 for handoff in accepted {
                     queue.hand_off(handoff);
@@ -406,7 +431,7 @@ impl DueKey {
     fn after(due_at: Timestamp, key: JobKey) -> Self {
         match key.group.checked_add(1) {
             Some(group) => Self::of(due_at, JobKey { id: key.id, group }),
-            None => Self::at(due_at.plus(std::time::Duration::from_millis(1))),
+            None => Self::at(due_at.plus(Duration::from_millis(1))),
         }
     }
 }

@@ -152,6 +152,8 @@ fn prepare(
         messages_max: AtomicU64::new(0),
         free_space_reserve_bytes: AtomicU64::new(0),
         events_pending_max: AtomicU64::new(0),
+        sent_retention_ms: AtomicU64::new(0),
+        sent_swept_at_ms: AtomicU64::new(0),
     };
     let queue = Queue(Arc::new(inner));
     queue.reload(settings);

@@ -12,7 +12,7 @@ use queue_format as format;
 use super::committer::{ENDED_GROUPS_INDEX, meta_put};
 use super::store::{Change, Family, Key, Store, StoreError};
 use super::stored::{JobKey, RecipientState, StoredMessage};
-use super::{history, lanes, list_counts, meta, source_lives};
+use super::{history, lanes, list_counts, meta, sent, source_lives};
 use crate::events::EventId;
 use crate::types::{MessageId, Timestamp};
 
@@ -130,7 +130,8 @@ pub(super) fn salvage(
     salvage.each_or_forget(Family::Source, "the life of a source", |key, value| {
         source_lives::decode(key, value).map(drop)
     })?;
-    salvage.history()?;
+    salvage.each_in_batches(Family::History, "rows", |key, value| history::decode(key, value).map(drop))?;
+    salvage.each_in_batches(Family::Sent, "records", sent::check)?;
     salvage.suppression()?;
     salvage.finish()
 }
@@ -408,19 +409,24 @@ impl Salvage<'_> {
         Ok(())
     }
 
-    /// Rows of the history where they can be read. There may be millions: none stays in memory but those of one batch.
-    fn history(&mut self) -> Result<(), StoreError> {
+    /// Records of a family where they can be read. There may be millions: none stays in memory but those of one batch.
+    fn each_in_batches(
+        &mut self,
+        family: Family,
+        noun: &str,
+        check: impl Fn(&[u8], &[u8]) -> Result<(), String>,
+    ) -> Result<(), StoreError> {
         self.write(false)?;
         let (sources, fresh) = (self.sources, self.fresh);
         let (mut damage, mut failed) = (Vec::new(), None);
         let (mut unreadable, mut pending, mut bytes) = (BTreeSet::new(), BTreeMap::new(), 0);
-        // The last row of the first source that goes as far: what lies behind it is new.
+        // The last record of the first source that goes as far: what lies behind it is new.
         let mut newest: Vec<u8> = Vec::new();
-        sources.each(Family::History, &mut damage, |key, value| {
-            if failed.is_some() || (key <= newest.as_slice() && is_there(key, &pending, fresh)) {
+        sources.each(family, &mut damage, |key, value| {
+            if failed.is_some() || (key <= newest.as_slice() && is_there(family, key, &pending, fresh)) {
                 return;
             }
-            if history::decode(key, value).is_err() {
+            if check(key, value).is_err() {
                 unreadable.insert(key.to_vec());
                 return;
             }
@@ -428,7 +434,7 @@ impl Salvage<'_> {
             if key > newest.as_slice() {
                 newest = key.to_vec();
             }
-            let change = Change::Put { family: Family::History, key: Key::new(key), value: value.clone() };
+            let change = Change::Put { family, key: Key::new(key), value: value.clone() };
             bytes += change_bytes(&change);
             pending.insert(key.to_vec(), change);
             if bytes >= BATCH_BYTES {
@@ -441,7 +447,7 @@ impl Salvage<'_> {
             None => write_all(fresh, &mut pending)?,
         }
         if !unreadable.is_empty() {
-            damage.push(format!("history table: {} rows cannot be read", unreadable.len()));
+            damage.push(format!("{} table: {} {noun} cannot be read", family.name(), unreadable.len()));
         }
         self.found.damage.extend(damage);
         Ok(())
@@ -514,9 +520,9 @@ impl Salvage<'_> {
 
 type Pending = BTreeMap<Vec<u8>, Change>;
 
-/// Whether another source gave this row already.
-fn is_there(key: &[u8], pending: &Pending, fresh: &dyn Store) -> bool {
-    pending.contains_key(key) || matches!(fresh.get(Family::History, key), Ok(Some(_)))
+/// Whether another source gave this record already.
+fn is_there(family: Family, key: &[u8], pending: &Pending, fresh: &dyn Store) -> bool {
+    pending.contains_key(key) || matches!(fresh.get(family, key), Ok(Some(_)))
 }
 
 fn write_all(fresh: &dyn Store, pending: &mut Pending) -> Result<(), StoreError> {

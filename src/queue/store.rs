@@ -35,11 +35,13 @@ pub enum Family {
     History,
     /// Hash of a source to its life in a managed pool.
     Source,
+    /// Message id and recipient index to what is remembered of the recipient; and a kind to when that was told of it.
+    Sent,
 }
 
 impl Family {
     /// All families. New ones come last: stores number them in this order, and one of an older release gets them in it.
-    pub const ALL: [Family; 13] = [
+    pub const ALL: [Family; 14] = [
         Family::Message,
         Family::Body,
         Family::BodyPart,
@@ -53,6 +55,7 @@ impl Family {
         Family::Lane,
         Family::History,
         Family::Source,
+        Family::Sent,
     ];
 
     /// The column family's name on disk.
@@ -71,6 +74,7 @@ impl Family {
             Family::Lane => "lane",
             Family::History => "history",
             Family::Source => "source",
+            Family::Sent => "sent",
         }
     }
 

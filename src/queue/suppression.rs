@@ -64,6 +64,11 @@ impl SuppressionList {
     fn key(&self) -> ListKey {
         list_key(self.tier(), self.owner())
     }
+
+    /// What puts an address on it.
+    pub(super) fn change(&self, entry: &SuppressionEntry) -> (EntryKey, Option<Bytes>) {
+        (format::suppression_key(&self.key(), &address_hash(&entry.address)), Some(encode(self, entry)))
+    }
 }
 
 /// An address on a list.

@@ -47,6 +47,7 @@ enum Step {
     SaveHistory(u32),
     PruneHistory(u32),
     SaveLife(u8),
+    Report(usize),
     Consume,
     Reopen,
     Crash,
@@ -68,6 +69,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..32_u32).prop_map(Step::SaveHistory),
         1 => (0..9_u32).prop_map(Step::PruneHistory),
         1 => any::<u8>().prop_map(Step::SaveLife),
+        2 => any::<usize>().prop_map(Step::Report),
         1 => Just(Step::Consume),
         1 => Just(Step::Reopen),
         1 => Just(Step::Crash),
@@ -91,6 +93,7 @@ struct World {
     /// Lanes by site.
     lanes: BTreeMap<Box<str>, LaneRecord>,
     kept: history_tests::Kept,
+    sent: sent_tests::Remembered,
     last_event: u64,
 }
 
@@ -98,8 +101,8 @@ impl World {
     fn new(store: Arc<dyn Store>) -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
         let (jobs, lists, lanes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let kept = history_tests::Kept::default();
-        let mut world = Self { store, clock, opened: None, jobs, lists, lanes, kept, last_event: 0 };
+        let (kept, sent) = (history_tests::Kept::default(), sent_tests::Remembered::default());
+        let mut world = Self { store, clock, opened: None, jobs, lists, lanes, kept, sent, last_event: 0 };
         world.open();
         world
     }
@@ -156,6 +159,7 @@ impl World {
         self.last_event += 1 + over.len() as u64;
         for group in open {
             self.jobs.insert(JobKey { id, group }, Some(self.clock.now()));
+            self.sent.accepted(JobKey { id, group });
         }
     }
 
@@ -195,8 +199,9 @@ impl World {
             Next::Held { .. } => drop(self.jobs.insert(key, None)),
         }
         let events = vec![line(EventKind::Delivery)];
+        let sent = if let Next::Ended(_) = next { self.sent.ended(message, key) } else { Vec::new() };
         let (sender, receiver) = oneshot::channel();
-        let settlement = Settlement { key, due_at: place, states, next, events, notifications };
+        let settlement = Settlement { sent, states, events, notifications, ..Settlement::new(key, place, next) };
         queue
             .settle(settlement, move || {
                 let _ = sender.send(());
@@ -207,6 +212,7 @@ impl World {
         if dsn {
             self.opened.as_mut().unwrap().handoffs.recv().await.unwrap();
             self.jobs.insert(JobKey { id, group: 0 }, Some(id.accepted_at()));
+            self.sent.accepted(JobKey { id, group: 0 });
         }
     }
 
@@ -252,6 +258,7 @@ impl World {
                 self.queue().save_source_life(&[life], vec![line(EventKind::Lane)]).await;
                 self.queue().write_and_wait(Vec::new(), false).await.unwrap();
             }
+            Step::Report(number) => self.report(number).await,
             Step::Deliver(number) => self.end(number, false).await,
             Step::Bounce { job, dsn } => self.end(job, dsn).await,
             Step::Defer(number) => {
@@ -292,6 +299,11 @@ impl World {
         receiver.await.unwrap();
     }
 
+    async fn report(&mut self, number: usize) {
+        let queue = self.queue().clone();
+        self.last_event += self.sent.report(&queue, number).await;
+    }
+
     async fn end(&mut self, number: usize, dsn: bool) {
         let Some((key, place, message)) = self.pick(number) else { return };
         let end = EndGroup {
@@ -312,6 +324,7 @@ impl World {
         lanes.sort_by(|left, right| left.site.cmp(&right.site));
         assert!(lanes.iter().eq(self.lanes.values()), "{lanes:?}");
         self.kept.check(self.queue());
+        self.sent.check(self.queue());
         let due = self.queue().due(DueKey::START, DueKey::at(Timestamp::MAX), 10_000).unwrap();
         let mut found: BTreeMap<JobKey, Option<Timestamp>> =
             due.jobs.iter().map(|job| (job.key, Some(job.due_at))).collect();
@@ -425,7 +438,7 @@ fn a_power_cut_before_an_outcome_is_synced_brings_the_job_back_and_no_event() {
         // The write is made without a sync; the crash follows before the lazy one.
         world.end(0, false).await;
         store.crash();
-        world.jobs = before;
+        (world.jobs, world.sent) = (before, Default::default());
         let events = world.queue().outbox().read(EventId::new(1), 10).unwrap();
         let published = events.len();
         world.close();
@@ -478,14 +491,8 @@ fn a_dead_disk_refuses_mail_keeps_outcomes_and_recovers() {
             recipient_headers: false,
             has_states: message.has_states(),
         });
-        let settlement = Settlement {
-            key,
-            due_at: place,
-            states: Vec::new(),
-            next,
-            events: vec![line(EventKind::Delivery)],
-            notifications: Vec::new(),
-        };
+        let events = vec![line(EventKind::Delivery)];
+        let settlement = Settlement { events, ..Settlement::new(key, place, next) };
         queue
             .settle(settlement, move || {
                 let _ = sender.send(());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use queue_format as format;
 
 use super::committer::{ENDED_GROUPS_INDEX, EndGroup, Transaction};
+use super::sent::SentEntry;
 use super::store::{Change, Family, Key, Store, StoreError};
 use super::stored::{DueEntry, JobKey, RecipientHeaders, RecipientState, StoredBody, StoredMessage};
 use super::{Handoff, NewBody, NewMessage};
@@ -28,6 +29,16 @@ pub struct Settlement {
     pub events: Vec<EventLine>,
     /// DSNs that it causes; each becomes a message of its own.
     pub notifications: Vec<NewMessage>,
+    /// What is remembered of the recipients that ended.
+    pub sent: Vec<SentEntry>,
+}
+
+impl Settlement {
+    /// A job's next place, and nothing else.
+    pub fn new(key: JobKey, due_at: Option<Timestamp>, next: Next) -> Self {
+        let (states, events, notifications, sent) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { key, due_at, states, next, events, notifications, sent }
+    }
 }
 
 /// Where a job stands after a settlement.
@@ -185,8 +196,8 @@ fn put_ended(message: &StoredMessage, changes: &mut Vec<Change>) {
 
 /// queued or held to queued, held or absent.
 pub(super) fn settle(settlement: Settlement, now: Timestamp) -> (Transaction, Vec<Handoff>) {
-    let Settlement { key, due_at, states, next, mut events, notifications } = settlement;
-    let mut changes = Vec::with_capacity(2 + states.len());
+    let Settlement { key, due_at, states, next, mut events, notifications, sent } = settlement;
+    let mut changes = Vec::with_capacity(2 + states.len() + sent.len());
     changes.push(match due_at {
         Some(due_at) => Change::Delete { family: Family::Due, key: due_key(due_at, key) },
         None => Change::Delete { family: Family::Hold, key: hold_key(key) },
@@ -198,6 +209,7 @@ pub(super) fn settle(settlement: Settlement, now: Timestamp) -> (Transaction, Ve
         let key = Key::new(&format::recipient_key(key.id.as_bytes(), *index));
         changes.push(Change::Put { family: Family::Recipient, key, value: value.into() });
     }
+    changes.extend(sent.into_iter().map(|entry| entry.put(key.id)));
     let mut ends = None;
     match next {
         Next::Ended(end) => ends = Some(end),
@@ -211,6 +223,22 @@ pub(super) fn settle(settlement: Settlement, now: Timestamp) -> (Transaction, Ve
     // A notification goes out as soon as it is committed: a power cut must not forget one that its sender has.
     let sync = !handoffs.is_empty();
     (Transaction { changes, events, accepts, kept, new_jobs, ends, sync, ..Transaction::empty() }, handoffs)
+}
+
+/// What a report said of a recipient, with its mark.
+pub(super) fn tell(
+    mark: Change,
+    mut events: Vec<EventLine>,
+    notifications: Vec<NewMessage>,
+) -> (Transaction, Vec<Handoff>) {
+    let mut changes = vec![mark];
+    let mut handoffs = Vec::with_capacity(notifications.len());
+    let accepts = put_notifications(notifications, &mut changes, &mut events, &mut handoffs);
+    let (kept, new_jobs) = sizes_of(&handoffs);
+    (
+        Transaction { changes, events, accepts, kept, new_jobs, sync: true, may_fail: true, ..Transaction::empty() },
+        handoffs,
+    )
 }
 
 fn put_due(key: JobKey, due_at: Timestamp, entry: &DueEntry) -> Change {

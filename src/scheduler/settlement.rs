@@ -3,6 +3,7 @@
 //! Pure: the time, the ids and the jitter's seed are arguments. Promises: each recipient that ended has exactly one final
 //! event; a deferred one has an event only when it is as old as the administrator set; the reason stands in the state.
 
+mod remembered;
 #[cfg(test)]
 mod tests;
 
@@ -257,12 +258,9 @@ pub fn settle(
 ) -> Decided {
     let next = Next::Ended(end_group(attempt.message, attempt.key.group));
     let settlement = Settlement {
-        key: attempt.key,
-        due_at: attempt.due_at,
         states: Vec::with_capacity(fates.len()),
-        next,
         events: Vec::with_capacity(fates.len()),
-        notifications: Vec::new(),
+        ..Settlement::new(attempt.key, attempt.due_at, next)
     };
     let mut draft = Draft {
         attempt,
@@ -336,6 +334,7 @@ impl<'b> Draft<'_, 'b> {
             Disposition::Bounced => self.bounced(fate, &fate.verdict.clone(), &mut state, ambiguous),
             Disposition::Deferred => self.deferred(fate, &mut state, ambiguous),
         }
+        self.remember(fate, &state);
         self.settlement.states.push((u32::try_from(fate.index).unwrap_or(u32::MAX), state));
     }
 

@@ -150,6 +150,66 @@ fn held_back_recipients_end_without_an_attempt_by_the_event_of_their_list() {
     }
 }
 
+/// Who of a recipient with such a past is remembered after an attempt, or a decision without one.
+fn remembered(message: &StoredMessage, what: &str, kind: AttemptKind) -> usize {
+    let attempt = Attempt {
+        message,
+        key: JobKey { id: message.id, group: 0 },
+        due_at: Some(ACCEPTED_AT),
+        now: ACCEPTED_AT,
+        ambiguous: false,
+        kind,
+        blocks: 0,
+        source: None,
+        original: b"Subject: x\r\n\r\n",
+    };
+    let (tier, reason) = (SuppressionTier::Tenant, SuppressionReason::Bounce);
+    let mut verdict = Fault::ConnectionLost.verdict();
+    verdict.disposition = match what {
+        "delivered" => Disposition::Delivered,
+        "bounced" => Disposition::Bounced,
+        _ => Disposition::Deferred,
+    };
+    let words = Words::Local(what.to_owned());
+    let fate = match what {
+        "suppressed" => Fate::suppressed(0, Suppressed { tier, reason }),
+        "untried" => Fate::untried(0, Arc::default()),
+        _ => Fate { index: 0, verdict, status: Fault::ConnectionLost.status(), words, way: Arc::default() },
+    };
+    let settings = SettlementSettings {
+        hostname: "mta.test".to_owned(),
+        retry: retry::Settings::default(),
+        mail_bounces: MailBounces { otherwise: true, not_of_sets: Vec::new() },
+        notification_lifetime: LIFETIME,
+        signers: std::sync::Arc::default(),
+    };
+    settle(&attempt, &[fate], &settings, &mut || MessageId::new(ACCEPTED_AT, 2)).settlement.sent.len()
+}
+
+#[test]
+fn who_ended_after_an_attempt_is_remembered_and_nobody_else() {
+    let mut new = message();
+    new.origin.tenant = "shop".into();
+    let tried = RecipientState { attempts: 1, ..RecipientState::default() };
+    let mut old = StoredMessage { states: vec![Some(tried)], ..new.clone() };
+    use AttemptKind::{Counts, Decision, Notice};
+    for (what, kind, expected) in [
+        ("delivered", Counts, [1, 1]),
+        ("bounced", Counts, [1, 1]),
+        ("bounced", Decision, [0, 1]),
+        ("suppressed", Counts, [0, 1]),
+        ("suppressed", Decision, [0, 1]),
+        ("deferred", Counts, [0, 0]),
+        ("deferred", Notice, [0, 0]),
+        ("untried", Counts, [0, 0]),
+    ] {
+        assert_eq!([&new, &old].map(|message| remembered(message, what, kind)), expected, "{what} {kind:?}");
+    }
+    old.expires_at = ACCEPTED_AT;
+    assert_eq!(remembered(&old, "deferred", Counts), 1, "its time is over");
+    assert_eq!(remembered(&message(), "delivered", Counts), 0, "it is a notification of ours");
+}
+
 /// When the one job of two recipients is due again, and whether for a block, by what became of each: `greylisted`, `untried`,
 /// `blocked` or `delivered`.
 fn due_again(first: &str, second: &str, blocks: u8) -> (Option<Duration>, bool) {

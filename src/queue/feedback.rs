@@ -1,0 +1,206 @@
+//! What one report does for one recipient, as one batch: it is marked, and told of, suppressed, and whatever else follows.
+//!
+//! The same report comes more than once: hosts repeat what got no 250, several hosts tell of one failure, and many tasks read reports at
+//! once. Which of them is the first, the committer decides when it makes the batch, since it alone writes: it looks for the mark in the
+//! store and among those of the same batch. No lock is held while the disk syncs, and reports of other recipients ride in the same
+//! batch, which a lock for each recipient would give no more than this. Promises: of one kind, for one recipient, [`Queue::apply_feedback`]
+//! is `Applied` once, in all processes that ever had this store, as long as the recipient is remembered; all of it is synced when that
+//! returns, and so is what an `AlreadyKnown` speaks of; after an error nothing was written.
+//!
+//! To carry more (what a complaint costs a reputation), a field of [`Feedback`] goes into the [`Transaction`]: the committer drops the
+//! whole transaction where the mark is there.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use queue_format as format;
+use tokio::sync::oneshot;
+
+use super::committer::{Completion, Transaction};
+use super::intake::{AcceptError, NewMessage};
+use super::list_counts::{ListChanges, read_raw};
+use super::store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
+use super::suppression::{EntryKey, SuppressionEntry, SuppressionList};
+use super::{LoadError, Queue, transition};
+use crate::events::{EventLine, metric};
+use crate::types::{MessageId, Timestamp};
+
+/// What was told of a recipient after its message was sent. The numbers are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum FeedbackKind {
+    /// It could not be delivered after all.
+    Bounce = 1,
+    /// The recipient called it junk.
+    Complaint = 2,
+    /// The recipient wants no more of the kind.
+    Unsubscribe = 3,
+}
+
+impl FeedbackKind {
+    /// All of them.
+    pub const ALL: [FeedbackKind; 3] = [FeedbackKind::Bounce, FeedbackKind::Complaint, FeedbackKind::Unsubscribe];
+
+    /// As metrics and the admin API spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            FeedbackKind::Bounce => "bounce",
+            FeedbackKind::Complaint => "complaint",
+            FeedbackKind::Unsubscribe => "unsubscribe",
+        }
+    }
+
+    pub(super) fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == code)
+    }
+}
+
+/// What a report says of one recipient, and all that follows from it.
+#[derive(Clone, Debug)]
+pub struct Feedback {
+    /// The message.
+    pub id: MessageId,
+    /// The recipient's position in the envelope.
+    pub index: u16,
+    /// What was told.
+    pub kind: FeedbackKind,
+    /// When.
+    pub at: Timestamp,
+    /// The events that tell of it.
+    pub events: Vec<EventLine>,
+    /// Addresses that go on lists, over what stands there.
+    pub suppress: Vec<(SuppressionList, SuppressionEntry)>,
+    /// Messages that it causes: the report, forwarded to the sender.
+    pub notifications: Vec<NewMessage>,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeedbackEffect {
+    /// All of it is on disk.
+    Applied,
+    /// The same was told of this recipient before: nothing was written.
+    AlreadyKnown,
+    /// No such recipient is remembered: nothing was written.
+    Unknown,
+}
+
+impl FeedbackEffect {
+    const fn name(self) -> &'static str {
+        match self {
+            FeedbackEffect::Applied => "applied",
+            FeedbackEffect::AlreadyKnown => "duplicate",
+            FeedbackEffect::Unknown => "unknown",
+        }
+    }
+}
+
+impl Queue {
+    /// Commits what a report says of one recipient, unless it was told before. Synced when it returns: the report may get its 250. An
+    /// error is a reply of 4yz, as its variants say, so that the report comes again. Runs to its end even where the returned future is
+    /// dropped once it was handed over; then the same report finds it known.
+    pub async fn apply_feedback(&self, feedback: Feedback) -> Result<FeedbackEffect, AcceptError> {
+        let kind = feedback.kind;
+        let effect = self.apply(feedback).await?;
+        metrics::counter!(metric::FEEDBACK, "kind" => kind.name(), "effect" => effect.name()).increment(1);
+        Ok(effect)
+    }
+
+    async fn apply(&self, feedback: Feedback) -> Result<FeedbackEffect, AcceptError> {
+        let Feedback { id, index, kind, at, events, suppress, notifications } = feedback;
+        let lists: Vec<_> = suppress.iter().map(|(list, entry)| list.change(entry)).collect();
+        let keys: Vec<EntryKey> = lists.iter().map(|(key, _)| *key).collect();
+        // What the committer asks for comes into memory here, so that it need not wait for the disk.
+        let look = self.reading(move |queue| {
+            keys.iter().for_each(|key| drop(read_raw(&*queue.0.store, key)));
+            queue.told_before(id, index, kind)
+        });
+        let not_durable = |error: String| AcceptError::NotDurable(error);
+        let look = look.await.map_err(|error| not_durable(error.to_string()))?;
+        if let Some(effect) = look.map_err(|error| not_durable(error.to_string()))? {
+            return Ok(effect);
+        }
+        let mark = Mark::new(id, index, kind);
+        let (mut transaction, handoffs) = transition::tell(mark.put(at), events, notifications);
+        transaction.lists = (!lists.is_empty()).then(|| ListChanges { changes: lists, effect: Arc::default() });
+        let is_known = Arc::clone(&mark.is_known);
+        transaction.mark = Some(Box::new(mark));
+        let (reply, answer) = oneshot::channel();
+        let queue = self.clone();
+        let done: Completion = Box::new(move |result| {
+            let effect = match result {
+                Err(error) => Err(AcceptError::NotDurable(error.to_string())),
+                Ok(()) if is_known.load(Ordering::Relaxed) => Ok(FeedbackEffect::AlreadyKnown),
+                Ok(()) => {
+                    handoffs.into_iter().for_each(|handoff| queue.hand_off(handoff));
+                    Ok(FeedbackEffect::Applied)
+                }
+            };
+            let _ = reply.send(effect);
+        });
+        transaction.done = done;
+        self.submit(transaction).await;
+        answer.await.unwrap_or(Err(AcceptError::Closed))
+    }
+
+    /// What can be said without the committer: that nobody knows the recipient, or that it was told before. What is found was synced, but for
+    /// a bounce in the session: where a power cut takes that back, the attempt is made again and tells of it.
+    fn told_before(&self, id: MessageId, index: u16, kind: FeedbackKind) -> Result<Option<FeedbackEffect>, StoreError> {
+        match self.sent(id, index) {
+            Ok(None) => Ok(Some(FeedbackEffect::Unknown)),
+            Ok(Some(sent)) => Ok(sent.told_at(kind).map(|_| FeedbackEffect::AlreadyKnown)),
+            // It is there, whatever it said: whoever asked before has read it, or knows enough without.
+            Err(LoadError::Damaged(_)) => Ok(None),
+            Err(LoadError::Store(error)) => Err(error),
+        }
+    }
+}
+
+/// That something of this kind was told of a recipient: asked for by the committer, and written with all that follows.
+pub(super) struct Mark {
+    key: Key,
+    /// For whoever asked: filled in when the batch is made.
+    is_known: Arc<AtomicBool>,
+}
+
+impl Mark {
+    fn new(id: MessageId, index: u16, kind: FeedbackKind) -> Self {
+        Self { key: Key::new(&format::sent_mark_key(id.as_bytes(), index, kind as u8)), is_known: Arc::default() }
+    }
+
+    fn put(&self, at: Timestamp) -> Change {
+        let mut value = Vec::with_capacity(16);
+        format::encode_meta_number(at.millis(), &mut value);
+        Change::Put { family: Family::Sent, key: self.key, value: value.into() }
+    }
+}
+
+/// Empties the transactions of a batch whose mark is there already, in the store or by one before them.
+pub(super) fn drop_known(transactions: &mut [Transaction], store: &dyn Store) -> Result<(), StoreError> {
+    let mut seen = BTreeSet::new();
+    for transaction in transactions {
+        let Some(mark) = &transaction.mark else { continue };
+        let is_known = seen.contains(&mark.key) || is_there(store, &mark.key)?;
+        mark.is_known.store(is_known, Ordering::Relaxed);
+        if is_known {
+            let done = std::mem::replace(&mut transaction.done, Box::new(|_| ()));
+            *transaction = Transaction { may_fail: true, done, ..Transaction::empty() };
+        } else {
+            seen.insert(mark.key);
+        }
+    }
+    Ok(())
+}
+
+/// A block that is damaged counts as nothing: better told twice than never.
+fn is_there(store: &dyn Store, key: &Key) -> Result<bool, StoreError> {
+    match store.get(Family::Sent, key.as_ref()) {
+        Err(error) if error.kind == StoreErrorKind::Damaged => {
+            tracing::error!(?key, %error, "what is remembered of a recipient is damaged");
+            metrics::counter!(metric::DAMAGED_RECORDS, "record" => "sent").increment(1);
+            Ok(false)
+        }
+        result => result.map(|value| value.is_some()),
+    }
+}
