@@ -99,6 +99,27 @@ fn why_names_rule_end_and_reply_and_answers_for_messages_that_are_gone() {
 }
 
 #[test]
+fn what_is_remembered_of_a_message_is_shown_with_what_was_told_since() {
+    let served = serve(Fake::with_messages(1));
+    let ran = at(&served, &["queue", "sent", &id(0).to_string()]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    for text in [
+        "sender     a0@s.test\n",
+        "tenant     shop\nset        receipts\nrecipient  b0@r.test\n  outcome  delivered 20",
+        "  went     by pool default, source 192.0.2.7, site mx.r.test ?[31m\n  complaint told 20",
+    ] {
+        assert!(ran.out.contains(text), "{text:?} is not in\n{}", ran.out);
+    }
+    let ran = at(&served, &["queue", "sent", "--json", &id(0).to_string()]);
+    let report: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(report["recipients"][0]["outcome"], "delivered");
+    let ran = at(&served, &["queue", "sent", &id(7).to_string()]);
+    assert_eq!(ran.code, 4);
+    assert!(ran.err.contains("nothing is remembered"), "{}", ran.err);
+    assert_eq!(at(&served, &["queue", "sent", "x"]).code, 2);
+}
+
+#[test]
 fn json_output_is_what_the_api_answered() {
     let ran = at(&serve(Fake::with_messages(2)), &["queue", "list", "--json"]);
     let page: serde_json::Value = serde_json::from_str(&ran.out).unwrap();

@@ -29,6 +29,7 @@ mod queue;
 mod queue_act;
 mod queue_list;
 mod queue_recover;
+mod queue_sent;
 mod queue_show;
 mod quota;
 mod rules;

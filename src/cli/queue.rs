@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::client::{Client, SocketArgs};
-use super::{Failure, queue_act, queue_list, queue_recover, queue_show};
+use super::{Failure, queue_act, queue_list, queue_recover, queue_sent, queue_show};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -19,6 +19,9 @@ enum Command {
     List(queue_list::Args),
     /// Show all about messages: every recipient with its last reply, next attempt and reason.
     Show(queue_show::Args),
+    /// Show what is remembered of messages that were sent, also when they have left the queue: how each recipient ended, and what
+    /// was told of it since.
+    Sent(queue_sent::Args),
     /// Make deferred messages due now.
     Retry(queue_act::Args),
     /// Make no attempts until released.
@@ -59,6 +62,7 @@ pub(super) fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Resu
     match &args.command {
         Command::List(args) => queue_list::run(&client, args, json, out, err),
         Command::Show(args) => queue_show::run(&client, args, json, out),
+        Command::Sent(args) => queue_sent::run(&client, args, json, out),
         Command::Retry(args) => queue_act::run(&client, "retry", args, None, json, out),
         Command::Hold(args) => queue_act::run(&client, "hold", &args.selection, args.reason.as_deref(), json, out),
         Command::Release(args) => queue_act::run(&client, "release", args, None, json, out),

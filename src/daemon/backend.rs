@@ -13,6 +13,7 @@ use super::admin::model::{
     QuotaReport, RecipientDetail, RecipientState, SiteStatus, Status,
 };
 use super::admin::query::{Action, Filter, ListQuery, Selection};
+use super::admin::sent::{SENT_RECIPIENTS_MAX, SentDetail, SentReport};
 use super::admin::suppression::SuppressionBackend;
 use super::admin::warmup::WarmupBackend;
 use super::admin::{AdminError, Backend};
@@ -25,7 +26,7 @@ use crate::admission::Directory;
 use crate::delivery::dispatch::{Dispatcher, Ended};
 use crate::events::Health;
 use crate::net::BoxFuture;
-use crate::queue::{DueJob, HeldJob, JobKey, LoadError, Queue, RecipientOutcome, StoredMessage};
+use crate::queue::{DueJob, HeldJob, JobKey, LoadError, Queue, RecipientOutcome, SentRecipient, StoredMessage};
 use crate::scheduler::explanation::{LaneCount, LaneCounts};
 use crate::scheduler::{Command, SiteReport, Verdict};
 use crate::types::{Clock, MessageId, Timestamp};
@@ -135,6 +136,24 @@ impl Control {
         let Some(message) = blocking(move || queue.load(id)).await? else { return Ok(None) };
         let places = self.locate(std::slice::from_ref(&message)).await?;
         Ok(Some(detail(&message, &places, self.clock.now())))
+    }
+
+    async fn read_sent(&self, id: MessageId) -> Result<Option<SentReport>, AdminError> {
+        let queue = self.queue.clone();
+        let mut recipients = blocking(move || queue.sent_to_all(id, SENT_RECIPIENTS_MAX + 1)).await?;
+        let more = recipients.len() > SENT_RECIPIENTS_MAX;
+        recipients.truncate(SENT_RECIPIENTS_MAX);
+        Ok(recipients.first().map(|first| SentReport {
+            id,
+            accepted_at: id.accepted_at(),
+            sender: first.reverse_path.as_str().to_owned(),
+            caller: first.caller.to_string(),
+            tenant: first.tenant.to_string(),
+            identity: first.identity.to_string(),
+            configuration_set: first.configuration_set.to_string(),
+            recipients: recipients.iter().map(sent_detail).collect(),
+            more,
+        }))
     }
 
     async fn change(&self, selection: Selection, action: Action) -> Result<ActionReport, AdminError> {
@@ -335,6 +354,28 @@ fn detail(message: &StoredMessage, places: &Places, now: Timestamp) -> MessageDe
     }
 }
 
+fn sent_detail(sent: &SentRecipient) -> SentDetail {
+    SentDetail {
+        index: sent.index,
+        address: sent.recipient.to_string(),
+        outcome: match sent.outcome {
+            RecipientOutcome::Pending => "pending",
+            RecipientOutcome::Delivered => "delivered",
+            RecipientOutcome::Bounced => "bounced",
+            RecipientOutcome::Expired => "expired",
+            RecipientOutcome::Cancelled => "cancelled",
+        }
+        .to_owned(),
+        ended_at: sent.ended_at,
+        pool: sent.pool.to_string(),
+        source: sent.source.as_ref().map(ToString::to_string),
+        site: sent.site.as_deref().map(str::to_owned),
+        bounced_at: sent.bounced_at,
+        complained_at: sent.complained_at,
+        unsubscribed_at: sent.unsubscribed_at,
+    }
+}
+
 fn recipient_detail(
     message: &StoredMessage,
     index: usize,
@@ -410,6 +451,10 @@ impl Backend for Control {
 
     fn show(&self, id: MessageId) -> BoxFuture<'_, Result<Option<MessageDetail>, AdminError>> {
         Box::pin(self.read_one(id))
+    }
+
+    fn sent(&self, id: MessageId) -> BoxFuture<'_, Result<Option<SentReport>, AdminError>> {
+        Box::pin(self.read_sent(id))
     }
 
     fn explain(&self, query: ExplainQuery) -> BoxFuture<'_, Result<Explanation, AdminError>> {

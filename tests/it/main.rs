@@ -47,6 +47,8 @@ mod return_path;
 #[cfg(test)]
 mod routing;
 #[cfg(test)]
+mod sent;
+#[cfg(test)]
 mod ses_replies;
 #[cfg(test)]
 mod signing;

@@ -15,6 +15,7 @@ use super::model::{
     RecipientState, SiteStatus, Status,
 };
 use super::query::{Action, Filter, ListQuery, Selection};
+use super::sent::{SentDetail, SentReport};
 use super::suppression::SuppressionBackend;
 use super::warmup::{
     HistoryPage, HistoryRow, Order, OrderReport, SourceRow, Target, WarmupBackend, WarmupPage, WarmupRow,
@@ -90,6 +91,32 @@ fn message(number: u64) -> MessageDetail {
         state: MessageState::Deferred,
         held_reason: None,
         recipients: vec![recipient],
+    }
+}
+
+fn sent_report(message: &MessageDetail) -> SentReport {
+    let detail = SentDetail {
+        index: 0,
+        address: message.recipients[0].address.clone(),
+        outcome: "delivered".to_owned(),
+        ended_at: Some(message.accepted_at),
+        pool: "default".to_owned(),
+        source: Some("192.0.2.7".to_owned()),
+        site: Some("mx.r.test \u{1b}[31m".to_owned()),
+        bounced_at: None,
+        complained_at: Some(message.accepted_at),
+        unsubscribed_at: None,
+    };
+    SentReport {
+        id: message.id,
+        accepted_at: message.accepted_at,
+        sender: message.sender.clone(),
+        caller: "app".to_owned(),
+        tenant: "shop".to_owned(),
+        identity: String::new(),
+        configuration_set: "receipts".to_owned(),
+        recipients: vec![detail],
+        more: false,
     }
 }
 
@@ -237,6 +264,11 @@ impl Backend for Fake {
 
     fn show(&self, id: MessageId) -> BoxFuture<'_, Result<Option<MessageDetail>, AdminError>> {
         Box::pin(async move { self.check(self.messages.iter().find(|message| message.id == id).cloned()) })
+    }
+
+    fn sent(&self, id: MessageId) -> BoxFuture<'_, Result<Option<SentReport>, AdminError>> {
+        let found = self.messages.iter().find(|message| message.id == id).map(sent_report);
+        Box::pin(async move { self.check(found) })
     }
 
     fn explain(&self, query: ExplainQuery) -> BoxFuture<'_, Result<Explanation, AdminError>> {

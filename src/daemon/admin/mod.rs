@@ -8,6 +8,7 @@
 //! | `GET /v1/explain?target=&pool=` | [`explain::Explanation`] |
 //! | `GET /v1/queue?domain=&sender=&state=&limit=&after=` | [`model::Page`] |
 //! | `GET /v1/queue/{id}` | [`model::MessageDetail`] |
+//! | `GET /v1/sent/{id}` | [`sent::SentReport`] |
 //! | `POST /v1/queue/{id}/{action}` | [`model::ActionReport`] |
 //! | `POST /v1/queue/{action}`, body [`query::ActionBody`] | [`model::ActionReport`] |
 //!
@@ -23,6 +24,7 @@ pub mod explain;
 pub mod model;
 pub mod query;
 mod routes;
+pub mod sent;
 mod server;
 pub mod suppression;
 pub mod warmup;
@@ -37,12 +39,13 @@ use crate::types::MessageId;
 use explain::{ExplainQuery, Explanation};
 use model::{ActionReport, MessageDetail, Page, QuotaReport, Status};
 use query::{Action, ListQuery, Selection};
+use sent::SentReport;
 use suppression::SuppressionBackend;
 use warmup::WarmupBackend;
 
 pub use server::{AdminServer, BindError};
 
-/// What the API asks of the daemon. Calls may take as long as they need; `status`, `quota`, `list`, `show` and `explain` are given up after
+/// What the API asks of the daemon. Calls may take as long as they need; `status`, `quota`, `list`, `show`, `sent` and `explain` are given up after
 /// 30 seconds. Implementations must not block the runtime.
 pub trait Backend: Send + Sync + 'static {
     /// How the daemon does.
@@ -56,6 +59,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// All about one message; `None` where the queue does not hold it (any more).
     fn show(&self, id: MessageId) -> BoxFuture<'_, Result<Option<MessageDetail>, AdminError>>;
+
+    /// What is remembered of one message that was sent; `None`: nothing.
+    fn sent(&self, id: MessageId) -> BoxFuture<'_, Result<Option<SentReport>, AdminError>>;
 
     /// How mail goes to a domain or site, and what holds it back.
     fn explain(&self, query: ExplainQuery) -> BoxFuture<'_, Result<Explanation, AdminError>>;

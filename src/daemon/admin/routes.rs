@@ -40,6 +40,10 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    pub(super) fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
     pub(super) fn warmup(&self) -> &dyn WarmupBackend {
         self.backend.warmup()
     }
@@ -59,6 +63,7 @@ pub(super) fn router(backend: Arc<dyn Backend>) -> Router {
         .route("/v1/queue", get(list))
         .route("/v1/queue/{name}", get(show).post(act_matching))
         .route("/v1/queue/{name}/{action}", post(act_one))
+        .merge(super::sent::router())
         .merge(super::suppression::router())
         .merge(super::warmup::router())
         .fallback(no_such_path)
