@@ -49,7 +49,7 @@ enum Kind {
 }
 
 /// Every metric: name, kind, unit, help. `docs/OPERATIONS.md` has the same table; a test holds both together.
-const METRICS: [(&str, Kind, Unit, &str); 49] = [
+const METRICS: [(&str, Kind, Unit, &str); 52] = [
     (metric::MESSAGES_ACCEPTED, Kind::Counter, Unit::Count, "Messages answered 250."),
     (metric::RECIPIENTS_ACCEPTED, Kind::Counter, Unit::Count, "Recipients of accepted messages."),
     (metric::REFUSALS, Kind::Counter, Unit::Count, "Refusals sent to clients, by reply code."),
@@ -118,6 +118,11 @@ const METRICS: [(&str, Kind, Unit, &str); 49] = [
         "Recipients that mail was held back from, by list and reason.",
     ),
     (metric::SUPPRESSION_ENTRIES, Kind::Gauge, Unit::Count, "Entries of suppression lists, by tier."),
+    (metric::SENT_RECORDS, Kind::Counter, Unit::Count, "Recipients that are remembered for late reports."),
+    (metric::SENT_SWEEPS, Kind::Counter, Unit::Count, "Removals of what need not be remembered any more."),
+    (metric::FEEDBACK, Kind::Counter, Unit::Count, "What reports said of single recipients, by kind and effect."),
+    (metric::FEEDBACK_MESSAGES, Kind::Counter, Unit::Count, "Messages that came home, by what they are."),
+    (metric::FEEDBACK_KEPT, Kind::Gauge, Unit::Count, "Messages that nobody understood, kept for the operator."),
     (metric::HEALTHY, Kind::Gauge, Unit::Count, "1 while the daemon keeps all its promises, else 0."),
 ];
 

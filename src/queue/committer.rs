@@ -64,7 +64,7 @@ pub(super) struct Transaction {
     /// Changes of suppression lists.
     pub(super) lists: Option<ListChanges>,
     /// Where this is there already, nothing of the transaction is written.
-    pub(super) mark: Option<Mark>,
+    pub(super) mark: Option<Box<Mark>>,
     /// The caller's promise depends on the disk: accept.
     pub(super) sync: bool,
     /// The caller waits for the disk, but asks for no sync of its own: it is told after the next one.

@@ -125,7 +125,7 @@ impl Queue {
         let (mut transaction, handoffs) = transition::tell(mark.put(at), events, notifications);
         transaction.lists = (!lists.is_empty()).then(|| ListChanges { changes: lists, effect: Arc::default() });
         let is_known = Arc::clone(&mark.is_known);
-        transaction.mark = Some(mark);
+        transaction.mark = Some(Box::new(mark));
         let (reply, answer) = oneshot::channel();
         let queue = self.clone();
         let done: Completion = Box::new(move |result| {

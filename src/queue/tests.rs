@@ -258,10 +258,7 @@ impl World {
                 self.queue().save_source_life(&[life], vec![line(EventKind::Lane)]).await;
                 self.queue().write_and_wait(Vec::new(), false).await.unwrap();
             }
-            Step::Report(number) => {
-                let queue = self.queue().clone();
-                self.last_event += self.sent.report(&queue, number).await;
-            }
+            Step::Report(number) => self.report(number).await,
             Step::Deliver(number) => self.end(number, false).await,
             Step::Bounce { job, dsn } => self.end(job, dsn).await,
             Step::Defer(number) => {
@@ -300,6 +297,11 @@ impl World {
         };
         self.queue().save_lanes(changes, done).await;
         receiver.await.unwrap();
+    }
+
+    async fn report(&mut self, number: usize) {
+        let queue = self.queue().clone();
+        self.last_event += self.sent.report(&queue, number).await;
     }
 
     async fn end(&mut self, number: usize, dsn: bool) {

@@ -458,7 +458,7 @@ fn of_a_mail_object_that_is_too_long_the_recipient_the_return_path_and_all_tags_
         let json = render_mail(&MailObject {
             message_id: id(),
             source: &ReversePath::Mailbox(address("\"a,b\"@example.com")),
-            source_ip: (to % 2 == 0).then_some([127, 0, 0, 1].into()),
+            source_ip: to.is_multiple_of(2).then_some([127, 0, 0, 1].into()),
             caller_identity: "app",
             destination: &destination,
             headers: &[("X".to_owned(), "y".repeat(9_000))],
