@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::admin::model::QuotaReport;
 use super::assembly;
 use super::backend::Control;
 use super::config::Config;
+use super::feedback::{self, DeskInbox, TenantPolicies};
 use super::lint::Lints;
 use super::monitor;
 use super::pauses;
@@ -33,6 +34,7 @@ use crate::delivery::dispatch::{Dispatcher, Request, Saved};
 use crate::delivery::shared::{Counts, Reloadable, Shared};
 use crate::events::audit::AuditLog;
 use crate::events::writer::{EventWriter, WriterHandle};
+use crate::feedback::desk::Settings as FeedbackDesk;
 use crate::net::dial::TcpDialer;
 use crate::net::dns::HickoryResolver;
 use crate::policy::token::{Addressee, Purpose, TokenKeys, mint};
@@ -41,7 +43,7 @@ use crate::queue::store::StoreError;
 use crate::queue::suppression::SuppressionCheck;
 use crate::queue::{self, HistoryQuery, Queue};
 use crate::reception::settings::Settings as ReceptionSettings;
-use crate::reception::{NoInbox, Ports, Reception, Signing};
+use crate::reception::{Ports, Reception, Signing};
 use crate::scheduler::settlement::Tally;
 use crate::types::{Clock, SystemClock, Timestamp};
 
@@ -64,6 +66,7 @@ pub struct Instance {
     reception: Reception,
     reception_settings: Arc<ArcSwap<ReceptionSettings>>,
     admission: Arc<ArcSwap<Directory>>,
+    feedback: Arc<ArcSwap<FeedbackDesk>>,
     quotas: Arc<Quotas>,
     signing: SigningKeys,
     reloadable: Arc<ArcSwap<Reloadable>>,
@@ -107,6 +110,11 @@ impl Instance {
             reloadable: Arc::clone(&reloadable),
             counts: Arc::clone(&counts),
         };
+        let feedback = Arc::new(ArcSwap::from_pointee(feedback::settings(&config, &reloadable.load().rules)));
+        let started = Arc::new(OnceLock::new());
+        let policies = TenantPolicies { admission: Arc::clone(&admission), dispatcher: Arc::clone(&started) };
+        let (keys, settings) = (token_keys.keys(), Arc::clone(&feedback));
+        let inbox = DeskInbox::new(&config, queue.clone(), keys, settings, Arc::clone(&clock), policies);
         let ports = Ports {
             settings: Arc::clone(&reception_settings),
             admission: Arc::clone(&admission),
@@ -120,7 +128,7 @@ impl Instance {
                 lints: Arc::new(Lints::new(Arc::clone(&audit))),
             }),
             signing: Arc::new(Signing::new(cores())),
-            inbox: Arc::new(NoInbox),
+            inbox: Arc::new(inbox),
         };
         let reception = Reception::start(&config.listeners, ports).map_err(|error| error.to_string())?;
         // From here on, what is due may be in flight.
@@ -130,6 +138,7 @@ impl Instance {
         let saved = saved(&queue, clock.now())?;
         let (dispatcher, dispatcher_task) =
             Dispatcher::start(shared, scheduler_settings, handoffs, unclean_since, saved, !was_clean);
+        started.get_or_init(|| dispatcher.clone());
         let instance = Instance {
             config: Mutex::new(config),
             queue,
@@ -137,6 +146,7 @@ impl Instance {
             reception,
             reception_settings,
             admission,
+            feedback,
             quotas,
             signing,
             reloadable,
@@ -280,6 +290,7 @@ impl Instance {
         }
         // Nothing below can fail.
         self.token_keys.adopt(token_keys);
+        self.feedback.store(Arc::new(feedback::settings(&new, &reloadable.rules)));
         self.reloadable.store(Arc::new(reloadable));
         self.signing.adopt(signatures);
         self.reception_settings.store(Arc::new(new.reception.clone()));

@@ -5,6 +5,7 @@ mod assembly;
 mod backend;
 pub mod config;
 mod explaining;
+mod feedback;
 mod http;
 pub mod instance;
 pub mod lint;

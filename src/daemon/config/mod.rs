@@ -8,6 +8,7 @@
 //! Every key stands with its default, unit and effect in `config.toml.example`, which the tests hold against this code.
 
 mod environment;
+mod feedback;
 mod intake;
 mod keeping;
 mod operation;
@@ -45,8 +46,8 @@ pub use crate::tables::{ConfigErrors, Finding};
 pub use rules::RuleSettings;
 pub use settings::{
     AdminSettings, AuditStreamSettings, BounceMessages, DEFAULT_SOCKET, DsnSettings, EventFileSettings, EventsSettings,
-    LogFormat, LogLevel, LogSettings, MetricsSettings, QueueSettings, RetrySettings, ReturnPathSettings,
-    ShutdownSettings,
+    FeedbackSettings, LogFormat, LogLevel, LogSettings, MetricsSettings, QueueSettings, RetrySettings,
+    ReturnPathSettings, ShutdownSettings,
 };
 
 use crate::admission::{Directory, signing as signing_keys};
@@ -84,6 +85,8 @@ pub struct Config {
     pub queue: QueueSettings,
     /// `[return_path]`; its domain is in `admission`.
     pub return_path: ReturnPathSettings,
+    /// `[feedback]`.
+    pub feedback: FeedbackSettings,
     /// `[retry]`.
     pub retry: RetrySettings,
     /// `[delivery]` and `[[route]]`.
@@ -239,6 +242,7 @@ fn read_root(mut root: Section<'_>) -> Config {
     sending.warmups.sets = admission.warmups();
     let (return_path_domain, return_path) = return_path::read(root.child("return_path"), queue.lifetime);
     admission.return_path_domain = return_path_domain;
+    let feedback = feedback::read(root.child("feedback"));
     let signing = signing::signing(&mut root);
     let retry = keeping::retry(root.child("retry"), queue.lifetime);
     let delivery = outbound::delivery(&mut root, delivery, &hostname, sending);
@@ -254,6 +258,7 @@ fn read_root(mut root: Section<'_>) -> Config {
         signing,
         queue,
         return_path,
+        feedback,
         retry,
         delivery,
         rules,

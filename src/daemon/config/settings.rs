@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::events::EventKind;
+use crate::types::EmailAddress;
 
 const HOUR: u64 = 3_600;
 const DAY: u64 = 24 * HOUR;
@@ -65,6 +66,21 @@ impl Default for ReturnPathSettings {
             key_age_max: Duration::from_secs(180 * DAY),
             token_lifetime: Duration::from_secs(60 * DAY),
         }
+    }
+}
+
+/// Mail that comes home.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedbackSettings {
+    /// Where feedback loops send their reports.
+    pub complaints: Vec<EmailAddress>,
+    /// How long a recipient is remembered after its message was accepted; zero: not at all.
+    pub sent_retention: Duration,
+}
+
+impl Default for FeedbackSettings {
+    fn default() -> Self {
+        Self { complaints: Vec::new(), sent_retention: Duration::from_secs(30 * DAY) }
     }
 }
 

@@ -1,0 +1,127 @@
+//! The desk for mail that comes home, put together: what the config says of it, what tenants want, who else hears of a complaint.
+
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+
+use super::config::Config;
+use crate::admission::Directory;
+use crate::delivery::dispatch::Dispatcher;
+use crate::feedback::addresses::{Addresses, Unknown};
+use crate::feedback::desk::{Desk, Message, Policies, Settings, TakeError};
+use crate::feedback::kept::Kept;
+use crate::net::BoxFuture;
+use crate::policy::lane::WarmupOrder;
+use crate::policy::token::TokenKeys;
+use crate::queue::sent::SentRecipient;
+use crate::queue::{AcceptError, Queue};
+use crate::reception::{Inbox, Incoming};
+use crate::scheduler::warmup::WarmupFilter;
+use crate::types::{Clock, EmailAddress, EnhancedStatus, Reply, ReplyCode, ReversePath, SuppressionReason};
+
+/// Where messages are kept that nobody understood, below `data_dir`.
+const KEPT_DIRECTORY: &str = "feedback";
+
+/// What the desk goes by.
+pub(super) fn settings(config: &Config, rules: &Arc<crate::policy::Rules>) -> Settings {
+    let admission = &config.admission;
+    let mail_from = admission.identities().filter_map(|identity| identity.mail_from.clone());
+    let return_paths: HashSet<_> = admission.return_path_domain.iter().cloned().chain(mail_from).collect();
+    Settings {
+        addresses: Addresses {
+            return_paths,
+            complaints: config.feedback.complaints.clone(),
+            hostname: Some(config.hostname.clone()),
+            token_lifetime: config.return_path.token_lifetime,
+            ..Addresses::default()
+        },
+        rules: Arc::clone(rules),
+    }
+}
+
+/// What tenants want of the directory of the day.
+pub(super) struct TenantPolicies {
+    pub(super) admission: Arc<ArcSwap<Directory>>,
+    /// There is one once deliveries begin.
+    pub(super) dispatcher: Arc<OnceLock<Dispatcher>>,
+}
+
+impl Policies for TenantPolicies {
+    fn suppresses(&self, tenant: &str, set: &str, reason: SuppressionReason) -> bool {
+        let directory = self.admission.load();
+        let of_set = directory.set(set).and_then(|set| set.suppression);
+        let of_tenant = || directory.tenant(tenant).map(|tenant| tenant.suppression).unwrap_or_default();
+        let reasons = of_set.unwrap_or_else(of_tenant);
+        match reason {
+            SuppressionReason::Bounce => reasons.bounce,
+            SuppressionReason::Complaint => reasons.complaint,
+        }
+    }
+
+    /// Warm-ups of the source there hear of it.
+    fn complained(&self, sent: &SentRecipient) {
+        let (Some(dispatcher), Some(source)) = (self.dispatcher.get().cloned(), sent.source.clone()) else { return };
+        let site = sent.site.as_deref().map(Into::into);
+        let filter = WarmupFilter { source: Some(source), site, ..WarmupFilter::default() };
+        tokio::spawn(async move {
+            // An error means that the daemon stops: the brake looks at a day, of which this was a moment.
+            let _ = dispatcher.order_warmup(filter, WarmupOrder::Complaints(1)).await;
+        });
+    }
+}
+
+/// The desk as reception sees it.
+pub(super) struct DeskInbox(pub(super) Desk);
+
+impl DeskInbox {
+    pub(super) fn new(
+        config: &Config,
+        queue: Queue,
+        keys: Arc<ArcSwap<TokenKeys>>,
+        settings: Arc<ArcSwap<Settings>>,
+        clock: Arc<dyn Clock>,
+        policies: TenantPolicies,
+    ) -> Self {
+        let kept = Kept::new(config.queue.data_dir.join(KEPT_DIRECTORY));
+        Self(Desk::new(queue, keys, settings, clock, kept, Arc::new(policies)))
+    }
+}
+
+impl Inbox for DeskInbox {
+    fn admits(&self, recipient: &EmailAddress, _: &ReversePath) -> Result<(), Reply> {
+        match self.0.recognise(recipient) {
+            Ok(_) => Ok(()),
+            Err(error @ Unknown::Domain) => Err(reply(550, (5, 7, 1), error.to_string())),
+            Err(error @ Unknown::Address) => Err(reply(550, (5, 1, 1), error.to_string())),
+        }
+    }
+
+    fn take(&self, message: Incoming) -> BoxFuture<'_, Result<(), Reply>> {
+        let Incoming { id, client, reverse_path, recipients, octets } = message;
+        let message = Message { id, client, reverse_path, recipients, octets };
+        Box::pin(async move { self.0.take(message).await.map_err(|error| refusal(&error)) })
+    }
+}
+
+/// The host tries again: nothing of it is lost.
+fn refusal(error: &TakeError) -> Reply {
+    match error {
+        TakeError::Keep(_) => {
+            tracing::error!(%error, "a message that nobody understood cannot be kept; it is refused for now")
+        }
+        error => tracing::warn!(%error, "a report is refused for now"),
+    }
+    match error {
+        TakeError::Queue(AcceptError::Closed) => reply(421, (4, 3, 2), "Shutting down".to_owned()),
+        TakeError::Queue(AcceptError::LowDisk { .. }) | TakeError::Keep(_) => {
+            reply(452, (4, 3, 1), "Insufficient system storage".to_owned())
+        }
+        _ => reply(451, (4, 3, 0), "Temporary service failure".to_owned()),
+    }
+}
+
+fn reply(code: u16, (class, subject, detail): (u8, u16, u16), text: String) -> Reply {
+    let code = ReplyCode::new(code).expect("a constant of this file is a reply code");
+    Reply::new(code, EnhancedStatus::new(class, subject, detail), vec![text.into()])
+}
