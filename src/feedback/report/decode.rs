@@ -276,6 +276,7 @@ mod tests {
     fn xtext_is_undone_only_where_it_is_xtext() {
         assert_eq!(xtext("bob+2Btag@a.test").as_deref(), Some("bob+tag@a.test"));
         assert_eq!(xtext("bob+tag@a.test"), None);
+        assert_eq!(xtext("bob+ab@a.test"), None);
         assert_eq!(xtext("bob@a.test"), None);
         assert_eq!(xtext("bob+2"), None);
         assert_eq!(unitext("\\x{5F20}@a.test"), "张@a.test");
