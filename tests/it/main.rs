@@ -23,6 +23,7 @@ mod events_files;
 #[cfg(test)]
 mod explain;
 #[cfg(test)]
+mod feedback;
 mod fuzz_seeds;
 #[cfg(test)]
 mod harness;
