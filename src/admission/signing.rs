@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::directory::Directory;
 use crate::message::dkim::{Algorithm, Signer};
-use crate::types::Domain;
+use crate::types::{Domain, EmailAddress};
 
 /// Octets of the sender id in `Feedback-ID`, as Gmail wants it.
 pub const SENDER_ID_BYTES: std::ops::RangeInclusive<usize> = 5..=15;
@@ -27,6 +27,8 @@ pub struct Settings {
     pub operator_domain: Option<Domain>,
     /// Last part of `Feedback-ID`; `None`: no such field is added.
     pub sender_id: Option<Box<str>>,
+    /// Where each message asks for complaints (RFC 9477); `None`: it does not.
+    pub cfbl_address: Option<EmailAddress>,
     /// How often the records of next keys are looked for.
     pub check_interval: Duration,
     /// The keys.
@@ -35,7 +37,13 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { operator_domain: None, sender_id: None, check_interval: Duration::from_secs(600), keys: Vec::new() }
+        Self {
+            operator_domain: None,
+            sender_id: None,
+            cfbl_address: None,
+            check_interval: Duration::from_secs(600),
+            keys: Vec::new(),
+        }
     }
 }
 

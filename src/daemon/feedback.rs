@@ -31,7 +31,7 @@ pub(super) fn settings(config: &Config, rules: &Arc<crate::policy::Rules>) -> Se
     Settings {
         addresses: Addresses {
             return_paths,
-            complaints: config.feedback.complaints.clone(),
+            complaints: config.feedback.complaints.iter().chain(&config.signing.cfbl_address).cloned().collect(),
             hostname: Some(config.hostname.clone()),
             token_lifetime: config.return_path.token_lifetime,
             ..Addresses::default()

@@ -22,7 +22,7 @@ use super::monitor;
 use super::pauses;
 use super::quotas;
 use super::signing::{Signatures, SigningKeys};
-use super::stamp::{Stamper, UnsubscribeToken};
+use super::stamp::{Mint, Stamper};
 use super::suppressing::SuppressingIntake;
 use super::token_keys::{Prepared, TokenKeyFile};
 use crate::admission::Directory;
@@ -37,7 +37,7 @@ use crate::events::writer::{EventWriter, WriterHandle};
 use crate::feedback::desk::Settings as FeedbackDesk;
 use crate::net::dial::TcpDialer;
 use crate::net::dns::HickoryResolver;
-use crate::policy::token::{Addressee, Purpose, TokenKeys, mint};
+use crate::policy::token::{TokenKeys, mint};
 use crate::queue::rocks::RocksStore;
 use crate::queue::store::StoreError;
 use crate::queue::suppression::SuppressionCheck;
@@ -124,7 +124,7 @@ impl Instance {
             intake: Arc::new(intake),
             stamp: Arc::new(Stamper {
                 signing: signing.in_force(),
-                unsubscribe_token: unsubscribe_tokens(token_keys.keys()),
+                mint: mint_of(token_keys.keys()),
                 lints: Arc::new(Lints::new(Arc::clone(&audit))),
             }),
             signing: Arc::new(Signing::new(cores())),
@@ -380,9 +380,9 @@ impl Instance {
     }
 }
 
-/// What stands in one-click unsubscribe links, by the keys in use.
-fn unsubscribe_tokens(keys: Arc<ArcSwap<TokenKeys>>) -> Arc<UnsubscribeToken> {
-    Arc::new(move |id, recipient| mint(&keys.load(), Purpose::Unsubscribe, id, Addressee::recipient(recipient)))
+/// Tokens by the keys in use.
+fn mint_of(keys: Arc<ArcSwap<TokenKeys>>) -> Arc<Mint> {
+    Arc::new(move |purpose, id, addressee| mint(&keys.load(), purpose, id, addressee))
 }
 
 /// The event files and the audit stream.

@@ -18,7 +18,7 @@ use crate::events::audit::{AuditEntry, AuditLog};
 use crate::message::dkim::{self, Key, Signer};
 use crate::net::DnsError;
 use crate::net::dns::HickoryResolver;
-use crate::types::Domain;
+use crate::types::{Domain, EmailAddress};
 
 /// What signing needs, as of now.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +27,8 @@ pub struct Signatures {
     pub keyring: Arc<Keyring>,
     /// Last part of `Feedback-ID`; `None`: no such field is added.
     pub sender_id: Option<Box<str>>,
+    /// Where `CFBL-Address` asks complaints to be sent to; `None`: no such field is added.
+    pub cfbl_address: Option<EmailAddress>,
     /// How often the records of next keys are looked for.
     pub check_interval: Duration,
 }
@@ -37,7 +39,8 @@ impl Signatures {
     pub fn load(settings: &Settings, old: Option<&Signatures>) -> Result<Signatures, String> {
         let keyring = keyring(settings, old.map(|old| &*old.keyring))?;
         let (sender_id, check_interval) = (settings.sender_id.clone(), settings.check_interval);
-        Ok(Signatures { keyring: Arc::new(keyring), sender_id, check_interval })
+        let cfbl_address = settings.cfbl_address.clone();
+        Ok(Signatures { keyring: Arc::new(keyring), sender_id, cfbl_address, check_interval })
     }
 }
 

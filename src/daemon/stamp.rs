@@ -18,28 +18,29 @@ use crate::message::dkim::Signer;
 use crate::message::header;
 use crate::message::one_click::{self, OwnFields};
 use crate::message::stamp::{self, Client, Context, EightBitHeaders, Refusal, Stamped};
+use crate::policy::token::{Addressee, Purpose};
 use crate::reception::{Stamp, StampContext, StampedHeader};
-use crate::types::{Clock, MessageId, Reply};
+use crate::types::{Clock, EmailAddress, MessageId, Reply};
 
-/// Makes the token by which a recipient of a message unsubscribes.
-pub type UnsubscribeToken = dyn Fn(MessageId, usize) -> String + Send + Sync;
+/// Makes tokens: of a purpose, for a message and an addressee.
+pub type Mint = dyn Fn(Purpose, MessageId, Addressee) -> String + Send + Sync;
 
 /// See the module.
 #[derive(Clone)]
 pub struct Stamper {
     /// Who signs.
     pub signing: Arc<ArcSwap<Signatures>>,
-    /// Tokens of one-click URIs.
-    pub unsubscribe_token: Arc<UnsubscribeToken>,
+    /// Tokens of one-click URIs, and of complaint feedback loops.
+    pub mint: Arc<Mint>,
     /// Told of mail that receivers will not like.
     pub lints: Arc<Lints>,
 }
 
 impl Stamper {
     /// Signs nothing, and tells nobody.
-    pub fn plain(unsubscribe_token: Arc<UnsubscribeToken>, clock: Arc<dyn Clock>) -> Self {
+    pub fn plain(mint: Arc<Mint>, clock: Arc<dyn Clock>) -> Self {
         let lints = Arc::new(Lints::new(Arc::new(AuditLog::off(clock))));
-        Self { signing: Arc::default(), unsubscribe_token, lints }
+        Self { signing: Arc::default(), mint, lints }
     }
 }
 
@@ -61,6 +62,9 @@ impl Stamp for Stamper {
         let own_fields = self.one_click(&mut header, context, &authority);
         if let Some(sender_id) = &signing.sender_id {
             add_feedback_id(&mut header, sender_id, &authority);
+        }
+        if let Some(address) = &signing.cfbl_address {
+            self.add_cfbl(&mut header, address, context);
         }
         Ok(StampedHeader {
             // Raw 8-bit fields of an old client that never heard of SMTPUTF8 go as they came.
@@ -94,8 +98,8 @@ impl Stamper {
         if own.any {
             *header = one_click::without(header);
         }
-        let pair =
-            |index| one_click::pair(&format!("{url}{}", (self.unsubscribe_token)(context.id, index)), &own.mailto);
+        let token = |index| (self.mint)(Purpose::Unsubscribe, context.id, Addressee::recipient(index));
+        let pair = |index| one_click::pair(&format!("{url}{}", token(index)), &own.mailto);
         match context.envelope.recipients.len() {
             1 => {
                 append(header, &pair(0));
@@ -103,6 +107,21 @@ impl Stamper {
             }
             count => (0..count).map(|index| Bytes::from(pair(index))).collect(),
         }
+    }
+
+    /// Where complaints are to be sent, and what they are to quote (RFC 9477 §3): so that one finds its message though the receiver
+    /// redacts all addresses. What a message brings stays.
+    fn add_cfbl(&self, header: &mut Vec<u8>, address: &EmailAddress, context: &StampContext<'_>) {
+        if header::has(header, "CFBL-Address") {
+            return;
+        }
+        // All recipients get the same header, so that of several the report has to say who.
+        let addressee = match context.envelope.recipients.len() {
+            1 => Addressee::Recipient(0),
+            _ => Addressee::Message,
+        };
+        let token = (self.mint)(Purpose::Complaint, context.id, addressee);
+        append(header, &format!("CFBL-Address: {address}; report=arf\r\nCFBL-Feedback-ID: {token}\r\n"));
     }
 
     fn signers(

@@ -221,7 +221,7 @@ impl Desk {
     fn token_of(&self, clues: &Clues) -> Option<TokenContent> {
         let (keys, settings, now) = (self.keys.load(), self.settings.load(), self.clock.now());
         let lifetime = settings.addresses.token_lifetime;
-        let purposes = [Purpose::ReturnPath, Purpose::Unsubscribe];
+        let purposes = [Purpose::ReturnPath, Purpose::Complaint, Purpose::Unsubscribe];
         let ours =
             |text: &String| purposes.iter().find_map(|purpose| verify(&keys, *purpose, text, now, lifetime).ok());
         clues.tokens.iter().find_map(ours)

@@ -52,6 +52,8 @@ pub enum Purpose {
     ReturnPath,
     /// A one-click unsubscribe link (RFC 8058).
     Unsubscribe,
+    /// What a complaint quotes (`CFBL-Feedback-ID`, RFC 9477): whoever reads the message can use it, and only to complain.
+    Complaint,
 }
 
 impl Purpose {
@@ -59,6 +61,7 @@ impl Purpose {
         match self {
             Purpose::ReturnPath => b"posthaste return path\0",
             Purpose::Unsubscribe => b"posthaste unsubscribe\0",
+            Purpose::Complaint => b"posthaste complaint\0",
         }
     }
 }

@@ -200,6 +200,34 @@ fn a_complaint_whose_recipient_is_redacted_is_told_of_the_right_one_and_the_next
 }
 
 #[test]
+fn a_report_in_which_nothing_is_left_but_the_cfbl_fields_finds_its_message() {
+    let home = Home::with(|config| config.set("signing.cfbl_address", "\"cfbl@op.test\""));
+    let (id, _) = home.send(&tagged());
+    let sent = home.mx.accepted()[0].text();
+    let field =
+        |name: &str| sent.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{sent}")).trim();
+    assert_eq!(field("CFBL-Address:"), "cfbl@op.test; report=arf");
+    let token = field("CFBL-Feedback-ID:");
+    let report = format!(
+        "From: <fbl@provider.test>\r\nMIME-Version: 1.0\r\n\
+         Content-Type: multipart/report; report-type=feedback-report; boundary=\"b\"\r\n\r\n\
+         --b\r\nContent-Type: message/feedback-report\r\n\r\n\
+         Feedback-Type: abuse\r\nUser-Agent: CFBL/1\r\nVersion: 1\r\n\r\n\
+         --b\r\nContent-Type: text/rfc822-headers\r\n\r\n\
+         CFBL-Feedback-ID: {token}\r\n\
+         --b--\r\n"
+    );
+    home.bring("", "cfbl@op.test", &report);
+    let event = home.daemon.events().wait_kind("Complaint", &id, TO);
+    assert_eq!(event["complaint"]["userAgent"], "CFBL/1");
+    // What every reader of the message sees is no return path.
+    let mut stranger = Client::hello(home.address());
+    stranger.command("MAIL FROM:<>").unwrap();
+    assert_eq!(stranger.command(&format!("RCPT TO:<{token}@bounces.op.test>")).unwrap().code, 550);
+    home.daemon.stop();
+}
+
+#[test]
 fn of_a_return_path_for_the_whole_message_the_report_names_the_recipient() {
     let set = "[[configuration_set]]\nname = \"bulk\"\nreturn_path = \"per-message\"\nsuppression = []\n";
     let home = Home::with(|config| config.table(set));

@@ -20,7 +20,7 @@ pub(super) fn read(mut section: Section<'_>) -> FeedbackSettings {
     settings
 }
 
-fn address(value: &Value<'_>) -> Result<EmailAddress, Problem> {
+pub(super) fn address(value: &Value<'_>) -> Result<EmailAddress, Problem> {
     let text = value.text()?;
     EmailAddress::parse(text, true).map_err(|error| {
         Problem::new(format!("{text:?} is no address: {error}"), "write one such as \"complaints@example.net\"")

@@ -25,6 +25,7 @@ pub(super) fn signing(root: &mut Section<'_>) -> Settings {
     let settings = Settings {
         operator_domain,
         sender_id: section.optional("feedback_id", sender_id),
+        cfbl_address: section.optional("cfbl_address", super::feedback::address),
         check_interval: section.duration("check_interval", default.check_interval, CHECK_INTERVAL),
         keys,
     };

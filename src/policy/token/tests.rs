@@ -27,8 +27,8 @@ fn check(keys: &TokenKeys, text: &str) -> Result<TokenContent, TokenError> {
 }
 
 fn purposes() -> impl Strategy<Value = (Purpose, Purpose)> {
-    use Purpose::{ReturnPath, Unsubscribe};
-    prop_oneof![Just((ReturnPath, Unsubscribe)), Just((Unsubscribe, ReturnPath))]
+    use Purpose::{Complaint, ReturnPath, Unsubscribe};
+    prop_oneof![Just((ReturnPath, Unsubscribe)), Just((Unsubscribe, Complaint)), Just((Complaint, ReturnPath))]
 }
 
 fn addressees() -> impl Strategy<Value = Addressee> {

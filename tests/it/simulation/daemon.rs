@@ -96,7 +96,7 @@ impl Daemon {
         let quotas = load_quotas(world, &queue, &clock)?;
         let audit = Arc::new(AuditLog::off(Arc::clone(&clock)));
         let tokens = Arc::new(ArcSwap::from_pointee(token_keys(plan.seed)));
-        let mut stamper = Stamper::plain(Arc::new(|_, _| String::new()), Arc::clone(&clock));
+        let mut stamper = Stamper::plain(Arc::new(|_, _, _| String::new()), Arc::clone(&clock));
         stamper.signing = Arc::new(ArcSwap::from_pointee(signatures()));
         let (check, settings) = (Arc::clone(&suppression), Arc::clone(&reloadable));
         let shared = Shared::new(queue.clone(), clock, ports, check, settings, tokens);
