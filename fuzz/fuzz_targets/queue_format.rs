@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use libfuzzer_sys::fuzz_target;
 use queue_format::{
-    CounterRecord, DueEntry, DueEntryRef, FormatError, HistoryRecord, HoldEntry, LaneRecord, MessageRecord, OutboxRecord, OutboxRecordRef, RecipientState, SourceLifeRecord, SuppressionRecord, decode_body, decode_meta_number, decode_meta_text, encode_body, encode_meta_number, encode_meta_text,
+    CounterRecord, DueEntry, DueEntryRef, FormatError, HistoryRecord, HoldEntry, LaneRecord, MessageRecord, OutboxRecord, OutboxRecordRef, RecipientState, ReputationRecord, SourceLifeRecord, SuppressionRecord, decode_body, decode_meta_number, decode_meta_text, encode_body, encode_meta_number, encode_meta_text,
     parse_body_part_key, parse_due_key, parse_history_key, parse_recipient_header_key, recipient_header_key, parse_hold_key, parse_outbox_key, parse_recipient_key,
 };
 
@@ -52,6 +52,7 @@ fn decode_all(bytes: &[u8]) {
     check(bytes, CounterRecord::decode(bytes), CounterRecord::encode);
     check(bytes, LaneRecord::decode(bytes), LaneRecord::encode);
     check(bytes, HistoryRecord::decode(bytes), HistoryRecord::encode);
+    check(bytes, ReputationRecord::decode(bytes), ReputationRecord::encode);
     check(bytes, SourceLifeRecord::decode(bytes), SourceLifeRecord::encode);
     check(bytes, decode_meta_text(bytes), |text, out| encode_meta_text(text, out));
 }

@@ -32,11 +32,13 @@ pub enum RecordKind {
     History = 12,
     /// [`SourceLifeRecord`](crate::SourceLifeRecord).
     SourceLife = 13,
+    /// [`ReputationRecord`](crate::ReputationRecord). 14 is kept free for the record of what was sent.
+    Reputation = 15,
 }
 
 impl RecordKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [RecordKind; 13] = [
+    pub const ALL: [RecordKind; 14] = [
         RecordKind::Message,
         RecordKind::Recipient,
         RecordKind::Due,
@@ -50,6 +52,7 @@ impl RecordKind {
         RecordKind::Lane,
         RecordKind::History,
         RecordKind::SourceLife,
+        RecordKind::Reputation,
     ];
 
     /// The first byte of a record of this kind.
@@ -84,6 +87,7 @@ impl fmt::Display for RecordKind {
             RecordKind::Lane => "lane",
             RecordKind::History => "history",
             RecordKind::SourceLife => "source life",
+            RecordKind::Reputation => "reputation",
         })
     }
 }
