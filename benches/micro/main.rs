@@ -358,6 +358,7 @@ fn delivered(handoff: &Handoff) -> Settlement {
         next: Next::Ended(end),
         events: Vec::new(),
         notifications: Vec::new(),
+        marks: Vec::new(),
     }
 }
 

@@ -120,6 +120,7 @@ async fn release(shared: &Shared, lease: &Lease, message: &StoredMessage, inputs
         next: Next::Due { at, entry: message.due_entry(lease.key.group, lease.attempts, None) },
         events: Vec::new(),
         notifications: Vec::new(),
+        marks: Vec::new(),
     };
     let settled = Settled::Due { at, attempts: lease.attempts, source: None, blocked: false };
     commit(shared, settlement, settled, lease.key, inputs).await;
@@ -139,6 +140,7 @@ async fn move_to(shared: &Shared, lease: &Lease, next: Next, settled: Settled, i
         next,
         events: Vec::new(),
         notifications: Vec::new(),
+        marks: Vec::new(),
     };
     commit(shared, settlement, settled, lease.key, inputs).await;
 }

@@ -27,7 +27,7 @@ pub enum Family {
     Suppression,
     /// Names to counters and positions.
     Meta,
-    /// What is counted, minute and scope to a number: what was charged to quotas.
+    /// What is counted, minute and scope to a number: what was charged to quotas; mark, hour and scope: what reputation counts.
     Counter,
     /// Hash of source and site to what was learned of the source there.
     Lane,
@@ -35,11 +35,13 @@ pub enum Family {
     History,
     /// Hash of a source to its life in a managed pool.
     Source,
+    /// Hash of a scope to how its reputation stands.
+    Reputation,
 }
 
 impl Family {
     /// All families. New ones come last: stores number them in this order, and one of an older release gets them in it.
-    pub const ALL: [Family; 13] = [
+    pub const ALL: [Family; 14] = [
         Family::Message,
         Family::Body,
         Family::BodyPart,
@@ -53,6 +55,7 @@ impl Family {
         Family::Lane,
         Family::History,
         Family::Source,
+        Family::Reputation,
     ];
 
     /// The column family's name on disk.
@@ -71,6 +74,7 @@ impl Family {
             Family::Lane => "lane",
             Family::History => "history",
             Family::Source => "source",
+            Family::Reputation => "reputation",
         }
     }
 

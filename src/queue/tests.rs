@@ -196,7 +196,7 @@ impl World {
         }
         let events = vec![line(EventKind::Delivery)];
         let (sender, receiver) = oneshot::channel();
-        let settlement = Settlement { key, due_at: place, states, next, events, notifications };
+        let settlement = Settlement { key, due_at: place, states, next, events, notifications, marks: Vec::new() };
         queue
             .settle(settlement, move || {
                 let _ = sender.send(());
@@ -485,6 +485,7 @@ fn a_dead_disk_refuses_mail_keeps_outcomes_and_recovers() {
             next,
             events: vec![line(EventKind::Delivery)],
             notifications: Vec::new(),
+            marks: Vec::new(),
         };
         queue
             .settle(settlement, move || {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use queue_format as format;
 
 use super::committer::{ENDED_GROUPS_INDEX, EndGroup, Transaction};
+use super::reputation::ReputationCharge;
 use super::store::{Change, Family, Key, Store, StoreError};
 use super::stored::{DueEntry, JobKey, RecipientHeaders, RecipientState, StoredBody, StoredMessage};
 use super::{Handoff, NewBody, NewMessage};
@@ -28,6 +29,8 @@ pub struct Settlement {
     pub events: Vec<EventLine>,
     /// DSNs that it causes; each becomes a message of its own.
     pub notifications: Vec<NewMessage>,
+    /// What it means for the reputation of who sent it.
+    pub marks: Vec<ReputationCharge>,
 }
 
 /// Where a job stands after a settlement.
@@ -185,7 +188,7 @@ fn put_ended(message: &StoredMessage, changes: &mut Vec<Change>) {
 
 /// queued or held to queued, held or absent.
 pub(super) fn settle(settlement: Settlement, now: Timestamp) -> (Transaction, Vec<Handoff>) {
-    let Settlement { key, due_at, states, next, mut events, notifications } = settlement;
+    let Settlement { key, due_at, states, next, mut events, notifications, marks } = settlement;
     let mut changes = Vec::with_capacity(2 + states.len());
     changes.push(match due_at {
         Some(due_at) => Change::Delete { family: Family::Due, key: due_key(due_at, key) },
@@ -210,7 +213,7 @@ pub(super) fn settle(settlement: Settlement, now: Timestamp) -> (Transaction, Ve
     let (kept, new_jobs) = sizes_of(&handoffs);
     // A notification goes out as soon as it is committed: a power cut must not forget one that its sender has.
     let sync = !handoffs.is_empty();
-    (Transaction { changes, events, accepts, kept, new_jobs, ends, sync, ..Transaction::empty() }, handoffs)
+    (Transaction { changes, events, marks, accepts, kept, new_jobs, ends, sync, ..Transaction::empty() }, handoffs)
 }
 
 fn put_due(key: JobKey, due_at: Timestamp, entry: &DueEntry) -> Change {

@@ -208,7 +208,10 @@ fn far_end(ledger: &Ledger, name: &str, story: &Story, dots: &[Dot], found: &mut
 fn store(world: &World, found: &mut Vec<String>) {
     let store = world.disk.store();
     let stays = |family: &Family| {
-        matches!(family, Family::Meta | Family::Counter | Family::Lane | Family::History | Family::Source)
+        matches!(
+            family,
+            Family::Meta | Family::Counter | Family::Lane | Family::History | Family::Source | Family::Reputation
+        )
     };
     let families: BTreeSet<Family> = Family::ALL.into_iter().filter(|family| !stays(family)).collect();
     for family in families {
