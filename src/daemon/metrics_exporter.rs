@@ -49,7 +49,7 @@ enum Kind {
 }
 
 /// Every metric: name, kind, unit, help. `docs/OPERATIONS.md` has the same table; a test holds both together.
-const METRICS: [(&str, Kind, Unit, &str); 49] = [
+const METRICS: [(&str, Kind, Unit, &str); 55] = [
     (metric::MESSAGES_ACCEPTED, Kind::Counter, Unit::Count, "Messages answered 250."),
     (metric::RECIPIENTS_ACCEPTED, Kind::Counter, Unit::Count, "Recipients of accepted messages."),
     (metric::REFUSALS, Kind::Counter, Unit::Count, "Refusals sent to clients, by reply code."),
@@ -118,6 +118,17 @@ const METRICS: [(&str, Kind, Unit, &str); 49] = [
         "Recipients that mail was held back from, by list and reason.",
     ),
     (metric::SUPPRESSION_ENTRIES, Kind::Gauge, Unit::Count, "Entries of suppression lists, by tier."),
+    (metric::REPUTATION_BOUNCE_RATE, Kind::Gauge, Unit::Count, "Hard bounces, by scope and name; 1 is all."),
+    (
+        metric::REPUTATION_COMPLAINT_RATE,
+        Kind::Gauge,
+        Unit::Count,
+        "Complaints of what was delivered, by scope and name.",
+    ),
+    (metric::REPUTATION_PAUSED, Kind::Gauge, Unit::Count, "1 while new mail is refused, by scope and name."),
+    (metric::REPUTATION_SCOPES, Kind::Gauge, Unit::Count, "Senders, by scope and state."),
+    (metric::REPUTATION_CHANGES, Kind::Counter, Unit::Count, "Changes of state, by scope and the new state."),
+    (metric::REPUTATION_UNJUDGED, Kind::Counter, Unit::Count, "Sums of senders for which there was no room."),
     (metric::HEALTHY, Kind::Gauge, Unit::Count, "1 while the daemon keeps all its promises, else 0."),
 ];
 

@@ -41,6 +41,8 @@ mod reload;
 #[cfg(test)]
 mod replies;
 #[cfg(test)]
+mod reputation;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod return_path;

@@ -10,6 +10,7 @@
 
 mod lane;
 mod outcome;
+mod reputation;
 #[cfg(test)]
 pub(crate) mod samples;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use outcome::{
     BounceInfo, BounceKind, BouncedRecipient, ComplaintInfo, DelayInfo, DelayedRecipient, DeliveryInfo, Extras, bounce,
     delivery, delivery_delay, diagnostic_code, feedback_id, send, suppressed_complaint,
 };
+pub use reputation::{RateInfo, ReputationInfo, reputation};
 
 /// What the `mail` object is made of.
 #[derive(Clone, Copy, Debug)]
