@@ -6,9 +6,9 @@ use std::fmt::Debug;
 use libfuzzer_sys::fuzz_target;
 use queue_format::{
     CounterRecord, DueEntry, DueEntryRef, FormatError, HistoryRecord, HoldEntry, LaneRecord, MessageRecord,
-    OutboxRecord, OutboxRecordRef, RecipientState, SentRecord, SentRecordRef, SourceLifeRecord, SuppressionRecord,
-    decode_body, decode_meta_number, decode_meta_text, encode_body, encode_meta_number, encode_meta_text,
-    parse_body_part_key, parse_due_key, parse_history_key, parse_hold_key, parse_outbox_key,
+    OutboxRecord, OutboxRecordRef, RecipientState, ReputationRecord, SentRecord, SentRecordRef, SourceLifeRecord,
+    SuppressionRecord, decode_body, decode_meta_number, decode_meta_text, encode_body, encode_meta_number,
+    encode_meta_text, parse_body_part_key, parse_due_key, parse_history_key, parse_hold_key, parse_outbox_key,
     parse_recipient_header_key, parse_recipient_key, parse_sent_key, recipient_header_key,
 };
 
@@ -55,6 +55,7 @@ fn decode_all(bytes: &[u8]) {
     check(bytes, CounterRecord::decode(bytes), CounterRecord::encode);
     check(bytes, LaneRecord::decode(bytes), LaneRecord::encode);
     check(bytes, HistoryRecord::decode(bytes), HistoryRecord::encode);
+    check(bytes, ReputationRecord::decode(bytes), ReputationRecord::encode);
     check(bytes, SourceLifeRecord::decode(bytes), SourceLifeRecord::encode);
     check(bytes, SentRecord::decode(bytes), SentRecord::encode);
     check(bytes, SentRecordRef::decode(bytes), |record, out| record.encode(out));

@@ -34,11 +34,13 @@ pub enum RecordKind {
     SourceLife = 13,
     /// [`SentRecord`](crate::SentRecord).
     Sent = 14,
+    /// [`ReputationRecord`](crate::ReputationRecord).
+    Reputation = 15,
 }
 
 impl RecordKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [RecordKind; 14] = [
+    pub const ALL: [RecordKind; 15] = [
         RecordKind::Message,
         RecordKind::Recipient,
         RecordKind::Due,
@@ -53,6 +55,7 @@ impl RecordKind {
         RecordKind::History,
         RecordKind::SourceLife,
         RecordKind::Sent,
+        RecordKind::Reputation,
     ];
 
     /// The first byte of a record of this kind.
@@ -88,6 +91,7 @@ impl fmt::Display for RecordKind {
             RecordKind::History => "history",
             RecordKind::SourceLife => "source life",
             RecordKind::Sent => "sent",
+            RecordKind::Reputation => "reputation",
         })
     }
 }

@@ -34,7 +34,9 @@ pub const HISTORY_KEY_BYTES: usize = 4 + HISTORY_NAMES_BYTES;
 pub const HISTORY_NAMES_BYTES: usize = 16;
 /// Length of a [`source_key`].
 pub const SOURCE_KEY_BYTES: usize = SCOPE_HASH_BYTES;
-/// First byte of the keys of counters that quotas ask for.
+/// Length of a [`reputation_key`].
+pub const REPUTATION_KEY_BYTES: usize = SCOPE_HASH_BYTES;
+/// First byte of the keys of counters that quotas ask for. 2 to 6 are marks of reputation, by the hour.
 pub const COUNTER_QUOTA: u8 = 1;
 /// Of the scope's name a key holds a hash: names are longer than a key may be.
 const SCOPE_HASH_BYTES: usize = 16;
@@ -247,6 +249,11 @@ pub fn history_range(first_day: u32, last_day: u32) -> ([u8; HISTORY_KEY_BYTES],
 /// Key of the life of a source: a hash of its name, which comes from the config.
 pub fn source_key(source: &str) -> [u8; SOURCE_KEY_BYTES] {
     scope_hash(source)
+}
+
+/// Key of what is kept of the reputation of a scope: a hash of its name, which comes from the config.
+pub fn reputation_key(scope: &str) -> [u8; REPUTATION_KEY_BYTES] {
+    scope_hash(scope)
 }
 
 /// FNV-1a of 128 bits: its result may never change, since names and keys that hold it are stored. Not for what an enemy chooses.

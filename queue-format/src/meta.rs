@@ -49,13 +49,13 @@ mod tests {
 
     #[test]
     fn another_format_version_names_what_was_found_and_what_is_read() {
-        for version in 1..=4 {
+        for version in 1..=5 {
             assert_eq!(check_format_version(version), Ok(()));
         }
         assert_eq!(
-            check_format_version(5).unwrap_err().to_string(),
-            "the queue has format version 5, this release reads version 4: \
-             start a release of posthaste that reads version 5"
+            check_format_version(6).unwrap_err().to_string(),
+            "the queue has format version 6, this release reads version 5: \
+             start a release of posthaste that reads version 6"
         );
         assert!(check_format_version(0).is_err());
     }

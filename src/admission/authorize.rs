@@ -240,7 +240,7 @@ fn configuration_set(
     }
     let no_such_set = || Denial::NoSuchSet(name.into());
     let set = directory.set(name).filter(|set| set.is_for(&grant.tenant.name)).ok_or_else(no_such_set)?;
-    if !set.sending {
+    if !set.sending || directory.pauses.has_set(name) {
         return Err(Denial::Paused(format!("configuration set {}", set.name).into()));
     }
     Ok((Some(Arc::clone(set)), Some(name.into())))

@@ -12,6 +12,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::identity::{Identities, Identity, IdentityName};
+use super::pauses::Pauses;
+use crate::policy::reputation;
 use crate::policy::warmup::Plan;
 use crate::queue::{Granularity, ReturnPath};
 use crate::types::{Domain, EmailAddress, PoolName, Priority};
@@ -179,6 +181,10 @@ pub struct Directory {
     pub configuration_set: Option<Name>,
     /// How long a message may be retried before it bounces.
     pub lifetime: Duration,
+    /// Which rates of bounces and complaints are too high.
+    pub reputation: Arc<reputation::Settings>,
+    /// Who is paused for them. The same in each directory that takes another one's place.
+    pub pauses: Arc<Pauses>,
     /// The domain of return paths where the identity has none.
     pub return_path_domain: Option<Domain>,
     tenants: HashMap<Name, Arc<Tenant>>,
@@ -197,6 +203,8 @@ impl Directory {
             sending: true,
             configuration_set: None,
             lifetime,
+            reputation: Arc::default(),
+            pauses: Arc::default(),
             return_path_domain: None,
             tenants,
             credentials: HashMap::new(),

@@ -10,6 +10,7 @@ mod authorize;
 pub mod directory;
 pub mod identity;
 pub mod password;
+pub mod pauses;
 pub mod quota;
 pub mod signing;
 pub mod suppression;
@@ -87,7 +88,7 @@ pub enum Denial {
     /// `X-Posthaste-Warmup` says something else than `preferred`.
     #[error("Message rejected: X-Posthaste-Warmup {0:?} is not preferred")]
     NoSuchWarmup(Box<str>),
-    /// The operator has stopped it. The client keeps the message and tries again.
+    /// The operator has stopped it, or its bounces and complaints have. The client keeps the message and tries again.
     #[error("Sending is paused for {0}")]
     Paused(Box<str>),
 }
@@ -135,7 +136,7 @@ fn check_sending(directory: &Directory, tenant: &Tenant) -> Result<(), Denial> {
     if !directory.sending {
         return Err(Denial::Paused("this server".into()));
     }
-    if !tenant.sending {
+    if !tenant.sending || directory.pauses.has_tenant(tenant.name.as_str()) {
         return Err(Denial::Paused(format!("tenant {}", tenant.name).into()));
     }
     Ok(())

@@ -9,7 +9,7 @@ use super::identity::{Identity, IdentityName};
 use super::*;
 use crate::message::{Claims, Control};
 use crate::queue::Granularity;
-use crate::types::{BodyKind, EmailAddress, Envelope, PoolName, Priority, Recipient, ReversePath};
+use crate::types::{BodyKind, EmailAddress, Envelope, PoolName, Priority, Recipient, ReversePath, ScopeKind};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -348,4 +348,29 @@ proptest! {
         });
         prop_assert_eq!(judged("shop-1", &source, &claims).is_ok(), all_own);
     }
+}
+
+#[test]
+fn who_is_paused_for_its_reputation_is_refused_and_nobody_else() {
+    let directory = directory();
+    let scope = |kind, name: &str| crate::types::ReputationScope::new(kind, name);
+    let paused = [scope(ScopeKind::Tenant, "bank"), scope(ScopeKind::ConfigurationSet, "asked")];
+    directory.pauses.replace(paused.iter());
+    let admitted = |user: &str| {
+        let proved = Authenticated { user: user.into(), secret: "hash-1".into() };
+        let client = Client { address: "10.0.0.1".parse().unwrap(), credential: Some(&proved) };
+        admit(&directory, client, "a@shop.test")
+    };
+    assert_eq!(admitted("bank-1").unwrap_err(), Denial::Paused("tenant bank".into()));
+    assert_eq!(admitted("bank-1").unwrap_err().reply().to_string(), "454 4.7.0 Sending is paused for tenant bank");
+    assert!(admitted("shop-1").is_ok());
+    // A reload goes on with the same pauses; then they end.
+    let mut reloaded = super::tests::directory();
+    reloaded.pauses = Arc::clone(&directory.pauses);
+    assert!(
+        reloaded.pauses.has_set("asked") && !reloaded.pauses.has_set("bank") && !reloaded.pauses.has_tenant("asked")
+    );
+    directory.pauses.replace(std::iter::empty());
+    assert!(admitted("bank-1").is_ok());
+    assert!(!reloaded.pauses.has_set("asked"));
 }

@@ -58,6 +58,35 @@ fn quotas_are_shown_with_their_limits_and_shares() {
 }
 
 #[test]
+fn reputations_are_shown_with_their_rates_limits_and_pauses() {
+    let served = serve(Fake::with_messages(0));
+    let ran = at(&served, &["reputation"]);
+    let lines: Vec<String> =
+        ran.out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let news = "configuration_set news paused 12 % 600 5 % / 10 % 0 % 528 0.1 % / 0.5 % paused by rates since \
+                2026-11-21T23:00:00.000Z: 12 % of 600 recipients bounced, the limit is 10 %";
+    assert_eq!(lines[1], news, "{}", ran.out);
+    assert_eq!(lines[2], "server - healthy (0 %) 40 0 % / 0 % (0 %) 40 0.1 % / 0.5 % -", "{}", ran.out);
+    assert!(lines[3].contains("fewer than 500 recipients"), "{}", ran.out);
+    let ran = at(&served, &["reputation", "--scope", "server", "--json"]);
+    let page: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((&page["scopes"][0]["scope"], &page["recipients_min"]), (&"server".into(), &500.into()));
+    assert_eq!(at(&served, &["reputation", "--scope", "nothing"]).code, 1);
+}
+
+#[test]
+fn a_set_or_a_tenant_is_paused_and_resumed_by_name() {
+    let served = serve(Fake::with_messages(0));
+    let ran = at(&served, &["reputation", "resume", "--set", "news", "--reason", "list cleaned"]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, "configuration_set news is healthy now\n"), "{}", ran.err);
+    let ran = at(&served, &["reputation", "pause", "--tenant", "news"]);
+    assert_eq!(ran.out, "tenant news is paused now\n", "{}", ran.err);
+    assert_eq!(at(&served, &["reputation", "resume", "--set", "other"]).code, 4);
+    assert_eq!(at(&served, &["reputation", "pause"]).code, 2);
+    assert_eq!(at(&served, &["reputation", "pause", "--set", "a", "--tenant", "b"]).code, 2);
+}
+
+#[test]
 fn a_destination_is_explained_with_its_sources_and_why_others_are_not_next() {
     let served = serve(Fake::with_messages(0));
     let ran = at(&served, &["explain", "you@r.test", "--pool", "shop"]);

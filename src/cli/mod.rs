@@ -32,6 +32,7 @@ mod queue_recover;
 mod queue_sent;
 mod queue_show;
 mod quota;
+mod reputation;
 mod rules;
 mod run;
 mod status;
@@ -72,6 +73,8 @@ enum Command {
     Status(status::Args),
     /// Show what senders used of their limits in the last 24 hours.
     Quota(quota::Args),
+    /// Show how bounces and complaints of senders stand; pause one, or let it send again.
+    Reputation(reputation::Args),
     /// Look at queued messages, and retry, hold, release or cancel them.
     Queue(queue::Args),
     /// Show how mail goes to a domain: its hosts, rule and limits, and for each source what was learned and what holds it back.
@@ -186,6 +189,7 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>, out: &mut dyn Write,
         Command::Check(args) => check::run(&args, out, err),
         Command::Status(args) => status::run(&args, out),
         Command::Quota(args) => quota::run(&args, out),
+        Command::Reputation(args) => reputation::run(&args, out),
         Command::Queue(args) => queue::run(&args, out, err),
         Command::Explain(args) => explain::run(&args, out),
         Command::Warmup(args) => warmup::run(&args, out, err),

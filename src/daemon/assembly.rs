@@ -129,6 +129,7 @@ pub(super) fn reloadable(
             mail_bounces: config.mail_bounces(),
             notification_lifetime: config.queue.lifetime,
             signers: own_signers,
+            counting: config.counting(),
         },
         tls,
         outlets,

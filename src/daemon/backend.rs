@@ -13,6 +13,7 @@ use super::admin::model::{
     QuotaReport, RecipientDetail, RecipientState, SiteStatus, Status,
 };
 use super::admin::query::{Action, Filter, ListQuery, Selection};
+use super::admin::reputation::ReputationBackend;
 use super::admin::sent::{SENT_RECIPIENTS_MAX, SentDetail, SentReport};
 use super::admin::suppression::SuppressionBackend;
 use super::admin::warmup::WarmupBackend;
@@ -21,6 +22,7 @@ use super::explaining;
 use super::instance::Instance;
 use super::lists::ListControl;
 use super::places::{self, Place, Places};
+use super::reputation::ReputationHandle;
 use super::warming::WarmupControl;
 use crate::admission::Directory;
 use crate::delivery::dispatch::{Dispatcher, Ended};
@@ -48,6 +50,7 @@ pub(super) struct Control {
     clock: Arc<dyn Clock>,
     lists: ListControl,
     warmups: WarmupControl,
+    reputation: ReputationHandle,
     started_at: Timestamp,
 }
 
@@ -58,11 +61,12 @@ impl Control {
         dispatcher: Dispatcher,
         clock: Arc<dyn Clock>,
         directory: Arc<ArcSwap<Directory>>,
+        reputation: ReputationHandle,
     ) -> Self {
         let started_at = clock.now();
         let lists = ListControl::new(queue.clone(), Arc::clone(&clock), directory);
         let warmups = WarmupControl::new(queue.clone(), dispatcher.clone(), Arc::clone(&clock));
-        Self { instance, queue, dispatcher, clock, lists, warmups, started_at }
+        Self { instance, queue, dispatcher, clock, lists, warmups, reputation, started_at }
     }
 
     async fn read_status(&self) -> Result<Status, AdminError> {
@@ -470,6 +474,10 @@ impl Backend for Control {
 
     fn warmup(&self) -> &dyn WarmupBackend {
         &self.warmups
+    }
+
+    fn reputation(&self) -> &dyn ReputationBackend {
+        &self.reputation
     }
 
     fn act(&self, selection: Selection, action: Action) -> BoxFuture<'_, Result<ActionReport, AdminError>> {

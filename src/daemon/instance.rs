@@ -21,6 +21,7 @@ use super::lint::Lints;
 use super::monitor;
 use super::pauses;
 use super::quotas;
+use super::reputation::{self, ReputationHandle};
 use super::signing::{Signatures, SigningKeys};
 use super::stamp::{Mint, Stamper};
 use super::suppressing::SuppressingIntake;
@@ -68,6 +69,7 @@ pub struct Instance {
     admission: Arc<ArcSwap<Directory>>,
     feedback: Arc<ArcSwap<FeedbackDesk>>,
     quotas: Arc<Quotas>,
+    reputation: ReputationHandle,
     signing: SigningKeys,
     reloadable: Arc<ArcSwap<Reloadable>>,
     resolver: Arc<HickoryResolver>,
@@ -99,10 +101,11 @@ impl Instance {
         let reloadable = Arc::new(ArcSwap::from_pointee(reloadable));
         let reception_settings = Arc::new(ArcSwap::from_pointee(config.reception.clone()));
         let admission = Arc::new(ArcSwap::from_pointee(config.admission.clone()));
+        let reputation = reputation::open(&queue, &admission, &audit, &clock)?;
         let suppression: Arc<dyn SuppressionCheck> = Arc::new(Lists::new(queue.clone(), Arc::clone(&admission)));
         let (checks, settings) = (Arc::clone(&suppression), Arc::clone(&reloadable));
-        let dialer = Arc::new(TcpDialer);
-        let shared = Shared::new(queue.clone(), Arc::clone(&clock), dialer, checks, settings, token_keys.keys());
+        let shared =
+            Shared::new(queue.clone(), Arc::clone(&clock), Arc::new(TcpDialer), checks, settings, token_keys.keys());
         let counts = Arc::clone(&shared.counts);
         let intake = SuppressingIntake {
             suppression,
@@ -122,11 +125,7 @@ impl Instance {
             authenticator: Authenticator::new(cores()),
             audit: Arc::clone(&audit),
             intake: Arc::new(intake),
-            stamp: Arc::new(Stamper {
-                signing: signing.in_force(),
-                mint: mint_of(token_keys.keys()),
-                lints: Arc::new(Lints::new(Arc::clone(&audit))),
-            }),
+            stamp: Arc::new(stamper(&signing, &token_keys, &audit)),
             signing: Arc::new(Signing::new(cores())),
             inbox: Arc::new(inbox),
         };
@@ -139,6 +138,7 @@ impl Instance {
         let (dispatcher, dispatcher_task) =
             Dispatcher::start(shared, scheduler_settings, handoffs, unclean_since, saved, !was_clean);
         started.get_or_init(|| dispatcher.clone());
+        let background = CancellationToken::new();
         let instance = Instance {
             config: Mutex::new(config),
             queue,
@@ -148,6 +148,7 @@ impl Instance {
             admission,
             feedback,
             quotas,
+            reputation: reputation.start(background.clone()),
             signing,
             reloadable,
             resolver,
@@ -159,7 +160,7 @@ impl Instance {
             clock,
             counts,
             token_keys,
-            background: CancellationToken::new(),
+            background,
         };
         instance.start_background();
         Ok(instance)
@@ -191,6 +192,7 @@ impl Instance {
             self.dispatcher.clone(),
             Arc::clone(&self.clock),
             Arc::clone(&self.admission),
+            self.reputation.clone(),
         );
         tokio::spawn(server.serve(Arc::new(control), self.background.clone()))
     }
@@ -252,6 +254,9 @@ impl Instance {
         if self.committer.is_finished() {
             return Some("the committer ended".to_owned());
         }
+        if self.reputation.is_gone() {
+            return Some("the judge of reputation ended".to_owned());
+        }
         if !self.audit.is_running() {
             return Some("the writer of the audit stream ended".to_owned());
         }
@@ -295,6 +300,7 @@ impl Instance {
         self.signing.adopt(signatures);
         self.reception_settings.store(Arc::new(new.reception.clone()));
         pauses::changes(&old.admission, &new.admission).into_iter().for_each(|entry| self.audit.note(entry));
+        new.admission.pauses = Arc::clone(&self.admission.load().pauses);
         self.admission.store(Arc::new(new.admission.clone()));
         self.queue.reload(&assembly::queue_settings(&new));
         let request = Request::Reload(assembly::scheduler_settings(&new));
@@ -383,6 +389,14 @@ impl Instance {
 /// Tokens by the keys in use.
 fn mint_of(keys: Arc<ArcSwap<TokenKeys>>) -> Arc<Mint> {
     Arc::new(move |purpose, id, addressee| mint(&keys.load(), purpose, id, addressee))
+}
+
+fn stamper(signing: &SigningKeys, token_keys: &TokenKeyFile, audit: &Arc<AuditLog>) -> Stamper {
+    Stamper {
+        signing: signing.in_force(),
+        mint: mint_of(token_keys.keys()),
+        lints: Arc::new(Lints::new(Arc::clone(audit))),
+    }
 }
 
 /// The event files and the audit stream.

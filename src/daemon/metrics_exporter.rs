@@ -49,7 +49,7 @@ enum Kind {
 }
 
 /// Every metric: name, kind, unit, help. `docs/OPERATIONS.md` has the same table; a test holds both together.
-const METRICS: [(&str, Kind, Unit, &str); 54] = [
+const METRICS: [(&str, Kind, Unit, &str); 60] = [
     (metric::MESSAGES_ACCEPTED, Kind::Counter, Unit::Count, "Messages answered 250."),
     (metric::RECIPIENTS_ACCEPTED, Kind::Counter, Unit::Count, "Recipients of accepted messages."),
     (metric::REFUSALS, Kind::Counter, Unit::Count, "Refusals sent to clients, by reply code."),
@@ -123,6 +123,17 @@ const METRICS: [(&str, Kind, Unit, &str); 54] = [
     (metric::FEEDBACK, Kind::Counter, Unit::Count, "What reports said of single recipients, by kind and effect."),
     (metric::FEEDBACK_MESSAGES, Kind::Counter, Unit::Count, "Messages that came home, by what they are."),
     (metric::FEEDBACK_KEPT, Kind::Gauge, Unit::Count, "Messages that nobody understood, kept for the operator."),
+    (metric::REPUTATION_BOUNCE_RATE, Kind::Gauge, Unit::Count, "Hard bounces, by scope and name; 1 is all."),
+    (
+        metric::REPUTATION_COMPLAINT_RATE,
+        Kind::Gauge,
+        Unit::Count,
+        "Complaints of what was delivered, by scope and name.",
+    ),
+    (metric::REPUTATION_PAUSED, Kind::Gauge, Unit::Count, "1 while new mail is refused, by scope and name."),
+    (metric::REPUTATION_SCOPES, Kind::Gauge, Unit::Count, "Senders, by scope and state."),
+    (metric::REPUTATION_CHANGES, Kind::Counter, Unit::Count, "Changes of state, by scope and the new state."),
+    (metric::REPUTATION_UNJUDGED, Kind::Counter, Unit::Count, "Sums of senders for which there was no room."),
     (metric::HEALTHY, Kind::Gauge, Unit::Count, "1 while the daemon keeps all its promises, else 0."),
 ];
 

@@ -17,6 +17,7 @@ pub mod notify;
 mod pauses;
 mod places;
 mod quotas;
+mod reputation;
 pub mod run;
 pub mod signing;
 pub mod stamp;

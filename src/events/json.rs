@@ -71,6 +71,14 @@ impl<'a> Object<'a> {
         write!(self.key(name), "{value}").expect("writing to a Vec does not fail");
     }
 
+    /// A number of millionths, as a decimal: `0.0525`.
+    pub(super) fn share(&mut self, name: &'static str, millionths: u32) {
+        let (whole, rest) = (millionths / 1_000_000, millionths % 1_000_000);
+        let text = format!("{whole}.{rest:06}");
+        let text = text.trim_end_matches('0').trim_end_matches('.');
+        self.key(name).extend_from_slice(text.as_bytes());
+    }
+
     pub(super) fn boolean(&mut self, name: &'static str, value: bool) {
         self.key(name).extend_from_slice(if value { b"true" } else { b"false" });
     }

@@ -35,7 +35,7 @@ pub const COMMIT_OPERATIONS: &str = "posthaste_commit_batch_operations";
 pub const COMMIT_SECONDS: &str = "posthaste_commit_seconds";
 /// Counter: store errors.
 pub const STORE_ERRORS: &str = "posthaste_store_errors_total";
-/// Counter, label `record` (message, due, hold, outbox, counter, suppression, sent): records that could not be read and were worked around.
+/// Counter, label `record` (message, due, hold, outbox, counter, suppression, lane, source, history, sent, reputation): records that could not be read and were worked around.
 pub const DAMAGED_RECORDS: &str = "posthaste_damaged_records_total";
 /// Gauge: messages in the queue.
 pub const QUEUE_MESSAGES: &str = "posthaste_queue_messages";
@@ -109,5 +109,18 @@ pub const FEEDBACK: &str = "posthaste_feedback_total";
 pub const FEEDBACK_MESSAGES: &str = "posthaste_feedback_messages_total";
 /// Gauge: messages that nobody understood and that are kept for the operator, when the last one was.
 pub const FEEDBACK_KEPT: &str = "posthaste_feedback_kept";
+/// Gauge, labels `scope` (server, tenant, configuration_set, pool, source, provider), `name`: hard bounces over a representative
+/// volume; 1 is all.
+pub const REPUTATION_BOUNCE_RATE: &str = "posthaste_reputation_bounce_rate";
+/// Gauge, the same labels: complaints of what was delivered.
+pub const REPUTATION_COMPLAINT_RATE: &str = "posthaste_reputation_complaint_rate";
+/// Gauge, the same labels: 1 while its new mail is refused.
+pub const REPUTATION_PAUSED: &str = "posthaste_reputation_paused";
+/// Gauge, labels `scope` (with credential and identity), `state` (healthy, warned, critical, paused): how many there are.
+pub const REPUTATION_SCOPES: &str = "posthaste_reputation_scopes";
+/// Counter, labels `scope`, `to`: changes of state, as events tell them.
+pub const REPUTATION_CHANGES: &str = "posthaste_reputation_changes_total";
+/// Counter: sums that were not judged as there were too many scopes.
+pub const REPUTATION_UNJUDGED: &str = "posthaste_reputation_unjudged_total";
 /// Gauge: 1 while the daemon is healthy.
 pub const HEALTHY: &str = "posthaste_healthy";

@@ -66,7 +66,7 @@ impl EventId {
     }
 }
 
-/// What an event tells. The names are SES's, but for the last.
+/// What an event tells. The names are SES's, but for the last two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventKind {
     /// Accepted and will be attempted.
@@ -83,11 +83,13 @@ pub enum EventKind {
     Reject,
     /// What a source may send to a site changed: ours, not SES's, and not about a message.
     Lane,
+    /// How the bounces and complaints of a sender stand changed: ours, not SES's, and not about a message.
+    Reputation,
 }
 
 impl EventKind {
     /// Every kind, in the order of their stored codes.
-    pub const ALL: [EventKind; 7] = [
+    pub const ALL: [EventKind; 8] = [
         EventKind::Send,
         EventKind::Delivery,
         EventKind::DeliveryDelay,
@@ -95,6 +97,7 @@ impl EventKind {
         EventKind::Complaint,
         EventKind::Reject,
         EventKind::Lane,
+        EventKind::Reputation,
     ];
 
     /// `eventType` as SES spells it; the same names stand in the config.
@@ -107,6 +110,7 @@ impl EventKind {
             EventKind::Complaint => "Complaint",
             EventKind::Reject => "Reject",
             EventKind::Lane => "Lane",
+            EventKind::Reputation => "Reputation",
         }
     }
 

@@ -19,6 +19,7 @@ pub mod quota;
 pub mod rate;
 pub mod reaction;
 pub mod replies;
+pub mod reputation;
 pub mod retry;
 pub mod routing;
 pub mod token;

@@ -19,12 +19,13 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, TryRecvError};
 use queue_format as format;
 use tokio::time::Instant;
 
-use super::counters::Counters;
+use super::counters::{Counters, Place};
 use super::feedback::{self, Mark};
 use super::health::Health;
 use super::intake::Charge;
 use super::list_counts::{ListBatch, ListChanges, ListCounts};
 use super::outbox::QueueOutbox;
+use super::reputation::{MarkBook, MarkInbox, ReputationCharge};
 use super::store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 use crate::events::{EventId, EventLine, OutboxEvent, metric};
 use crate::types::MessageId;
@@ -53,6 +54,8 @@ pub(super) struct Transaction {
     pub(super) events: Vec<EventLine>,
     /// What the new messages cost.
     pub(super) charges: Vec<Charge>,
+    /// What its outcomes mean for reputation.
+    pub(super) marks: Vec<ReputationCharge>,
     /// New messages in it: one for an acceptance, DSNs beside an outcome.
     pub(super) accepts: u32,
     /// How many of them are kept: not those that end with their acceptance.
@@ -104,6 +107,7 @@ pub(super) struct Committer {
     size: Size,
     ended: HashMap<MessageId, Vec<u8>>,
     counters: Counters,
+    marks: MarkBook,
     /// Not droppable, not yet written: the store failed.
     backlog: Vec<Transaction>,
     unsynced_since: Option<Instant>,
@@ -129,6 +133,8 @@ struct Batch {
     sync: bool,
     size: Size,
     lists: ListBatch,
+    /// New sums of marks.
+    marks: Vec<(Place, u64)>,
 }
 
 impl Committer {
@@ -150,12 +156,18 @@ impl Committer {
             next_event,
             size,
             ended: HashMap::new(),
-            counters: Counters::default(),
+            counters: Counters::of_quotas(),
+            marks: MarkBook::default(),
             backlog: Vec::new(),
             unsynced_since: None,
             told_later: Vec::new(),
             baseless_since: None,
         }
+    }
+
+    /// Where the sums of marks come to, once they are written.
+    pub(super) fn mark_inbox(&self) -> Arc<MarkInbox> {
+        self.marks.inbox()
     }
 
     /// Commits until all senders are gone and everything is written and synced. Blocks: for a thread of its own.
@@ -278,7 +290,9 @@ impl Committer {
         let mut next_event = self.next_event;
         feedback::drop_known(transactions, &*self.store)?;
         let charges = transactions.iter().flat_map(|transaction| &transaction.charges);
-        self.counters.add(&*self.store, charges, &mut batch.changes)?;
+        self.counters.charge(&*self.store, charges, &mut batch.changes)?;
+        let marks = transactions.iter().flat_map(|transaction| &transaction.marks);
+        batch.marks = self.marks.add(&*self.store, marks, &mut batch.changes)?;
         for transaction in transactions {
             batch.sync |= transaction.sync;
             batch.bytes += transaction.bytes();
@@ -342,6 +356,7 @@ impl Committer {
         self.size = batch.size;
         self.health.set_size(self.size);
         batch.lists.committed(&self.lists);
+        self.marks.committed(batch.marks);
         if let Some(last) = batch.events.last() {
             self.next_event = last.id.next();
             self.outbox.committed(batch.events);
@@ -361,6 +376,7 @@ impl Committer {
         // What the failed batch put into it was not written.
         self.ended.clear();
         self.counters.forget();
+        self.marks.forget();
         for transaction in transactions {
             if transaction.may_fail {
                 (transaction.done)(Err(error));
@@ -451,6 +467,7 @@ impl Transaction {
             changes: Vec::new(),
             events: Vec::new(),
             charges: Vec::new(),
+            marks: Vec::new(),
             accepts: 0,
             kept: 0,
             new_jobs: 0,

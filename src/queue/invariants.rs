@@ -9,6 +9,7 @@ use queue_format as format;
 use super::committer::ENDED_GROUPS_INDEX;
 use super::meta;
 use super::store::{Family, Record, Store, StoreError};
+use crate::types::Mark;
 
 /// Records read at once.
 const PAGE: usize = 4_096;
@@ -60,6 +61,7 @@ pub fn violations(store: &dyn Store) -> Result<Vec<String>, StoreError> {
     found.extend(super::history::violations(store)?.iter().map(|violation| format!("HISTORY: {violation}")));
     found.extend(super::source_lives::violations(store)?.iter().map(|violation| format!("SOURCE: {violation}")));
     found.extend(super::sent::violations(store)?.iter().map(|violation| format!("SENT: {violation}")));
+    found.extend(super::reputation::violations(store)?.iter().map(|violation| format!("REPUTATION: {violation}")));
     let mut lists = Vec::new();
     super::list_counts::violations(store, &mut lists)?;
     found.extend(lists.iter().map(|violation| format!("SUPPRESSION: {violation}")));
@@ -165,7 +167,8 @@ fn check_charges(store: &dyn Store, found: &mut Vec<String>) -> Result<(), Store
         let record = format::decode_counter(&value);
         let is_right = match (format::parse_counter_key(&key), &record) {
             (Some((kind, minute, _)), Ok((scope, count))) => {
-                kind == format::COUNTER_QUOTA && *count > 0 && key == format::counter_key(kind, minute, scope)
+                let is_known = kind == format::COUNTER_QUOTA || Mark::from_code(kind).is_some();
+                is_known && *count > 0 && key == format::counter_key(kind, minute, scope)
             }
             _ => false,
         };

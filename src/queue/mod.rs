@@ -30,6 +30,9 @@ mod open;
 pub mod outbox;
 mod pages;
 pub mod recover;
+pub mod reputation;
+#[cfg(test)]
+mod reputation_tests;
 pub mod rocks;
 mod salvage;
 pub mod sent;
@@ -77,6 +80,7 @@ pub use intake::{
 };
 pub use lanes::{LaneChanges, LaneRecord};
 pub use open::{OpenError, Opened, random_seed};
+pub use reputation::{MarkedHour, ReputationCharge, ReputationState, StatePause, TakenMarks};
 pub use salvage::{HeldGroup, LostMessage, Salvaged};
 pub use sent::{SentEnd, SentEntry, SentRecipient};
 pub use source_lives::SourceLife;
@@ -160,6 +164,7 @@ struct Inner {
     /// Only in a simulation: rung for a committer that is a task.
     bell: Option<Arc<Notify>>,
     lists: Arc<list_counts::ListCounts>,
+    marks: Arc<reputation::MarkInbox>,
     room: Semaphore,
     handoffs: mpsc::Sender<Handoff>,
     messages_max: AtomicU64,
@@ -318,7 +323,8 @@ impl Queue {
     /// What was charged to quotas in the last 24 hours before minute `now` and the 24 before these, and in minutes that are
     /// ahead: shows minute, scope and recipients. Blocks.
     pub fn charged(&self, now: u64, show: impl FnMut(u64, &str, u64)) -> Result<(), StoreError> {
-        counters::each(&*self.0.store, now.saturating_sub(counters::KEPT_MINUTES), show)
+        let from = now.saturating_sub(counters::KEPT_MINUTES);
+        counters::each(&*self.0.store, format::COUNTER_QUOTA, from, show)
     }
 
     /// Commits what became of a job: recipient states, the next due time or the end, events, and DSNs, as one batch.

@@ -138,6 +138,7 @@ fn prepare(
         last.next(),
         size,
     );
+    let marks = committer.mark_inbox();
     let inner = Inner {
         store,
         outbox,
@@ -147,6 +148,7 @@ fn prepare(
         transactions,
         bell,
         lists,
+        marks,
         room: Semaphore::new(TRANSACTIONS_MAX),
         handoffs,
         messages_max: AtomicU64::new(0),

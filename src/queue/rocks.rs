@@ -36,7 +36,7 @@ const OPEN_FILES_MAX: i32 = 1_000;
 /// everything are read first, the rest is checked when it is read, and a message with a damaged block is set aside.
 const VERIFY_BYTES_MAX: u64 = 512 << 20;
 /// In the order in which they are read through.
-const VERIFY_ORDER: [Family; 14] = [
+const VERIFY_ORDER: [Family; 15] = [
     Family::Meta,
     Family::Due,
     Family::Hold,
@@ -44,6 +44,7 @@ const VERIFY_ORDER: [Family; 14] = [
     Family::Counter,
     Family::Lane,
     Family::Source,
+    Family::Reputation,
     Family::Recipient,
     Family::Message,
     Family::Body,

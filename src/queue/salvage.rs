@@ -12,7 +12,7 @@ use queue_format as format;
 use super::committer::{ENDED_GROUPS_INDEX, meta_put};
 use super::store::{Change, Family, Key, Store, StoreError};
 use super::stored::{JobKey, RecipientState, StoredMessage};
-use super::{history, lanes, list_counts, meta, sent, source_lives};
+use super::{history, lanes, list_counts, meta, reputation, sent, source_lives};
 use crate::events::EventId;
 use crate::types::{MessageId, Timestamp};
 
@@ -130,6 +130,8 @@ pub(super) fn salvage(
     salvage.each_or_forget(Family::Source, "the life of a source", |key, value| {
         source_lives::decode(key, value).map(drop)
     })?;
+    salvage
+        .each_or_forget(Family::Reputation, "a reputation", |key, value| reputation::decode(key, value).map(drop))?;
     salvage.each_in_batches(Family::History, "rows", |key, value| history::decode(key, value).map(drop))?;
     salvage.each_in_batches(Family::Sent, "records", sent::check)?;
     salvage.suppression()?;
@@ -362,7 +364,7 @@ impl Salvage<'_> {
         Ok(())
     }
 
-    /// What was charged to quotas; a record that cannot be read counts no more.
+    /// What was charged to quotas, and marked for reputation; a record that cannot be read counts no more.
     fn counters(&mut self) -> Result<(), StoreError> {
         let (mut kept, mut damage) = (BTreeMap::new(), Vec::new());
         self.sources.each(Family::Counter, &mut damage, |key, value| {
@@ -373,7 +375,7 @@ impl Salvage<'_> {
         for (key, value) in kept {
             match format::decode_counter(&value) {
                 Ok(_) => self.put(Family::Counter, &key, value),
-                Err(error) => damage.push(format!("a quota counter, whose recipients count no more: {error}")),
+                Err(error) => damage.push(format!("a counter, whose recipients count no more: {error}")),
             }
             if self.bytes >= BATCH_BYTES {
                 self.write(false)?;

@@ -27,7 +27,7 @@ pub enum Family {
     Suppression,
     /// Names to counters and positions.
     Meta,
-    /// What is counted, minute and scope to a number: what was charged to quotas.
+    /// What is counted, minute and scope to a number: what was charged to quotas; mark, hour and scope: what reputation counts.
     Counter,
     /// Hash of source and site to what was learned of the source there.
     Lane,
@@ -37,11 +37,13 @@ pub enum Family {
     Source,
     /// Message id and recipient index to what is remembered of the recipient; and a kind to when that was told of it.
     Sent,
+    /// Hash of a scope to how its reputation stands.
+    Reputation,
 }
 
 impl Family {
     /// All families. New ones come last: stores number them in this order, and one of an older release gets them in it.
-    pub const ALL: [Family; 14] = [
+    pub const ALL: [Family; 15] = [
         Family::Message,
         Family::Body,
         Family::BodyPart,
@@ -56,6 +58,7 @@ impl Family {
         Family::History,
         Family::Source,
         Family::Sent,
+        Family::Reputation,
     ];
 
     /// The column family's name on disk.
@@ -75,6 +78,7 @@ impl Family {
             Family::History => "history",
             Family::Source => "source",
             Family::Sent => "sent",
+            Family::Reputation => "reputation",
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use queue_format as format;
 
 use super::committer::{ENDED_GROUPS_INDEX, EndGroup, Transaction};
+use super::reputation::ReputationCharge;
 use super::sent::SentEntry;
 use super::store::{Change, Family, Key, Store, StoreError};
 use super::stored::{DueEntry, JobKey, RecipientHeaders, RecipientState, StoredBody, StoredMessage};
@@ -31,13 +32,15 @@ pub struct Settlement {
     pub notifications: Vec<NewMessage>,
     /// What is remembered of the recipients that ended.
     pub sent: Vec<SentEntry>,
+    /// What it means for the reputation of who sent it.
+    pub marks: Vec<ReputationCharge>,
 }
 
 impl Settlement {
     /// A job's next place, and nothing else.
     pub fn new(key: JobKey, due_at: Option<Timestamp>, next: Next) -> Self {
-        let (states, events, notifications, sent) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { key, due_at, states, next, events, notifications, sent }
+        let (states, events, notifications) = (Vec::new(), Vec::new(), Vec::new());
+        Self { key, due_at, states, next, events, notifications, sent: Vec::new(), marks: Vec::new() }
     }
 }
 
@@ -196,7 +199,7 @@ fn put_ended(message: &StoredMessage, changes: &mut Vec<Change>) {
 
 /// queued or held to queued, held or absent.
 pub(super) fn settle(settlement: Settlement, now: Timestamp) -> (Transaction, Vec<Handoff>) {
-    let Settlement { key, due_at, states, next, mut events, notifications, sent } = settlement;
+    let Settlement { key, due_at, states, next, mut events, notifications, sent, marks } = settlement;
     let mut changes = Vec::with_capacity(2 + states.len() + sent.len());
     changes.push(match due_at {
         Some(due_at) => Change::Delete { family: Family::Due, key: due_key(due_at, key) },
@@ -222,7 +225,7 @@ pub(super) fn settle(settlement: Settlement, now: Timestamp) -> (Transaction, Ve
     let (kept, new_jobs) = sizes_of(&handoffs);
     // A notification goes out as soon as it is committed: a power cut must not forget one that its sender has.
     let sync = !handoffs.is_empty();
-    (Transaction { changes, events, accepts, kept, new_jobs, ends, sync, ..Transaction::empty() }, handoffs)
+    (Transaction { changes, events, marks, accepts, kept, new_jobs, ends, sync, ..Transaction::empty() }, handoffs)
 }
 
 /// What a report said of a recipient, with its mark.

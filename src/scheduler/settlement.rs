@@ -4,6 +4,8 @@
 //! event; a deferred one has an event only when it is as old as the administrator set; the reason stands in the state.
 
 mod remembered;
+mod reputation;
+mod routing;
 #[cfg(test)]
 mod tests;
 
@@ -13,8 +15,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use super::Settled;
 use super::notification::{self, Told};
-use super::{RoutingFailure, RoutingFailureKind, Settled};
 use crate::events::EventLine;
 use crate::events::schema::{
     self, BounceInfo, BounceKind, BouncedRecipient, ComplaintInfo, DelayInfo, DelayedRecipient, DeliveryInfo, Extras,
@@ -28,6 +30,9 @@ use crate::queue::{EndGroup, JobKey, Next, RecipientOutcome, RecipientState, Set
 use crate::types::{
     EnhancedStatus, MessageId, Notify, Reply, SourceName, Suppressed, SuppressionReason, SuppressionTier, Timestamp,
 };
+
+pub use reputation::Counting;
+pub use routing::routing_fate;
 
 /// NXDOMAIN is believed at a second look at least this much later.
 pub const NXDOMAIN_SECOND_LOOK: Duration = Duration::from_secs(600);
@@ -81,6 +86,8 @@ pub struct SettlementSettings {
     pub notification_lifetime: Duration,
     /// Who signs notifications. Shared, since keys change their places at any time.
     pub signers: Arc<ArcSwap<Vec<Arc<Signer>>>>,
+    /// What counts for reputation.
+    pub counting: Counting,
 }
 
 /// In whose words an outcome is told.
@@ -277,7 +284,9 @@ pub fn settle(
     for fate in fates {
         draft.take(fate);
     }
-    draft.finish(new_id)
+    let mut decided = draft.finish(new_id);
+    decided.settlement.marks = reputation::charges(attempt, fates, &decided.settlement.states, &settings.counting);
+    decided
 }
 
 /// What belongs to a message whose group ended.
@@ -560,26 +569,4 @@ fn address<'a>(attempt: &Attempt<'a>, index: usize) -> &'a str {
 
 fn cut(text: &str, bytes_max: usize) -> &str {
     text.get(..text.floor_char_boundary(bytes_max)).unwrap_or(text)
-}
-
-/// The fate of a recipient whose domain has no route. NXDOMAIN bounces at a second look, some time after the first.
-pub fn routing_fate(failure: &RoutingFailure, message: &StoredMessage, index: usize, now: Timestamp) -> Fate {
-    let state = message.states.get(index).and_then(Option::as_ref);
-    let looked_before = state.is_some_and(|state| {
-        let since = now.since(Timestamp::from_millis(state.last_attempt_ms));
-        state.last_rule == failure.rule && since >= NXDOMAIN_SECOND_LOOK
-    });
-    let mut verdict = match failure.kind {
-        RoutingFailureKind::Permanent => Fault::NoAddress.verdict(),
-        RoutingFailureKind::NoSuchDomain => Fault::NoSuchDomain.verdict(),
-        RoutingFailureKind::Temporary => Fault::DnsFailed.verdict(),
-    };
-    verdict.rule = failure.rule.into();
-    if failure.kind == RoutingFailureKind::NoSuchDomain && !looked_before {
-        verdict.disposition = Disposition::Deferred;
-        verdict.retry = RetryKind::Normal;
-        verdict.retry_after = Some(NXDOMAIN_SECOND_LOOK);
-    }
-    let words = Words::Local(failure.text.clone());
-    Fate { index, verdict, status: failure.status, words, way: Arc::default() }
 }

@@ -12,6 +12,7 @@ mod envelope;
 mod lane_state;
 mod message_id;
 mod reply;
+mod reputation;
 mod sending;
 mod stage;
 mod suppression;
@@ -27,6 +28,7 @@ pub use lane_state::{
 };
 pub use message_id::{MessageId, MessageIdError};
 pub use reply::{EnhancedStatus, Reply, ReplyCode, Severity};
+pub use reputation::{Hour, Mark, ReputationScope, ScopeKind, Scopes, Sender};
 pub use sending::{PoolName, Priority, SourceName};
 pub use stage::Stage;
 pub use suppression::{Suppressed, SuppressionReason, SuppressionTier};

@@ -42,6 +42,8 @@ mod reload;
 #[cfg(test)]
 mod replies;
 #[cfg(test)]
+mod reputation;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod return_path;

@@ -27,7 +27,7 @@ use posthaste::queue::{
     Charges, Ended, Granularity, Intake, NewBody, NewMessage, Opened, Origin, Queue, ReturnPath, Settings, invariants,
 };
 use posthaste::scheduler;
-use posthaste::scheduler::settlement::{MailBounces, SettlementSettings};
+use posthaste::scheduler::settlement::{Counting, MailBounces, SettlementSettings};
 use posthaste::types::{
     BodyKind, Clock, Domain, EmailAddress, Envelope, MessageId, Recipient, ReversePath, SystemClock, Timestamp,
 };
@@ -108,6 +108,7 @@ fn reloadable(lab: &Lab, clock: &Arc<dyn Clock>) -> Reloadable {
             mail_bounces: MailBounces::default(),
             notification_lifetime: Duration::from_secs(3_600),
             signers: std::sync::Arc::default(),
+            counting: Counting::default(),
         },
         tls: TlsClient::new(&[]).unwrap(),
         outlets,

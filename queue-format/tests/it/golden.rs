@@ -17,9 +17,9 @@ use std::path::PathBuf;
 use queue_format::{
     CounterRecord, DueEntry, DueEntryRef, FORMAT_VERSION, FormatError, HistoryRecord, HoldEntry, LaneBlock,
     LaneConnections, LaneCounts, LaneLearning, LaneRecord, LaneSlow, LaneTold, LaneWarmup, LaneWarmupDay,
-    MessageRecord, OutboxRecord, OutboxRecordRef, RecipientEntry, RecipientOutcome, RecipientState, Ret, SentRecord,
-    SentRecordRef, SourceLifeRecord, SuppressionRecord, WARMUP_PARTS_MAX, decode_body, decode_meta_number,
-    decode_meta_text, encode_body, encode_meta_number, encode_meta_text,
+    MessageRecord, OutboxRecord, OutboxRecordRef, RecipientEntry, RecipientOutcome, RecipientState, ReputationPause,
+    ReputationRecord, Ret, SentRecord, SentRecordRef, SourceLifeRecord, SuppressionRecord, WARMUP_PARTS_MAX,
+    decode_body, decode_meta_number, decode_meta_text, encode_body, encode_meta_number, encode_meta_text,
 };
 
 fn directory(version: u32) -> PathBuf {
@@ -250,6 +250,11 @@ fn records_that_did_not_change_are_those_of_the_versions_before() {
             assert_eq!(read(3), read(4), "{name}");
         }
     }
+    for entry in fs::read_dir(directory(4)).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let read = |version| fs::read(directory(version).join(&name)).unwrap();
+        assert_eq!(read(4), read(5), "{name}");
+    }
 }
 
 #[test]
@@ -440,6 +445,20 @@ fn sent() -> SentRecord {
 fn what_is_remembered_of_recipients_keeps_its_bytes() {
     check("sent", &sent(), SentRecord::encode, SentRecord::decode);
     check("sent-empty", &SentRecord::default(), SentRecord::encode, SentRecord::decode);
+}
+
+#[test]
+fn reputations_keep_their_bytes() {
+    check("reputation-empty", &ReputationRecord::default(), ReputationRecord::encode, ReputationRecord::decode);
+    let pause = ReputationPause { by: 1, since_ms: 1_795_302_000_123, reason: "bounces 12 % of 600 recipients".into() };
+    let paused = ReputationRecord {
+        scope: "configuration_set/news".into(),
+        level: 2,
+        since_ms: 1_795_302_000_000,
+        forgiven_through: 498_695,
+        pause: Some(pause),
+    };
+    check("reputation-paused", &paused, ReputationRecord::encode, ReputationRecord::decode);
 }
 
 #[test]

@@ -4,16 +4,18 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use queue_format::{
     BODY_OVERHEAD_BYTES, CounterRecord, DueEntry, DueEntryRef, FormatError, HistoryRecord, HoldEntry, LaneRecord,
-    LaneWarmup, MessageRecord, OutboxRecord, OutboxRecordRef, RecipientEntry, RecipientState, SentRecord,
-    SentRecordRef, SourceLifeRecord, SuppressionRecord, WARMUP_PARTS_MAX, counter_key, decode_body, decode_meta_number,
-    decode_meta_text, due_key, encode_body, encode_meta_number, encode_meta_text, history_key, history_range, hold_key,
-    outbox_key, parse_counter_key, parse_due_key, parse_history_key, parse_hold_key, parse_outbox_key,
-    parse_recipient_header_key, parse_recipient_key, parse_sent_key, parse_suppression_key, recipient_header_key,
-    recipient_key, sent_key, sent_mark_key, sent_range, source_key, suppression_key, suppression_range,
+    LaneWarmup, MessageRecord, OutboxRecord, OutboxRecordRef, RecipientEntry, RecipientState, ReputationRecord,
+    SentRecord, SentRecordRef, SourceLifeRecord, SuppressionRecord, WARMUP_PARTS_MAX, counter_key, decode_body,
+    decode_meta_number, decode_meta_text, due_key, encode_body, encode_meta_number, encode_meta_text, history_key,
+    history_range, hold_key, outbox_key, parse_counter_key, parse_due_key, parse_history_key, parse_hold_key,
+    parse_outbox_key, parse_recipient_header_key, parse_recipient_key, parse_sent_key, parse_suppression_key,
+    recipient_header_key, recipient_key, sent_key, sent_mark_key, sent_range, source_key, suppression_key,
+    suppression_range,
 };
 
 use crate::records::{
-    counter, encoded, history, hold, lane, message, number, outbox, sent, source_life, state, suppression, text,
+    counter, encoded, history, hold, lane, message, number, outbox, reputation, sent, source_life, state, suppression,
+    text,
 };
 
 /// The results of all decoders, each as the bytes that its value encodes to.
@@ -38,6 +40,7 @@ fn decode_as_everything(bytes: &[u8]) -> Vec<Result<Vec<u8>, FormatError>> {
         CounterRecord::decode(bytes).map(|value| again(value, CounterRecord::encode)),
         LaneRecord::decode(bytes).map(|value| again(value, LaneRecord::encode)),
         HistoryRecord::decode(bytes).map(|value| again(value, HistoryRecord::encode)),
+        ReputationRecord::decode(bytes).map(|value| again(value, ReputationRecord::encode)),
         SourceLifeRecord::decode(bytes).map(|value| again(value, SourceLifeRecord::encode)),
         SentRecord::decode(bytes).map(|value| again(value, SentRecord::encode)),
         SentRecordRef::decode(bytes).map(|value| again(value, |value, out| value.encode(out))),
@@ -154,6 +157,11 @@ proptest! {
     #[test]
     fn a_row_of_the_history_comes_back_as_it_was(record in history()) {
         check_round_trip(&record, record.encoded_len_hint(), HistoryRecord::encode, HistoryRecord::decode);
+    }
+
+    #[test]
+    fn a_reputation_comes_back_as_it_was(record in reputation()) {
+        check_round_trip(&record, record.encoded_len_hint(), ReputationRecord::encode, ReputationRecord::decode);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use queue_format::{
     CounterRecord, DueEntry, HistoryRecord, HoldEntry, LaneBlock, LaneConnections, LaneCounts, LaneLearning,
     LaneRecord, LaneSlow, LaneTold, LaneWarmup, LaneWarmupDay, MessageRecord, OutboxRecord, RecipientEntry,
-    RecipientOutcome, RecipientState, Ret, SentRecord, SourceLifeRecord, SuppressionRecord, WARMUP_PARTS_MAX,
-    encode_body, encode_meta_number, encode_meta_text,
+    RecipientOutcome, RecipientState, ReputationPause, ReputationRecord, Ret, SentRecord, SourceLifeRecord,
+    SuppressionRecord, WARMUP_PARTS_MAX, encode_body, encode_meta_number, encode_meta_text,
 };
 
 pub(crate) fn text() -> impl Strategy<Value = String> {
@@ -261,6 +261,19 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    pub(crate) fn reputation()(
+        scope in text(),
+        level in any::<u8>(),
+        since_ms in number(),
+        forgiven_through in any::<u32>(),
+        pause in prop::option::of((any::<u8>(), number(), text())),
+    ) -> ReputationRecord {
+        let pause = pause.map(|(by, since_ms, reason)| ReputationPause { by, since_ms, reason });
+        ReputationRecord { scope, level, since_ms, forgiven_through, pause }
+    }
+}
+
 pub(crate) fn source_life() -> impl Strategy<Value = SourceLifeRecord> {
     (text(), any::<u8>(), number(), any::<u32>()).prop_map(|(source, life, since_ms, low_days)| SourceLifeRecord {
         source,
@@ -327,6 +340,7 @@ pub(crate) fn encoded() -> impl Strategy<Value = Vec<u8>> {
         counter().prop_map(bytes(CounterRecord::encode)),
         lane().prop_map(bytes(LaneRecord::encode)),
         history().prop_map(bytes(HistoryRecord::encode)),
+        reputation().prop_map(bytes(ReputationRecord::encode)),
         source_life().prop_map(bytes(SourceLifeRecord::encode)),
         sent().prop_map(bytes(SentRecord::encode)),
     ]

@@ -15,6 +15,7 @@ use super::model::{
     RecipientState, SiteStatus, Status,
 };
 use super::query::{Action, Filter, ListQuery, Selection};
+use super::reputation::{self, ReputationBackend, ReputationPage, ReputationRow};
 use super::sent::{SentDetail, SentReport};
 use super::suppression::SuppressionBackend;
 use super::warmup::{
@@ -23,7 +24,7 @@ use super::warmup::{
 use super::{AdminError, AdminServer, Backend};
 use crate::daemon::config::AdminSettings;
 use crate::net::BoxFuture;
-use crate::types::{EmailAddress, MessageId, ReversePath, Timestamp};
+use crate::types::{EmailAddress, MessageId, ReputationScope, ReversePath, Timestamp};
 
 pub(crate) struct Fake {
     pub(crate) status: Status,
@@ -184,6 +185,66 @@ fn explanation(pool: &str) -> Explanation {
     Explanation { route: Some(route), lookup: "known".to_owned(), site: Some(site), ..Explanation::default() }
 }
 
+impl ReputationBackend for Fake {
+    fn reputation(
+        &self,
+        filter: reputation::Filter,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<ReputationPage, AdminError>> {
+        let is_asked = |row: &ReputationRow| filter.kind.is_none_or(|kind| kind.name() == row.scope);
+        let mut scopes: Vec<ReputationRow> = reputation_rows().into_iter().filter(is_asked).collect();
+        let more = scopes.len().saturating_sub(limit) as u64;
+        scopes.truncate(limit);
+        Box::pin(async move { self.check(ReputationPage { scopes, more, recipients_min: 500 }) })
+    }
+
+    fn order(
+        &self,
+        scope: ReputationScope,
+        order: reputation::Order,
+    ) -> BoxFuture<'_, Result<ReputationRow, AdminError>> {
+        let state = match order {
+            reputation::Order::Pause(_) => "paused",
+            reputation::Order::Resume(_) => "healthy",
+        };
+        let (kind, name) = (scope.kind.name().to_owned(), scope.name.to_string());
+        let row = ReputationRow { scope: kind, name, state: state.to_owned(), ..ReputationRow::default() };
+        let unknown = AdminError::NotFound(format!("{scope} is not paused"));
+        Box::pin(async move { if &*scope.name == "news" { self.check(row) } else { Err(unknown) } })
+    }
+}
+
+fn reputation_rows() -> Vec<ReputationRow> {
+    let paused = ReputationRow {
+        scope: "configuration_set".to_owned(),
+        name: "news".to_owned(),
+        state: "paused".to_owned(),
+        paused_by: Some("rates".to_owned()),
+        reason: Some("12 % of 600 recipients bounced, the limit is 10 %".to_owned()),
+        since: Some(Timestamp::from_millis(1_795_302_000_000)),
+        bounce_rate: 0.12,
+        bounces: 72,
+        recipients: 600,
+        bounce_warning: 0.05,
+        bounce_pause: 0.1,
+        delivered: 528,
+        complaint_warning: 0.001,
+        complaint_pause: 0.005,
+        automatic_pause: true,
+        ..ReputationRow::default()
+    };
+    let server = ReputationRow {
+        scope: "server".to_owned(),
+        state: "healthy".to_owned(),
+        recipients: 40,
+        delivered: 40,
+        complaint_warning: 0.001,
+        complaint_pause: 0.005,
+        ..ReputationRow::default()
+    };
+    vec![paused, server]
+}
+
 impl WarmupBackend for Fake {
     fn warmups(&self, target: Target, limit: usize) -> BoxFuture<'_, Result<WarmupPage, AdminError>> {
         Box::pin(async move {
@@ -279,6 +340,10 @@ impl Backend for Fake {
     }
 
     fn warmup(&self) -> &dyn WarmupBackend {
+        self
+    }
+
+    fn reputation(&self) -> &dyn ReputationBackend {
         self
     }
 

@@ -23,6 +23,7 @@ mod access;
 pub mod explain;
 pub mod model;
 pub mod query;
+pub mod reputation;
 mod routes;
 pub mod sent;
 mod server;
@@ -39,6 +40,7 @@ use crate::types::MessageId;
 use explain::{ExplainQuery, Explanation};
 use model::{ActionReport, MessageDetail, Page, QuotaReport, Status};
 use query::{Action, ListQuery, Selection};
+use reputation::ReputationBackend;
 use sent::SentReport;
 use suppression::SuppressionBackend;
 use warmup::WarmupBackend;
@@ -71,6 +73,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Warm-ups, and the history of what was sent.
     fn warmup(&self) -> &dyn WarmupBackend;
+
+    /// How bounces and complaints stand.
+    fn reputation(&self) -> &dyn ReputationBackend;
 
     /// Does `action` to each selected message. A message that it does not change (a release of one that is not held)
     /// counts as examined only.

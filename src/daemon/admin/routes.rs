@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::explain::ExplainText;
 use super::model::{ErrorBody, ErrorText, Health};
 use super::query::{Action, ActionBody, ListText, Selection, message_id};
+use super::reputation::ReputationBackend;
 use super::suppression::SuppressionBackend;
 use super::warmup::WarmupBackend;
 use super::{AdminError, Backend};
@@ -48,6 +49,10 @@ impl Shared {
         self.backend.warmup()
     }
 
+    pub(super) fn reputation(&self) -> &dyn ReputationBackend {
+        self.backend.reputation()
+    }
+
     pub(super) fn suppression(&self) -> &dyn SuppressionBackend {
         self.backend.suppression()
     }
@@ -66,6 +71,7 @@ pub(super) fn router(backend: Arc<dyn Backend>) -> Router {
         .merge(super::sent::router())
         .merge(super::suppression::router())
         .merge(super::warmup::router())
+        .merge(super::reputation::router())
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Shared { backend, actions: TaskTracker::new() })

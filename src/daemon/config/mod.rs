@@ -13,6 +13,9 @@ mod intake;
 mod keeping;
 mod operation;
 mod outbound;
+mod reputation;
+#[cfg(test)]
+mod reputation_test;
 mod restart;
 mod return_path;
 mod rules;
@@ -55,7 +58,7 @@ use crate::events::EventKind;
 use crate::net::settings::DnsSettings;
 use crate::policy::warmup::Plan;
 use crate::reception::settings::ListenerSettings;
-use crate::scheduler::settlement::MailBounces;
+use crate::scheduler::settlement::{Counting, MailBounces};
 use crate::tables::{findings, section};
 use crate::types::Domain;
 use crate::{delivery, reception, tables};
@@ -79,6 +82,8 @@ pub struct Config {
     pub reception: reception::settings::Settings,
     /// `[relay]`, `[sending]`, `[[tenant]]`, `[[credential]]`, `[[identity]]`, `[[configuration_set]]`, and the lifetime of `[queue]`.
     pub admission: Directory,
+    /// `exempt_domains` of `[reputation]`; the rest of it is in `admission`.
+    pub uncounted_domains: Vec<Domain>,
     /// `[signing]` and `[[dkim]]`.
     pub signing: signing_keys::Settings,
     /// `data_dir` and `[queue]`.
@@ -138,6 +143,11 @@ impl Config {
         let findings = RefCell::new(Findings::new(name, text));
         let config = read_tables(text, &findings);
         with_warnings(config, findings.into_inner())
+    }
+
+    /// What counts for reputation.
+    pub fn counting(&self) -> Counting {
+        Counting { exempt_domains: self.uncounted_domains.clone(), has_sets: self.admission.has_sets() }
     }
 
     /// Which bounces without NOTIFY are mailed to their sender: see [`BounceMessages`].
@@ -238,7 +248,8 @@ fn read_root(mut root: Section<'_>) -> Config {
     sending.warmups.providers = warmup::providers(&mut of_warmup, &plans);
     let warmup_at = Place(of_warmup.span());
     of_warmup.close();
-    let mut admission = submission::directory(&mut root, queue.lifetime, &sending.names, &plans);
+    let (reputation, uncounted_domains) = reputation::section(root.child("reputation"));
+    let mut admission = submission::directory(&mut root, queue.lifetime, &sending.names, &plans, reputation);
     sending.warmups.sets = admission.warmups();
     let (return_path_domain, return_path) = return_path::read(root.child("return_path"), queue.lifetime);
     admission.return_path_domain = return_path_domain;
@@ -255,6 +266,7 @@ fn read_root(mut root: Section<'_>) -> Config {
         listeners,
         reception,
         admission,
+        uncounted_domains,
         signing,
         queue,
         return_path,

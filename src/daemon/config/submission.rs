@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::findings::Problem;
 use super::intake;
+use super::reputation as of_reputation;
 use super::return_path;
 use super::section::{Section, Value};
 use super::sources::name_form as name_form_of;
@@ -20,6 +21,7 @@ use crate::admission::directory::{
 use crate::admission::identity::{Identity, IdentityName};
 use crate::admission::password::{self, HashError, Strength};
 use crate::message::is_tag;
+use crate::policy::reputation::Settings;
 use crate::queue::Granularity;
 use crate::types::{PoolName, Priority};
 
@@ -33,16 +35,17 @@ const USER_BYTES_MAX: usize = 128;
 /// One in force, and one that takes its place.
 const SECRETS_MAX: usize = 2;
 
-/// All of it. `lifetime` is that of the queue, `pools` are the names of all pools.
+/// All of it. `lifetime` is that of the queue, `pools` are the names of all pools; `reputation` is what `[reputation]` says.
 pub(super) fn directory(
     root: &mut Section<'_>,
     lifetime: Duration,
     pools: &BTreeSet<PoolName>,
     plans: &Plans,
+    mut reputation: Settings,
 ) -> Directory {
     let mut tenants: BTreeMap<Name, Arc<Tenant>> = BTreeMap::new();
     for section in root.children("tenant").unwrap_or_default() {
-        if let Some(tenant) = tenant(section, &tenants, pools) {
+        if let Some(tenant) = tenant(section, &tenants, pools, &mut reputation) {
             tenants.insert(tenant.name.clone(), Arc::new(tenant));
         }
     }
@@ -62,8 +65,9 @@ pub(super) fn directory(
     }
     relay.close();
     for section in root.children("configuration_set").unwrap_or_default() {
-        configuration_set(section, &mut directory, pools, plans);
+        configuration_set(section, &mut directory, pools, plans, &mut reputation);
     }
+    directory.reputation = Arc::new(reputation);
     sending(root.child("sending"), &mut directory);
     for section in root.children("identity").unwrap_or_default() {
         identity(section, &mut directory);
@@ -85,6 +89,7 @@ fn tenant(
     mut section: Section<'_>,
     others: &BTreeMap<Name, Arc<Tenant>>,
     pools: &BTreeSet<PoolName>,
+    reputation: &mut Settings,
 ) -> Option<Tenant> {
     let name = section.required("name", "\"shop\"", name_form);
     let senders = [("identities", Senders::Identities), ("any", Senders::Any)];
@@ -103,6 +108,10 @@ fn tenant(
     }
     let suppression = suppression(&mut section).unwrap_or_default();
     let way = way(&mut section, pools);
+    let limits = of_reputation::own_limits(&mut section, &reputation.limits);
+    if let (Some(name), Some(limits)) = (&name, limits) {
+        reputation.tenants.insert(name.as_str().into(), limits);
+    }
     if let Some(name) = name.as_ref().filter(|name| others.contains_key(*name)) {
         section.error("name", taken("tenant", name.as_str()));
     }
@@ -111,7 +120,13 @@ fn tenant(
     Some(Tenant { name: name?, senders, sending, quota, sandbox, suppression, way })
 }
 
-fn configuration_set(mut section: Section<'_>, directory: &mut Directory, pools: &BTreeSet<PoolName>, plans: &Plans) {
+fn configuration_set(
+    mut section: Section<'_>,
+    directory: &mut Directory,
+    pools: &BTreeSet<PoolName>,
+    plans: &Plans,
+    reputation: &mut Settings,
+) {
     let name = section.required("name", "\"receipts\"", name_form);
     let tenants = section.list("tenants", Vec::new(), "[\"shop\"]", |value| {
         let name = name_form(value)?;
@@ -139,6 +154,10 @@ fn configuration_set(mut section: Section<'_>, directory: &mut Directory, pools:
         way: way(&mut section, pools),
         warmup: section.optional("warmup", |value| plans.named(value)),
     });
+    let limits = of_reputation::own_limits(&mut section, &reputation.limits);
+    if let (Some(set), Some(limits)) = (&set, limits) {
+        reputation.sets.insert(set.name.as_str().into(), limits);
+    }
     if let Some(set) = &set
         && directory.set(set.name.as_str()).is_some()
     {

@@ -11,6 +11,7 @@
 mod compact;
 mod lane;
 mod outcome;
+mod reputation;
 #[cfg(test)]
 pub(crate) mod samples;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use outcome::{
     BounceInfo, BounceKind, BouncedRecipient, ComplaintInfo, ComplaintReport, DelayInfo, DelayedRecipient,
     DeliveryInfo, Extras, bounce, complaint, delivery, delivery_delay, diagnostic_code, feedback_id, send,
 };
+pub use reputation::{RateInfo, ReputationInfo, reputation};
 
 /// What the `mail` object is made of.
 #[derive(Clone, Copy, Debug)]

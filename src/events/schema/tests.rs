@@ -33,7 +33,7 @@ fn forbid_unknown(schema: &mut Value) {
 }
 
 /// The line with id 7, parsed and validated.
-fn parsed(line: &EventLine) -> Value {
+pub(super) fn parsed(line: &EventLine) -> Value {
     let mut text = Vec::new();
     OutboxEvent { id: EventId::new(7), line: Some(line.clone()) }.write_line(&mut text);
     assert_eq!(text.pop(), Some(b'\n'));

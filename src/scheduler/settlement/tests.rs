@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::events::EventKind;
-use crate::types::{BodyKind, Domain, EmailAddress, Envelope, PoolName, Priority, Recipient, ReversePath};
+use crate::types::{BodyKind, Domain, EmailAddress, Envelope, Hour, Mark, PoolName, Priority, Recipient, ReversePath};
 
 const ACCEPTED_AT: Timestamp = Timestamp::from_millis(1_000_000_000);
 const LIFETIME: Duration = Duration::from_secs(3_600);
@@ -63,6 +63,7 @@ fn unanswered(
         mail_bounces: MailBounces::default(),
         notification_lifetime: LIFETIME,
         signers: std::sync::Arc::default(),
+        counting: Counting::default(),
     };
     let decided = settle(&attempt, &[fate], &settings, &mut || MessageId::new(ACCEPTED_AT, 2));
     let is_marked = |json: &[u8]| String::from_utf8_lossy(json).contains("\"ambiguous\":true");
@@ -110,6 +111,7 @@ fn held_back(tier: SuppressionTier, reason: SuppressionReason, kind: AttemptKind
         mail_bounces: MailBounces { otherwise: true, not_of_sets: Vec::new() },
         notification_lifetime: LIFETIME,
         signers: std::sync::Arc::default(),
+        counting: Counting::default(),
     };
     let fate = Fate::suppressed(0, Suppressed { tier, reason });
     let decided = settle(&attempt, &[fate], &settings, &mut || MessageId::new(ACCEPTED_AT, 2));
@@ -182,6 +184,7 @@ fn remembered(message: &StoredMessage, what: &str, kind: AttemptKind) -> usize {
         mail_bounces: MailBounces { otherwise: true, not_of_sets: Vec::new() },
         notification_lifetime: LIFETIME,
         signers: std::sync::Arc::default(),
+        counting: Counting::default(),
     };
     settle(&attempt, &[fate], &settings, &mut || MessageId::new(ACCEPTED_AT, 2)).settlement.sent.len()
 }
@@ -261,6 +264,7 @@ fn settled_again(
         mail_bounces: MailBounces::default(),
         notification_lifetime: LIFETIME,
         signers: std::sync::Arc::default(),
+        counting: Counting::default(),
     };
     let fates = [fate(0, first), fate(1, second)];
     let decided = settle(&attempt, &fates, &settings, &mut || MessageId::new(ACCEPTED_AT, 2));
@@ -291,4 +295,123 @@ fn a_source_is_kept_over_what_was_not_tried_and_let_go_by_a_block() {
         let (_, _, source) = settled_again(first, second, 0, kept.clone());
         assert_eq!(source, if stays { kept.clone() } else { None }, "{first} {second}");
     }
+}
+
+/// The marks of an attempt with these fates at a site of Google's, and their scopes.
+fn marks(message: &StoredMessage, fates: &[Fate], counting: Counting, now: Timestamp) -> Vec<(Mark, u32, Vec<String>)> {
+    let attempt = Attempt {
+        message,
+        key: JobKey { id: message.id, group: 0 },
+        due_at: Some(ACCEPTED_AT),
+        now,
+        ambiguous: false,
+        kind: AttemptKind::Counts,
+        blocks: 0,
+        source: None,
+        original: b"",
+    };
+    let settings = SettlementSettings {
+        hostname: "mta.test".to_owned(),
+        retry: retry::Settings::default(),
+        mail_bounces: MailBounces::default(),
+        notification_lifetime: LIFETIME,
+        signers: std::sync::Arc::default(),
+        counting,
+    };
+    let decided = settle(&attempt, fates, &settings, &mut || MessageId::new(ACCEPTED_AT, 2));
+    assert!(decided.settlement.marks.iter().all(|charge| charge.hour == Hour::of(now)));
+    let charges = decided.settlement.marks.into_iter();
+    charges.map(|charge| (charge.mark, charge.count, charge.scopes.iter().map(str::to_owned).collect())).collect()
+}
+
+fn to_many(count: usize) -> StoredMessage {
+    let one = message();
+    let mut envelope = one.envelope.clone();
+    envelope.recipients = vec![one.envelope.recipients[0].clone(); count];
+    let origin = crate::queue::Origin {
+        caller: "app".into(),
+        tenant: "shop".into(),
+        identity: "shop.test".into(),
+        configuration_set: "news".into(),
+        ..Default::default()
+    };
+    StoredMessage { envelope, groups: vec![0; count], states: vec![None; count], origin, ..one }
+}
+
+/// What hosts said, one after the other, all on one way.
+fn said(replies: &[&str]) -> Vec<Fate> {
+    let way = Arc::new(Way {
+        site: Some("provider:google".to_owned()),
+        source_name: SourceName::parse("192.0.2.7"),
+        ..Way::default()
+    });
+    let rules = crate::policy::Rules::built_in();
+    let fates = replies.iter().enumerate().map(|(index, text)| {
+        let (code, rest) = text.split_once(' ').unwrap();
+        let (status, words) = rest.split_once(' ').unwrap();
+        let code = crate::types::ReplyCode::new(code.parse().unwrap()).unwrap();
+        let status: EnhancedStatus = status.parse().unwrap();
+        let reply = Reply::new(code, Some(status), vec![words.into()]);
+        let verdict = rules.classify(&reply, crate::types::Stage::Rcpt, None);
+        Fate { index, verdict, status, words: Words::Reply(reply), way: Arc::clone(&way) }
+    });
+    fates.collect()
+}
+
+#[test]
+fn each_recipient_that_ended_counts_once_for_all_who_sent_it() {
+    let replies = [
+        "250 2.1.5 OK",
+        "250 2.1.5 OK",
+        "550 5.1.1 No such user",
+        "550 5.7.1 Message rejected as spam by policy",
+        "450 4.2.0 Not now",
+        "550 5.1.1 No such user",
+    ];
+    let counting = Counting { has_sets: true, ..Counting::default() };
+    let marks = marks(&to_many(6), &said(&replies), counting, ACCEPTED_AT);
+    let sums: Vec<_> = marks.iter().map(|(mark, count, _)| (*mark, *count)).collect();
+    assert_eq!(sums, [(Mark::Delivered, 2), (Mark::HardBounce, 1), (Mark::OtherBounce, 1), (Mark::HardBounce, 1)]);
+    let expected = [
+        "server",
+        "tenant/shop",
+        "credential/app",
+        "identity/shop.test",
+        "configuration_set/news",
+        "pool/default",
+        "source/192.0.2.7",
+        "provider/google",
+        "tenant_set/shop/news",
+    ];
+    assert!(marks.iter().all(|(.., scopes)| *scopes == expected), "{marks:?}");
+}
+
+#[test]
+fn what_runs_out_of_time_ended_without_a_hard_bounce() {
+    let counting = Counting { has_sets: false, ..Counting::default() };
+    let late = ACCEPTED_AT.plus(LIFETIME);
+    let marks = marks(&to_many(1), &said(&["450 4.2.0 Not now"]), counting, late);
+    assert_eq!((marks[0].0, marks[0].1), (Mark::OtherBounce, 1));
+    assert!(!marks[0].2.iter().any(|scope| scope.contains("set")), "no set is configured: {marks:?}");
+}
+
+#[test]
+fn suppressed_cancelled_and_exempt_recipients_and_our_own_mail_do_not_count() {
+    let counting = Counting::default;
+    let bounce = || said(&["550 5.1.1 No such user"]);
+    assert_eq!(marks(&to_many(1), &bounce(), counting(), ACCEPTED_AT).len(), 1);
+    for (tier, reason) in [
+        (SuppressionTier::Global, SuppressionReason::Bounce),
+        (SuppressionTier::Tenant, SuppressionReason::Complaint),
+        (SuppressionTier::Set, SuppressionReason::Bounce),
+    ] {
+        let fate = Fate::suppressed(0, Suppressed { tier, reason });
+        assert_eq!(marks(&to_many(1), &[fate], counting(), ACCEPTED_AT), []);
+    }
+    let mut cancelled = bounce();
+    cancelled[0].verdict.rule = CANCELLED_RULE.into();
+    assert_eq!(marks(&to_many(1), &cancelled, counting(), ACCEPTED_AT), []);
+    let exempt = Counting { exempt_domains: vec![Domain::parse("a.test").unwrap()], has_sets: true };
+    assert_eq!(marks(&to_many(1), &bounce(), exempt, ACCEPTED_AT), []);
+    assert_eq!(marks(&message(), &bounce(), counting(), ACCEPTED_AT), [], "a notification has no tenant");
 }

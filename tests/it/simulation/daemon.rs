@@ -35,7 +35,7 @@ use posthaste::reception::Signing;
 use posthaste::reception::settings::Settings as ReceptionSettings;
 use posthaste::reception::{self, Reception};
 use posthaste::scheduler;
-use posthaste::scheduler::settlement::{MailBounces, SettlementSettings};
+use posthaste::scheduler::settlement::{Counting, MailBounces, SettlementSettings};
 use posthaste::types::{Clock, Domain, Timestamp};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -300,6 +300,7 @@ fn reloadable(plan: &Plan, ports: &Arc<network::Ports>, clock: &Arc<dyn Clock>, 
             mail_bounces: MailBounces { otherwise: plan.mail_bounces, not_of_sets: Vec::new() },
             notification_lifetime: plan.lifetime,
             signers: std::sync::Arc::default(),
+            counting: Counting { exempt_domains: Vec::new(), has_sets: true },
         },
         tls: TlsClient::new(&[]).unwrap(),
         outlets,

@@ -210,7 +210,13 @@ fn store(world: &World, found: &mut Vec<String>) {
     let stays = |family: &Family| {
         matches!(
             family,
-            Family::Meta | Family::Counter | Family::Lane | Family::History | Family::Source | Family::Sent
+            Family::Meta
+                | Family::Counter
+                | Family::Lane
+                | Family::History
+                | Family::Source
+                | Family::Sent
+                | Family::Reputation
         )
     };
     let families: BTreeSet<Family> = Family::ALL.into_iter().filter(|family| !stays(family)).collect();

@@ -7,9 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use posthaste::events::EventKind;
 use posthaste::queue::store::{Change, Family, Record};
 use posthaste::types::Timestamp;
-use queue_format::{DueEntry, MessageRecord, decode_counter, parse_counter_key, parse_due_key};
+use queue_format::{
+    COUNTER_QUOTA, DueEntry, MessageRecord, OutboxRecordRef, decode_counter, parse_counter_key, parse_due_key,
+};
 
 /// Message id and group.
 pub(super) type Job = ([u8; 22], u16);
@@ -64,6 +67,8 @@ pub(super) struct Ledger {
     pub(super) due: BTreeMap<Job, Due>,
     /// What was charged to the server, by minute, as the daemon's writes say.
     charged: BTreeMap<u64, u64>,
+    /// What was marked of the server, by mark and hour, as the daemon's writes say.
+    marked: BTreeMap<(u8, u64), u64>,
     /// The reverse-path that hosts saw for a recipient, and the other way round.
     paths: BTreeMap<String, String>,
     path_owners: BTreeMap<String, String>,
@@ -114,12 +119,14 @@ impl Ledger {
     /// Follows what the daemon writes.
     pub(super) fn written(&mut self, changes: &[Change]) {
         let (before, mut accepted) = (self.charged.values().sum::<u64>(), 0);
+        let (marked_before, mut ended) = (self.marked.values().sum::<u64>(), 0);
         for change in changes {
             match change {
                 Change::Put { family: Family::Message, key, value } => {
                     accepted += self.message(key.as_ref(), value);
                 }
                 Change::Put { family: Family::Counter, key, value } => self.put_counter(key.as_ref(), value),
+                Change::Put { family: Family::Outbox, value, .. } => ended += u64::from(counts(value)),
                 Change::Put { family: Family::Due, key, value } => self.put_due(key.as_ref(), value),
                 Change::Delete { family: Family::Due, key } => {
                     if let Some((_, id, group)) = parse_due_key(key.as_ref()) {
@@ -128,6 +135,10 @@ impl Ledger {
                 }
                 _ => {}
             }
+        }
+        let marked = self.marked.values().sum::<u64>() - marked_before;
+        if marked != ended {
+            self.violation(format!("MARKED: {marked} recipients count for reputation with the events of {ended}"));
         }
         let charged = self.charged.values().sum::<u64>() - before;
         if charged != accepted {
@@ -143,10 +154,12 @@ impl Ledger {
     }
 
     fn put_counter(&mut self, key: &[u8], value: &[u8]) {
-        let (_, minute, _) = parse_counter_key(key).unwrap();
+        let (kind, minute, _) = parse_counter_key(key).unwrap();
         let (scope, count) = decode_counter(value).unwrap();
-        if scope == "server" {
-            self.charged.insert(minute, count);
+        match (scope, kind) {
+            ("server", COUNTER_QUOTA) => drop(self.charged.insert(minute, count)),
+            ("server", _) => drop(self.marked.insert((kind, minute), count)),
+            _ => {}
         }
     }
 
@@ -180,6 +193,7 @@ impl Ledger {
         self.due.clear();
         due.iter().for_each(|(key, value)| self.put_due(key, value));
         self.charged.clear();
+        self.marked.clear();
         counters.iter().for_each(|(key, value)| self.put_counter(key, value));
     }
 
@@ -251,4 +265,12 @@ impl Ledger {
 
 pub(super) fn notification_name(address: &str, message_id: &str) -> String {
     format!("{address} {message_id}")
+}
+
+/// Whether an event ends a recipient whose sender's reputation it counts for: not those of notifications.
+fn counts(value: &[u8]) -> bool {
+    let record = OutboxRecordRef::decode(value).unwrap();
+    let ends = [EventKind::Delivery, EventKind::Bounce].map(EventKind::code).contains(&record.kind);
+    let ours = b"\"callerIdentity\":\"posthaste\"";
+    ends && memchr::memmem::find(record.json, ours).is_none()
 }
