@@ -130,6 +130,7 @@ pub(super) fn reloadable(
             notification_lifetime: config.queue.lifetime,
             signers: own_signers,
             counting: config.counting(),
+            listing: Arc::new(config.listing()),
         },
         tls,
         outlets,

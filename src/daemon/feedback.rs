@@ -6,10 +6,9 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 
 use super::config::Config;
-use crate::admission::Directory;
 use crate::delivery::dispatch::Dispatcher;
 use crate::feedback::addresses::{Addresses, Unknown};
-use crate::feedback::desk::{Desk, Message, Policies, Settings, TakeError};
+use crate::feedback::desk::{Complained, Desk, Message, Settings, TakeError};
 use crate::feedback::kept::Kept;
 use crate::net::BoxFuture;
 use crate::policy::lane::WarmupOrder;
@@ -18,7 +17,7 @@ use crate::queue::sent::SentRecipient;
 use crate::queue::{AcceptError, Queue};
 use crate::reception::{Inbox, Incoming};
 use crate::scheduler::warmup::WarmupFilter;
-use crate::types::{Clock, EmailAddress, EnhancedStatus, Reply, ReplyCode, ReversePath, SuppressionReason};
+use crate::types::{Clock, EmailAddress, EnhancedStatus, Reply, ReplyCode, ReversePath};
 
 /// Where messages are kept that nobody understood, below `data_dir`.
 const KEPT_DIRECTORY: &str = "feedback";
@@ -37,38 +36,23 @@ pub(super) fn settings(config: &Config, rules: &Arc<crate::policy::Rules>) -> Se
             ..Addresses::default()
         },
         rules: Arc::clone(rules),
+        listing: Arc::new(config.listing()),
+        exempt_domains: config.counting().exempt_domains,
+        has_sets: config.counting().has_sets,
     }
 }
 
-/// What tenants want of the directory of the day.
-pub(super) struct TenantPolicies {
-    pub(super) admission: Arc<ArcSwap<Directory>>,
-    /// There is one once deliveries begin.
-    pub(super) dispatcher: Arc<OnceLock<Dispatcher>>,
-}
-
-impl Policies for TenantPolicies {
-    fn suppresses(&self, tenant: &str, set: &str, reason: SuppressionReason) -> bool {
-        let directory = self.admission.load();
-        let of_set = directory.set(set).and_then(|set| set.suppression);
-        let of_tenant = || directory.tenant(tenant).map(|tenant| tenant.suppression).unwrap_or_default();
-        let reasons = of_set.unwrap_or_else(of_tenant);
-        match reason {
-            SuppressionReason::Bounce => reasons.bounce,
-            SuppressionReason::Complaint => reasons.complaint,
-        }
-    }
-
-    /// Warm-ups of the source there hear of it.
-    fn complained(&self, sent: &SentRecipient) {
-        let (Some(dispatcher), Some(source)) = (self.dispatcher.get().cloned(), sent.source.clone()) else { return };
+/// Warm-ups of the source there hear of a complaint. There is a dispatcher once deliveries begin.
+pub(super) fn tell_warmups(dispatcher: Arc<OnceLock<Dispatcher>>) -> Arc<Complained> {
+    Arc::new(move |sent: &SentRecipient| {
+        let (Some(dispatcher), Some(source)) = (dispatcher.get().cloned(), sent.source.clone()) else { return };
         let site = sent.site.as_deref().map(Into::into);
         let filter = WarmupFilter { source: Some(source), site, ..WarmupFilter::default() };
         tokio::spawn(async move {
             // An error means that the daemon stops: the brake looks at a day, of which this was a moment.
             let _ = dispatcher.order_warmup(filter, WarmupOrder::Complaints(1)).await;
         });
-    }
+    })
 }
 
 /// The desk as reception sees it.
@@ -81,10 +65,10 @@ impl DeskInbox {
         keys: Arc<ArcSwap<TokenKeys>>,
         settings: Arc<ArcSwap<Settings>>,
         clock: Arc<dyn Clock>,
-        policies: TenantPolicies,
+        complained: Arc<Complained>,
     ) -> Self {
         let kept = Kept::new(config.queue.data_dir.join(KEPT_DIRECTORY));
-        Self(Desk::new(queue, keys, settings, clock, kept, Arc::new(policies)))
+        Self(Desk::new(queue, keys, settings, clock, kept, complained))
     }
 }
 

@@ -16,7 +16,7 @@ use super::admin::model::QuotaReport;
 use super::assembly;
 use super::backend::Control;
 use super::config::Config;
-use super::feedback::{self, DeskInbox, TenantPolicies};
+use super::feedback::{self, DeskInbox};
 use super::lint::Lints;
 use super::monitor;
 use super::pauses;
@@ -115,9 +115,9 @@ impl Instance {
         };
         let feedback = Arc::new(ArcSwap::from_pointee(feedback::settings(&config, &reloadable.load().rules)));
         let started = Arc::new(OnceLock::new());
-        let policies = TenantPolicies { admission: Arc::clone(&admission), dispatcher: Arc::clone(&started) };
+        let complained = feedback::tell_warmups(Arc::clone(&started));
         let (keys, settings) = (token_keys.keys(), Arc::clone(&feedback));
-        let inbox = DeskInbox::new(&config, queue.clone(), keys, settings, Arc::clone(&clock), policies);
+        let inbox = DeskInbox::new(&config, queue.clone(), keys, settings, Arc::clone(&clock), complained);
         let ports = Ports {
             settings: Arc::clone(&reception_settings),
             admission: Arc::clone(&admission),

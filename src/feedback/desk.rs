@@ -19,18 +19,19 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 
 use super::addresses::{Addresses, Recognised, Unknown};
-use super::effects;
+use super::effects::{self, Effects};
 use super::kept::{KeepError, Kept};
 use super::report::{
     self, Addressed, Clues, Complaint, ComplaintKind, Context, DeliveryReport, Outcome, RecipientReport, Report,
 };
 use crate::events::metric;
 use crate::policy::Rules;
+use crate::policy::listing::Listing;
 use crate::policy::token::{Addressee, Purpose, TokenContent, TokenKeys, verify};
-use crate::queue::feedback::{Feedback, FeedbackEffect};
+use crate::queue::feedback::FeedbackEffect;
 use crate::queue::sent::SentRecipient;
 use crate::queue::{AcceptError, LoadError, Queue};
-use crate::types::{Clock, EmailAddress, MessageId, ReversePath, SuppressionReason};
+use crate::types::{Clock, Domain, EmailAddress, MessageId, ReversePath, SuppressionReason};
 
 /// Recipients of one message among which a report's is looked for. Those beyond are not found by their address.
 const RECIPIENTS_LOOKED_AT: usize = 1_000;
@@ -42,16 +43,16 @@ pub struct Settings {
     pub addresses: Addresses,
     /// What replies mean.
     pub rules: Arc<Rules>,
+    /// Which addresses go on lists.
+    pub listing: Arc<Listing>,
+    /// Mail to these domains counts for no reputation and puts nobody on a list.
+    pub exempt_domains: Vec<Domain>,
+    /// The config has configuration sets; else their names are what clients think of.
+    pub has_sets: bool,
 }
 
-/// What tenants want, and who else is to hear.
-pub trait Policies: Send + Sync + 'static {
-    /// Whether an address goes on the tenant's list for this reason, by the setting of the configuration set or the tenant.
-    fn suppresses(&self, tenant: &str, set: &str, reason: SuppressionReason) -> bool;
-
-    /// A complaint was told, for the first time.
-    fn complained(&self, sent: &SentRecipient);
-}
+/// Who else hears of a complaint, the first time that it is told.
+pub type Complained = dyn Fn(&SentRecipient) + Send + Sync;
 
 /// A message for us.
 #[derive(Clone, Debug)]
@@ -92,7 +93,7 @@ pub struct Desk {
     settings: Arc<ArcSwap<Settings>>,
     clock: Arc<dyn Clock>,
     kept: Arc<Kept>,
-    policies: Arc<dyn Policies>,
+    complained: Arc<Complained>,
 }
 
 /// What became of a report.
@@ -112,9 +113,9 @@ impl Desk {
         settings: Arc<ArcSwap<Settings>>,
         clock: Arc<dyn Clock>,
         kept: Kept,
-        policies: Arc<dyn Policies>,
+        complained: Arc<Complained>,
     ) -> Self {
-        Self { queue, keys, settings, clock, kept: Arc::new(kept), policies }
+        Self { queue, keys, settings, clock, kept: Arc::new(kept), complained }
     }
 
     /// What an address is for.
@@ -178,9 +179,9 @@ impl Desk {
         }
         for (sent, recipient) in pairs {
             let Outcome::Bounced(verdict) = &recipient.outcome else { continue };
-            let suppresses = self.suppresses(sent, SuppressionReason::Bounce);
-            let effect = effects::bounce(sent, report, recipient, verdict, suppresses, self.clock.now());
-            self.apply(effect).await?;
+            let effects = self.effects_on(sent, SuppressionReason::Bounce);
+            let effect = effects::bounce(sent, report, recipient, verdict, effects, self.clock.now());
+            self.queue.apply_feedback(effect).await?;
         }
         Ok(Handled::Done)
     }
@@ -198,23 +199,28 @@ impl Desk {
         if complained.is_empty() {
             return Ok(if sent.is_empty() { Handled::Done } else { Handled::Puzzling });
         }
-        let is_praise = report.kind == Some(ComplaintKind::NotSpam);
+        // Told, but held against nobody: praise, and mail that somebody forged in the sender's name, perhaps.
+        let is_held_against = !matches!(report.kind, Some(ComplaintKind::NotSpam | ComplaintKind::AuthFailure));
         for sent in complained {
-            let suppresses = !is_praise && self.suppresses(sent, SuppressionReason::Complaint);
-            let effect = effects::complaint(sent, report, suppresses, self.clock.now());
-            if self.apply(effect).await? == FeedbackEffect::Applied && !is_praise {
-                self.policies.complained(sent);
+            let effects = match is_held_against {
+                true => self.effects_on(sent, SuppressionReason::Complaint),
+                false => Effects::default(),
+            };
+            let effect = effects::complaint(sent, report, effects, self.clock.now());
+            if self.queue.apply_feedback(effect).await? == FeedbackEffect::Applied && effects.counts {
+                (self.complained)(sent);
             }
         }
         Ok(Handled::Done)
     }
 
-    async fn apply(&self, effect: Feedback) -> Result<FeedbackEffect, AcceptError> {
-        self.queue.apply_feedback(effect).await
-    }
-
-    fn suppresses(&self, sent: &SentRecipient, reason: SuppressionReason) -> bool {
-        self.policies.suppresses(&sent.tenant, &sent.configuration_set, reason)
+    /// What a bounce or complaint of this recipient does beyond its event.
+    fn effects_on(&self, sent: &SentRecipient, reason: SuppressionReason) -> Effects {
+        let settings = self.settings.load();
+        // Mail of ours has no tenant.
+        let counts = !sent.tenant.is_empty() && !settings.exempt_domains.contains(sent.recipient.domain());
+        let lists = counts && settings.listing.lists(&sent.tenant, &sent.configuration_set, reason);
+        Effects { counts, lists, has_sets: settings.has_sets }
     }
 
     /// The first token of ours that a returned message holds.

@@ -7,10 +7,23 @@ use crate::events::schema::{
     self, BounceInfo, BouncedRecipient, ComplaintInfo, ComplaintReport, Extras, Mail, feedback_id,
 };
 use crate::policy::Verdict;
+use crate::policy::reputation::is_hard;
+use crate::queue::ReputationCharge;
 use crate::queue::feedback::{Feedback, FeedbackKind};
 use crate::queue::sent::SentRecipient;
 use crate::queue::suppression::{SuppressionEntry, SuppressionList};
-use crate::types::{EnhancedStatus, SuppressionReason, Timestamp};
+use crate::types::{EnhancedStatus, Mark, Sender, SuppressionReason, Timestamp};
+
+/// What follows beyond the event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// It counts for the reputation of who sent the message.
+    pub counts: bool,
+    /// The address goes on the tenant's list.
+    pub lists: bool,
+    /// The configuration set is one of the config, and no text of a client.
+    pub has_sets: bool,
+}
 
 /// `posthaste.class` of a complaint.
 const COMPLAINT_CLASS: &str = "complaint";
@@ -21,7 +34,7 @@ pub fn bounce(
     report: &DeliveryReport,
     recipient: &RecipientReport,
     verdict: &Verdict,
-    suppresses: bool,
+    effects: Effects,
     now: Timestamp,
 ) -> Feedback {
     let diagnostic_code = diagnostic_code(recipient);
@@ -42,12 +55,13 @@ pub fn bounce(
     };
     let extras = extras(sent, Some(&*verdict.rule), verdict.class.name(), recipient.status);
     let event = schema::bounce(mail(sent), &info, &extras);
-    let suppresses = suppresses && verdict.says_nobody_is_there();
-    effect(sent, FeedbackKind::Bounce, event, suppresses.then_some(SuppressionReason::Bounce), now)
+    let told = Told { kind: FeedbackKind::Bounce, mark: Mark::LateBounce, reason: SuppressionReason::Bounce };
+    let (counts, lists) = (effects.counts && is_hard(verdict), effects.lists && verdict.says_nobody_is_there());
+    effect(sent, &told, event, Effects { counts, lists, ..effects }, now)
 }
 
 /// A complaint of the recipient.
-pub fn complaint(sent: &SentRecipient, complaint: &Complaint, suppresses: bool, now: Timestamp) -> Feedback {
+pub fn complaint(sent: &SentRecipient, complaint: &Complaint, effects: Effects, now: Timestamp) -> Feedback {
     // Another one than that of a bounce: both may come.
     let id = format!("{}-complaint", feedback_id(sent.id, sent.index.into()));
     let recipients = [sent.recipient.as_str()];
@@ -58,33 +72,50 @@ pub fn complaint(sent: &SentRecipient, complaint: &Complaint, suppresses: bool, 
     };
     let info = ComplaintInfo { at: now, recipients: &recipients, feedback_id: &id, report: Some(report) };
     let event = schema::complaint(mail(sent), &info, &extras(sent, None, COMPLAINT_CLASS, None));
-    effect(sent, FeedbackKind::Complaint, event, suppresses.then_some(SuppressionReason::Complaint), now)
+    let told = Told { kind: FeedbackKind::Complaint, mark: Mark::Complaint, reason: SuppressionReason::Complaint };
+    effect(sent, &told, event, effects, now)
 }
 
-fn effect(
-    sent: &SentRecipient,
+/// What a report tells, in the words of those that hear of it.
+struct Told {
     kind: FeedbackKind,
-    event: EventLine,
-    suppressed: Option<SuppressionReason>,
-    now: Timestamp,
-) -> Feedback {
-    let on_list = suppressed.map(|reason| {
-        let entry = SuppressionEntry {
-            address: sent.recipient.clone(),
-            reason,
-            updated_at: now,
-            origin: format!("{} of message {}", kind.name(), sent.id),
-        };
-        (SuppressionList::Tenant(sent.tenant.clone()), entry)
-    });
+    mark: Mark,
+    reason: SuppressionReason,
+}
+
+fn effect(sent: &SentRecipient, told: &Told, event: EventLine, effects: Effects, now: Timestamp) -> Feedback {
+    let entry = || SuppressionEntry {
+        address: sent.recipient.clone(),
+        reason: told.reason,
+        updated_at: now,
+        origin: format!("{} of message {}", told.kind.name(), sent.id),
+    };
+    let on_list = effects.lists.then(|| (SuppressionList::Tenant(sent.tenant.clone()), entry()));
+    // It counts in the hour of its mail: a resume forgives what was sent before, whenever it is heard of.
+    let sent_at = sent.ended_at.unwrap_or(sent.id.accepted_at());
+    let mark =
+        effects.counts.then(|| ReputationCharge::new(sender(sent, effects.has_sets).scopes(), told.mark, sent_at, 1));
     Feedback {
         id: sent.id,
         index: sent.index,
-        kind,
+        kind: told.kind,
         at: now,
         events: vec![event],
         suppress: on_list.into_iter().collect(),
         notifications: Vec::new(),
+        marks: mark.into_iter().collect(),
+    }
+}
+
+fn sender(sent: &SentRecipient, has_sets: bool) -> Sender<'_> {
+    Sender {
+        tenant: &sent.tenant,
+        credential: &sent.caller,
+        identity: &sent.identity,
+        configuration_set: if has_sets { &sent.configuration_set } else { "" },
+        pool: sent.pool.as_str(),
+        source: sent.source.as_ref().map_or("", |source| source.as_str()),
+        provider: sent.provider().unwrap_or_default(),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod handshakes;
 mod hint;
 pub mod lane;
 pub mod limits;
+pub mod listing;
 pub mod logins;
 mod phrase;
 pub mod pools;

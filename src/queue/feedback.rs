@@ -7,8 +7,7 @@
 //! is `Applied` once, in all processes that ever had this store, as long as the recipient is remembered; all of it is synced when that
 //! returns, and so is what an `AlreadyKnown` speaks of; after an error nothing was written.
 //!
-//! To carry more (what a complaint costs a reputation), a field of [`Feedback`] goes into the [`Transaction`]: the committer drops the
-//! whole transaction where the mark is there.
+//! To carry more, a field of [`Feedback`] goes into the [`Transaction`]: the committer drops the whole transaction where the mark is there.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +18,8 @@ use tokio::sync::oneshot;
 
 use super::committer::{Completion, Transaction};
 use super::intake::{AcceptError, NewMessage};
-use super::list_counts::{ListChanges, read_raw};
+use super::list_counts::read_raw;
+use super::reputation::ReputationCharge;
 use super::store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 use super::suppression::{EntryKey, SuppressionEntry, SuppressionList};
 use super::{LoadError, Queue, transition};
@@ -73,6 +73,8 @@ pub struct Feedback {
     pub suppress: Vec<(SuppressionList, SuppressionEntry)>,
     /// Messages that it causes: the report, forwarded to the sender.
     pub notifications: Vec<NewMessage>,
+    /// What it means for the reputation of who sent the message.
+    pub marks: Vec<ReputationCharge>,
 }
 
 /// What became of it.
@@ -108,9 +110,9 @@ impl Queue {
     }
 
     async fn apply(&self, feedback: Feedback) -> Result<FeedbackEffect, AcceptError> {
-        let Feedback { id, index, kind, at, events, suppress, notifications } = feedback;
-        let lists: Vec<_> = suppress.iter().map(|(list, entry)| list.change(entry)).collect();
-        let keys: Vec<EntryKey> = lists.iter().map(|(key, _)| *key).collect();
+        let Feedback { id, index, kind, at, events, suppress, notifications, marks } = feedback;
+        let lists = transition::list_changes(&suppress);
+        let keys: Vec<EntryKey> = lists.iter().flat_map(|lists| &lists.changes).map(|(key, _)| *key).collect();
         // What the committer asks for comes into memory here, so that it need not wait for the disk.
         let look = self.reading(move |queue| {
             keys.iter().for_each(|key| drop(read_raw(&*queue.0.store, key)));
@@ -123,7 +125,7 @@ impl Queue {
         }
         let mark = Mark::new(id, index, kind);
         let (mut transaction, handoffs) = transition::tell(mark.put(at), events, notifications);
-        transaction.lists = (!lists.is_empty()).then(|| ListChanges { changes: lists, effect: Arc::default() });
+        (transaction.lists, transaction.marks) = (lists, marks);
         let is_known = Arc::clone(&mark.is_known);
         transaction.mark = Some(Box::new(mark));
         let (reply, answer) = oneshot::channel();

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use queue_format as format;
 
 use super::committer::{ENDED_GROUPS_INDEX, EndGroup, Transaction};
+use super::list_counts::ListChanges;
 use super::reputation::ReputationCharge;
 use super::sent::SentEntry;
 use super::store::{Change, Family, Key, Store, StoreError};
 use super::stored::{DueEntry, JobKey, RecipientHeaders, RecipientState, StoredBody, StoredMessage};
+use super::suppression::{SuppressionEntry, SuppressionList};
 use super::{Handoff, NewBody, NewMessage};
 use crate::events::{EventLine, metric};
 use crate::types::{MessageId, Timestamp};
@@ -34,13 +36,25 @@ pub struct Settlement {
     pub sent: Vec<SentEntry>,
     /// What it means for the reputation of who sent it.
     pub marks: Vec<ReputationCharge>,
+    /// Addresses that go on lists, over what stands there.
+    pub suppress: Vec<(SuppressionList, SuppressionEntry)>,
 }
 
 impl Settlement {
     /// A job's next place, and nothing else.
     pub fn new(key: JobKey, due_at: Option<Timestamp>, next: Next) -> Self {
         let (states, events, notifications) = (Vec::new(), Vec::new(), Vec::new());
-        Self { key, due_at, states, next, events, notifications, sent: Vec::new(), marks: Vec::new() }
+        Self {
+            key,
+            due_at,
+            states,
+            next,
+            events,
+            notifications,
+            sent: Vec::new(),
+            marks: Vec::new(),
+            suppress: Vec::new(),
+        }
     }
 }
 
@@ -197,9 +211,15 @@ fn put_ended(message: &StoredMessage, changes: &mut Vec<Change>) {
     }
 }
 
+/// What puts these addresses on their lists.
+pub(super) fn list_changes(suppress: &[(SuppressionList, SuppressionEntry)]) -> Option<ListChanges> {
+    let changes: Vec<_> = suppress.iter().map(|(list, entry)| list.change(entry)).collect();
+    (!changes.is_empty()).then(|| ListChanges { changes, effect: Arc::default() })
+}
+
 /// queued or held to queued, held or absent.
 pub(super) fn settle(settlement: Settlement, now: Timestamp) -> (Transaction, Vec<Handoff>) {
-    let Settlement { key, due_at, states, next, mut events, notifications, sent, marks } = settlement;
+    let Settlement { key, due_at, states, next, mut events, notifications, sent, marks, suppress } = settlement;
     let mut changes = Vec::with_capacity(2 + states.len() + sent.len());
     changes.push(match due_at {
         Some(due_at) => Change::Delete { family: Family::Due, key: due_key(due_at, key) },
@@ -225,7 +245,11 @@ pub(super) fn settle(settlement: Settlement, now: Timestamp) -> (Transaction, Ve
     let (kept, new_jobs) = sizes_of(&handoffs);
     // A notification goes out as soon as it is committed: a power cut must not forget one that its sender has.
     let sync = !handoffs.is_empty();
-    (Transaction { changes, events, marks, accepts, kept, new_jobs, ends, sync, ..Transaction::empty() }, handoffs)
+    let lists = list_changes(&suppress);
+    (
+        Transaction { changes, events, marks, lists, accepts, kept, new_jobs, ends, sync, ..Transaction::empty() },
+        handoffs,
+    )
 }
 
 /// What a report said of a recipient, with its mark.

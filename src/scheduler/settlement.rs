@@ -24,6 +24,7 @@ use crate::events::schema::{
 };
 use crate::message::dkim::Signer;
 use crate::message::dsn;
+use crate::policy::listing::Listing;
 use crate::policy::retry::{self, Decision, Waiting};
 use crate::policy::{BounceClass, Disposition, Fault, RetryKind, Verdict};
 use crate::queue::{EndGroup, JobKey, Next, RecipientOutcome, RecipientState, Settlement, StoredMessage};
@@ -88,6 +89,8 @@ pub struct SettlementSettings {
     pub signers: Arc<ArcSwap<Vec<Arc<Signer>>>>,
     /// What counts for reputation.
     pub counting: Counting,
+    /// Which bounces put an address on its tenant's list.
+    pub listing: Arc<Listing>,
 }
 
 /// In whose words an outcome is told.
@@ -385,6 +388,7 @@ impl<'b> Draft<'_, 'b> {
             self.bounce_event(fate, verdict, state, ambiguous)
         };
         self.settlement.events.push(event);
+        self.list(fate, verdict, state);
         let set = &self.attempt.message.origin.configuration_set;
         let notify = self.notify(fate.index);
         let wanted = notify.map_or_else(|| self.settings.mail_bounces.are_of(set), |set| set.contains(Notify::FAILURE));

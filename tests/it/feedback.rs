@@ -83,6 +83,21 @@ fn no_such_user() -> String {
     dsn(TO, "5.1.1", "550 5.1.1 <you@example.test>: Recipient address rejected: User unknown", "failed")
 }
 
+/// As feedback loops send it, with every address taken out but that of the return path.
+fn redacted_arf(return_path: &str) -> String {
+    format!(
+        "From: <fbl@provider.test>\r\nSubject: FW: tagged\r\nMIME-Version: 1.0\r\n\
+         Content-Type: multipart/report; report-type=feedback-report; boundary=\"b\"\r\n\r\n\
+         --b\r\nContent-Type: text/plain\r\n\r\nThis is an abuse report.\r\n\
+         --b\r\nContent-Type: message/feedback-report\r\n\r\n\
+         Feedback-Type: abuse\r\nUser-Agent: SomeGenerator/1.0\r\nVersion: 1\r\n\
+         Original-Rcpt-To: <redacted>\r\nArrival-Date: Thu, 8 Mar 2026 14:00:00 +0000\r\nSource-IP: 192.0.2.1\r\n\r\n\
+         --b\r\nContent-Type: message/rfc822\r\n\r\n\
+         Return-Path: <{return_path}>\r\nFrom: app@sender.example\r\nTo: [redacted]\r\nSubject: tagged\r\n\r\nhello\r\n\
+         --b--\r\n"
+    )
+}
+
 #[test]
 fn a_bounce_that_comes_home_is_told_once_and_the_address_is_on_the_list_through_kill_9() {
     let mut home = Home::new();
@@ -171,17 +186,7 @@ fn what_is_not_for_us_is_refused_at_rcpt_and_what_nobody_understands_is_kept() {
 fn a_complaint_whose_recipient_is_redacted_is_told_of_the_right_one_and_the_next_mail_is_held_back() {
     let home = Home::new();
     let (id, return_path) = home.send(&tagged());
-    let report = format!(
-        "From: <fbl@provider.test>\r\nSubject: FW: tagged\r\nMIME-Version: 1.0\r\n\
-         Content-Type: multipart/report; report-type=feedback-report; boundary=\"b\"\r\n\r\n\
-         --b\r\nContent-Type: text/plain\r\n\r\nThis is an abuse report.\r\n\
-         --b\r\nContent-Type: message/feedback-report\r\n\r\n\
-         Feedback-Type: abuse\r\nUser-Agent: SomeGenerator/1.0\r\nVersion: 1\r\n\
-         Original-Rcpt-To: <redacted>\r\nArrival-Date: Thu, 8 Mar 2026 14:00:00 +0000\r\nSource-IP: 192.0.2.1\r\n\r\n\
-         --b\r\nContent-Type: message/rfc822\r\n\r\n\
-         Return-Path: <{return_path}>\r\nFrom: app@sender.example\r\nTo: [redacted]\r\nSubject: tagged\r\n\r\nhello\r\n\
-         --b--\r\n"
-    );
+    let report = redacted_arf(&return_path);
     home.bring("fbl@provider.test", "fbl@op.test", &report);
     let event = home.daemon.events().wait_for(|event| event["eventType"] == "Complaint");
     assert_eq!(event["mail"]["messageId"], id);
@@ -247,5 +252,67 @@ fn of_a_return_path_for_the_whole_message_the_report_names_the_recipient() {
     // The set wants no list.
     let again = home.lab.client(&home.daemon).send(FROM, &[to[1]], &message);
     events.wait_kind("Delivery", &again, to[1]);
+    home.daemon.stop();
+}
+
+#[test]
+fn an_address_that_a_host_refuses_for_good_is_on_the_list_and_one_that_it_refuses_for_another_reason_is_not() {
+    let lab = Lab::new();
+    let mx = lab.mx_scripted(2, |ask| match (ask.stage, ask.recipient) {
+        (Stage::Rcpt, "gone@example.test") => Answer::say("550 5.1.1 No such user"),
+        (Stage::Rcpt, "strict@example.test") => Answer::say("550 5.7.1 Rejected by local policy"),
+        _ => Answer::Usual,
+    });
+    lab.domain("example.test", &[2]);
+    let mut daemon = lab.daemon();
+    let to = ["gone@example.test", "strict@example.test"];
+    let id = lab.client(&daemon).send(FROM, &to, &tagged());
+    to.iter().for_each(|to| drop(daemon.events().wait_kind("Bounce", &id, to)));
+    daemon.kill();
+    daemon.start_again();
+    let id = lab.client(&daemon).send(FROM, &to, &tagged());
+    let held = daemon.events().wait_kind("Bounce", &id, to[0]);
+    assert_eq!(held["bounce"]["bounceSubType"], "OnAccountSuppressionList");
+    let tried = daemon.events().wait_kind("Bounce", &id, to[1]);
+    assert_eq!(tried["bounce"]["bouncedRecipients"][0]["status"], "5.7.1");
+    assert_eq!((mx.asked(to[0]), mx.asked(to[1])), (1, 2));
+    daemon.stop();
+}
+
+#[test]
+fn complaints_pause_the_set_that_they_are_of_and_no_other() {
+    let set = |name: &str| format!("[[configuration_set]]\nname = \"{name}\"\nreturn_path = \"per-recipient\"\n");
+    let home =
+        Home::with(|config| config.set("reputation.recipients_min", "40").table(&set("news")).table(&set("receipts")));
+    let message = |set: &str| format!("X-SES-CONFIGURATION-SET: {set}\r\n{}", tagged());
+    let mut events = home.daemon.events();
+    for set in ["news", "receipts"] {
+        // Who complained gets nothing more of the tenant.
+        let to: Vec<String> = (0..45).map(|number| format!("{set}{number}@example.test")).collect();
+        let to: Vec<&str> = to.iter().map(String::as_str).collect();
+        let before = home.mx.accepted().len();
+        let id = home.lab.client(&home.daemon).send(FROM, &to, &message(set));
+        let sent = home.mx.wait_accepted(before + to.len());
+        to.iter().for_each(|to| drop(events.wait_kind("Delivery", &id, to)));
+        let complaining = if set == "news" { 5 } else { 1 };
+        for sent in sent.iter().skip(before).take(complaining) {
+            home.bring("fbl@provider.test", "fbl@op.test", &redacted_arf(&sent.from));
+        }
+    }
+    let is_pause = |event: &Value| event["eventType"] == "Reputation" && event["reputation"]["to"] == "paused";
+    let paused = events.wait_for(is_pause);
+    assert_eq!(
+        (&paused["reputation"]["scope"], &paused["reputation"]["name"]),
+        (&"configuration_set".into(), &"news".into())
+    );
+    assert_eq!(paused["reputation"]["complaints"], 5, "{paused:#}");
+    let offer = |set: &str| {
+        let mut client = home.lab.client(&home.daemon);
+        client.envelope(FROM, &["new@example.test"]).unwrap();
+        client.body(message(set).as_bytes()).unwrap()
+    };
+    poll(|| (offer("news").code == 454).then_some(()), || "mail of the set is still taken".to_owned());
+    assert_eq!(offer("receipts").code, 250);
+    assert_eq!(events.seen().iter().filter(|event| is_pause(event)).count(), 1);
     home.daemon.stop();
 }

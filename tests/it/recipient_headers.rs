@@ -109,6 +109,7 @@ fn reloadable(lab: &Lab, clock: &Arc<dyn Clock>) -> Reloadable {
             notification_lifetime: Duration::from_secs(3_600),
             signers: std::sync::Arc::default(),
             counting: Counting::default(),
+            listing: std::sync::Arc::default(),
         },
         tls: TlsClient::new(&[]).unwrap(),
         outlets,

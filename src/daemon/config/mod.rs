@@ -53,9 +53,11 @@ pub use settings::{
     ReturnPathSettings, ShutdownSettings,
 };
 
+use crate::admission::directory::SuppressionReasons;
 use crate::admission::{Directory, signing as signing_keys};
 use crate::events::EventKind;
 use crate::net::settings::DnsSettings;
+use crate::policy::listing::{Listing, Reasons};
 use crate::policy::warmup::Plan;
 use crate::reception::settings::ListenerSettings;
 use crate::scheduler::settlement::{Counting, MailBounces};
@@ -148,6 +150,14 @@ impl Config {
     /// What counts for reputation.
     pub fn counting(&self) -> Counting {
         Counting { exempt_domains: self.uncounted_domains.clone(), has_sets: self.admission.has_sets() }
+    }
+
+    /// For which reasons addresses go on lists by themselves.
+    pub fn listing(&self) -> Listing {
+        let reasons = |reasons: SuppressionReasons| Reasons { bounce: reasons.bounce, complaint: reasons.complaint };
+        let tenants = self.admission.tenants().map(|tenant| (tenant.name.as_str().into(), reasons(tenant.suppression)));
+        let sets = self.admission.sets().filter_map(|set| Some((set.name.as_str().into(), reasons(set.suppression?))));
+        Listing { sets: sets.collect(), tenants: tenants.collect() }
     }
 
     /// Which bounces without NOTIFY are mailed to their sender: see [`BounceMessages`].

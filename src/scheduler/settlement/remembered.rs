@@ -1,7 +1,10 @@
-//! What is remembered of a recipient that ends here, for reports that come later.
+//! What is remembered of a recipient that ends here: for reports that come later, and for mail to it that comes later.
 
 use super::{Draft, Fate};
+use crate::policy::Verdict;
+use crate::queue::suppression::{SuppressionEntry, SuppressionList};
 use crate::queue::{RecipientOutcome, RecipientState, SentEnd, SentEntry};
+use crate::types::SuppressionReason;
 
 impl Draft<'_, '_> {
     /// Not of a recipient that no attempt was made for: nothing can come back.
@@ -17,5 +20,26 @@ impl Draft<'_, '_> {
             site: fate.way.site.as_deref(),
         };
         self.settlement.sent.extend(SentEntry::of(self.attempt.message, &end));
+    }
+
+    /// An address where nobody is goes on the list of its tenant, where that wants it. Not where mail does not count.
+    pub(super) fn list(&mut self, fate: &Fate, verdict: &Verdict, state: &RecipientState) {
+        let message = self.attempt.message;
+        let (tenant, set) = (&message.origin.tenant, &message.origin.configuration_set);
+        let is_told = state.outcome == RecipientOutcome::Bounced && fate.as_suppressed().is_none();
+        if tenant.is_empty() || !is_told || !verdict.says_nobody_is_there() {
+            return;
+        }
+        let Some(recipient) = message.envelope.recipients.get(fate.index) else { return };
+        let is_wanted = self.settings.listing.lists(tenant, set, SuppressionReason::Bounce);
+        if is_wanted && self.settings.counting.counts(recipient.address.domain()) {
+            let entry = SuppressionEntry {
+                address: recipient.address.clone(),
+                reason: SuppressionReason::Bounce,
+                updated_at: self.attempt.now,
+                origin: format!("bounce of message {}", message.id),
+            };
+            self.settlement.suppress.push((SuppressionList::Tenant(tenant.clone()), entry));
+        }
     }
 }

@@ -64,6 +64,7 @@ fn unanswered(
         notification_lifetime: LIFETIME,
         signers: std::sync::Arc::default(),
         counting: Counting::default(),
+        listing: std::sync::Arc::default(),
     };
     let decided = settle(&attempt, &[fate], &settings, &mut || MessageId::new(ACCEPTED_AT, 2));
     let is_marked = |json: &[u8]| String::from_utf8_lossy(json).contains("\"ambiguous\":true");
@@ -112,6 +113,7 @@ fn held_back(tier: SuppressionTier, reason: SuppressionReason, kind: AttemptKind
         notification_lifetime: LIFETIME,
         signers: std::sync::Arc::default(),
         counting: Counting::default(),
+        listing: std::sync::Arc::default(),
     };
     let fate = Fate::suppressed(0, Suppressed { tier, reason });
     let decided = settle(&attempt, &[fate], &settings, &mut || MessageId::new(ACCEPTED_AT, 2));
@@ -185,6 +187,7 @@ fn remembered(message: &StoredMessage, what: &str, kind: AttemptKind) -> usize {
         notification_lifetime: LIFETIME,
         signers: std::sync::Arc::default(),
         counting: Counting::default(),
+        listing: std::sync::Arc::default(),
     };
     settle(&attempt, &[fate], &settings, &mut || MessageId::new(ACCEPTED_AT, 2)).settlement.sent.len()
 }
@@ -265,6 +268,7 @@ fn settled_again(
         notification_lifetime: LIFETIME,
         signers: std::sync::Arc::default(),
         counting: Counting::default(),
+        listing: std::sync::Arc::default(),
     };
     let fates = [fate(0, first), fate(1, second)];
     let decided = settle(&attempt, &fates, &settings, &mut || MessageId::new(ACCEPTED_AT, 2));
@@ -317,6 +321,7 @@ fn marks(message: &StoredMessage, fates: &[Fate], counting: Counting, now: Times
         notification_lifetime: LIFETIME,
         signers: std::sync::Arc::default(),
         counting,
+        listing: std::sync::Arc::default(),
     };
     let decided = settle(&attempt, fates, &settings, &mut || MessageId::new(ACCEPTED_AT, 2));
     assert!(decided.settlement.marks.iter().all(|charge| charge.hour == Hour::of(now)));

@@ -1,0 +1,62 @@
+//! For which reasons addresses go on a tenant's suppression list by themselves: what the configuration set of the message says, else
+//! what the tenant says, else for both. Plain data, as the config has it.
+
+use std::collections::HashMap;
+
+use crate::types::SuppressionReason;
+
+/// Reasons that count for one owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reasons {
+    /// A bounce that says that nobody is there.
+    pub bounce: bool,
+    /// A complaint.
+    pub complaint: bool,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Of configuration sets that have a setting of their own.
+    pub sets: HashMap<Box<str>, Reasons>,
+    /// Of tenants.
+    pub tenants: HashMap<Box<str>, Reasons>,
+}
+
+impl Listing {
+    /// Whether an address goes on the list of the tenant of a message of this set (empty: none) for this reason.
+    pub fn lists(&self, tenant: &str, set: &str, reason: SuppressionReason) -> bool {
+        let Some(reasons) = self.sets.get(set).or_else(|| self.tenants.get(tenant)) else { return true };
+        match reason {
+            SuppressionReason::Bounce => reasons.bounce,
+            SuppressionReason::Complaint => reasons.complaint,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SuppressionReason::{Bounce, Complaint};
+    use super::*;
+
+    #[test]
+    fn the_set_decides_then_the_tenant_then_both_reasons_count() {
+        let bounce = Reasons { bounce: true, complaint: false };
+        let none = Reasons { bounce: false, complaint: false };
+        let listing = Listing {
+            sets: HashMap::from([("quiet".into(), none), ("bounces".into(), bounce)]),
+            tenants: HashMap::from([("shop".into(), bounce), ("lab".into(), none)]),
+        };
+        for (tenant, set, expected) in [
+            ("shop", "", (true, false)),
+            ("shop", "other", (true, false)),
+            ("shop", "quiet", (false, false)),
+            ("lab", "bounces", (true, false)),
+            ("lab", "", (false, false)),
+            ("gone", "", (true, true)),
+        ] {
+            let lists = (listing.lists(tenant, set, Bounce), listing.lists(tenant, set, Complaint));
+            assert_eq!(lists, expected, "{tenant} {set}");
+        }
+    }
+}
