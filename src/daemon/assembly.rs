@@ -38,7 +38,6 @@ pub(super) fn queue_settings(config: &Config) -> queue::Settings {
         free_space_reserve_bytes: config.queue.free_space_reserve_bytes,
         events_pending_max: EVENTS_PENDING_MAX,
         sent_retention: config.feedback.sent_retention,
-        ..queue::Settings::default()
     }
 }
 

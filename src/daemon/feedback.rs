@@ -43,7 +43,7 @@ pub(super) fn settings(config: &Config, rules: &Arc<crate::policy::Rules>) -> Se
 }
 
 /// Warm-ups of the source there hear of a complaint. There is a dispatcher once deliveries begin.
-pub(super) fn tell_warmups(dispatcher: Arc<OnceLock<Dispatcher>>) -> Arc<Complained> {
+fn tell_warmups(dispatcher: Arc<OnceLock<Dispatcher>>) -> Arc<Complained> {
     Arc::new(move |sent: &SentRecipient| {
         let (Some(dispatcher), Some(source)) = (dispatcher.get().cloned(), sent.source.clone()) else { return };
         let site = sent.site.as_deref().map(Into::into);
@@ -55,22 +55,33 @@ pub(super) fn tell_warmups(dispatcher: Arc<OnceLock<Dispatcher>>) -> Arc<Complai
     })
 }
 
-/// The desk as reception sees it.
-pub(super) struct DeskInbox(pub(super) Desk);
-
-impl DeskInbox {
-    pub(super) fn new(
-        config: &Config,
-        queue: Queue,
-        keys: Arc<ArcSwap<TokenKeys>>,
-        settings: Arc<ArcSwap<Settings>>,
-        clock: Arc<dyn Clock>,
-        complained: Arc<Complained>,
-    ) -> Self {
-        let kept = Kept::new(config.queue.data_dir.join(KEPT_DIRECTORY));
-        Self(Desk::new(queue, keys, settings, clock, kept, complained))
-    }
+/// The desk, and what is to be put into its hands later.
+pub(super) struct Opened {
+    pub(super) inbox: DeskInbox,
+    /// For reloads.
+    pub(super) settings: Arc<ArcSwap<Settings>>,
+    /// Once there is one: who is told of complaints.
+    pub(super) dispatcher: Arc<OnceLock<Dispatcher>>,
 }
+
+/// Puts the desk together.
+pub(super) fn open(
+    config: &Config,
+    queue: &Queue,
+    keys: Arc<ArcSwap<TokenKeys>>,
+    rules: &Arc<crate::policy::Rules>,
+    clock: &Arc<dyn Clock>,
+) -> Opened {
+    let settings = Arc::new(ArcSwap::from_pointee(settings(config, rules)));
+    let dispatcher = Arc::new(OnceLock::new());
+    let complained = tell_warmups(Arc::clone(&dispatcher));
+    let kept = Kept::new(config.queue.data_dir.join(KEPT_DIRECTORY));
+    let desk = Desk::new(queue.clone(), keys, Arc::clone(&settings), Arc::clone(clock), kept, complained);
+    Opened { inbox: DeskInbox(desk), settings, dispatcher }
+}
+
+/// The desk as reception sees it.
+pub(super) struct DeskInbox(Desk);
 
 impl Inbox for DeskInbox {
     fn admits(&self, recipient: &EmailAddress, _: &ReversePath) -> Result<(), Reply> {

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::admin::model::QuotaReport;
 use super::assembly;
 use super::backend::Control;
 use super::config::Config;
-use super::feedback::{self, DeskInbox};
+use super::feedback;
 use super::lint::Lints;
 use super::monitor;
 use super::pauses;
@@ -94,8 +94,8 @@ impl Instance {
         let token_keys = Arc::new(TokenKeyFile::open(&config, Arc::clone(&clock))?);
         let (events, audit) = open_streams(&config, &queue, &clock)?;
         let quotas = quotas::open(&queue, &clock, Arc::clone(&audit))?;
-        let resolver = HickoryResolver::new(&config.dns, Arc::clone(&clock));
-        let resolver = Arc::new(resolver.map_err(|error| error.to_string())?);
+        let resolver = HickoryResolver::new(&config.dns, Arc::clone(&clock)).map_err(|error| error.to_string())?;
+        let resolver = Arc::new(resolver);
         let signing = SigningKeys::open(&config)?;
         let reloadable = build_reloadable(&config, &signing, &resolver, &clock)?;
         let reloadable = Arc::new(ArcSwap::from_pointee(reloadable));
@@ -103,9 +103,8 @@ impl Instance {
         let admission = Arc::new(ArcSwap::from_pointee(config.admission.clone()));
         let reputation = reputation::open(&queue, &admission, &audit, &clock)?;
         let suppression: Arc<dyn SuppressionCheck> = Arc::new(Lists::new(queue.clone(), Arc::clone(&admission)));
-        let (checks, settings) = (Arc::clone(&suppression), Arc::clone(&reloadable));
-        let shared =
-            Shared::new(queue.clone(), Arc::clone(&clock), Arc::new(TcpDialer), checks, settings, token_keys.keys());
+        let (checks, settings, keys) = (Arc::clone(&suppression), Arc::clone(&reloadable), token_keys.keys());
+        let shared = Shared::new(queue.clone(), Arc::clone(&clock), Arc::new(TcpDialer), checks, settings, keys);
         let counts = Arc::clone(&shared.counts);
         let intake = SuppressingIntake {
             suppression,
@@ -113,11 +112,7 @@ impl Instance {
             reloadable: Arc::clone(&reloadable),
             counts: Arc::clone(&counts),
         };
-        let feedback = Arc::new(ArcSwap::from_pointee(feedback::settings(&config, &reloadable.load().rules)));
-        let started = Arc::new(OnceLock::new());
-        let complained = feedback::tell_warmups(Arc::clone(&started));
-        let (keys, settings) = (token_keys.keys(), Arc::clone(&feedback));
-        let inbox = DeskInbox::new(&config, queue.clone(), keys, settings, Arc::clone(&clock), complained);
+        let desk = feedback::open(&config, &queue, token_keys.keys(), &reloadable.load().rules, &clock);
         let ports = Ports {
             settings: Arc::clone(&reception_settings),
             admission: Arc::clone(&admission),
@@ -127,7 +122,7 @@ impl Instance {
             intake: Arc::new(intake),
             stamp: Arc::new(stamper(&signing, &token_keys, &audit)),
             signing: Arc::new(Signing::new(cores())),
-            inbox: Arc::new(inbox),
+            inbox: Arc::new(desk.inbox),
         };
         let reception = Reception::start(&config.listeners, ports).map_err(|error| error.to_string())?;
         // From here on, what is due may be in flight.
@@ -137,7 +132,7 @@ impl Instance {
         let saved = saved(&queue, clock.now())?;
         let (dispatcher, dispatcher_task) =
             Dispatcher::start(shared, scheduler_settings, handoffs, unclean_since, saved, !was_clean);
-        started.get_or_init(|| dispatcher.clone());
+        desk.dispatcher.get_or_init(|| dispatcher.clone());
         let background = CancellationToken::new();
         let instance = Instance {
             config: Mutex::new(config),
@@ -146,7 +141,7 @@ impl Instance {
             reception,
             reception_settings,
             admission,
-            feedback,
+            feedback: desk.settings,
             quotas,
             reputation: reputation.start(background.clone()),
             signing,

@@ -65,7 +65,7 @@ pub(super) struct Transaction {
     /// The destination that has no pending recipient any more.
     pub(super) ends: Option<EndGroup>,
     /// Changes of suppression lists.
-    pub(super) lists: Option<ListChanges>,
+    pub(super) lists: Option<Box<ListChanges>>,
     /// Where this is there already, nothing of the transaction is written.
     pub(super) mark: Option<Box<Mark>>,
     /// The caller's promise depends on the disk: accept.

@@ -235,7 +235,7 @@ impl Queue {
         let warmed = self.reading(move |queue| keys.iter().for_each(|key| drop(read_raw(&*queue.0.store, key)))).await;
         warmed.map_err(|error| AcceptError::NotDurable(error.to_string()))?;
         let effect = Arc::new(RwLock::new(SuppressionEffect::default()));
-        let lists = Some(ListChanges { changes, effect: Arc::clone(&effect) });
+        let lists = Some(Box::new(ListChanges { changes, effect: Arc::clone(&effect) }));
         let (reply, answer) = tokio::sync::oneshot::channel();
         let done: Completion = Box::new(move |result| {
             let _ = reply.send(result.map_err(|error| AcceptError::NotDurable(error.to_string())));

@@ -212,9 +212,9 @@ fn put_ended(message: &StoredMessage, changes: &mut Vec<Change>) {
 }
 
 /// What puts these addresses on their lists.
-pub(super) fn list_changes(suppress: &[(SuppressionList, SuppressionEntry)]) -> Option<ListChanges> {
+pub(super) fn list_changes(suppress: &[(SuppressionList, SuppressionEntry)]) -> Option<Box<ListChanges>> {
     let changes: Vec<_> = suppress.iter().map(|(list, entry)| list.change(entry)).collect();
-    (!changes.is_empty()).then(|| ListChanges { changes, effect: Arc::default() })
+    (!changes.is_empty()).then(|| Box::new(ListChanges { changes, effect: Arc::default() }))
 }
 
 /// queued or held to queued, held or absent.

@@ -211,6 +211,7 @@ fn store(world: &World, found: &mut Vec<String>) {
         matches!(
             family,
             Family::Meta
+                | Family::Suppression
                 | Family::Counter
                 | Family::Lane
                 | Family::History
