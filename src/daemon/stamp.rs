@@ -63,9 +63,12 @@ impl Stamp for Stamper {
         if let Some(sender_id) = &signing.sender_id {
             add_feedback_id(&mut header, sender_id, &authority);
         }
-        if let Some(address) = &signing.cfbl_address {
-            self.add_cfbl(&mut header, address, context);
-        }
+        let own_fields = match &signing.cfbl_address {
+            Some(address) => {
+                self.add_cfbl(&mut header, own_fields, address, context.envelope.recipients.len() == 1, context.id)
+            }
+            None => own_fields,
+        };
         Ok(StampedHeader {
             // Raw 8-bit fields of an old client that never heard of SMTPUTF8 go as they came.
             needs_smtputf8: context.envelope.smtputf8 && !stamped.header_is_ascii,
@@ -111,17 +114,31 @@ impl Stamper {
 
     /// Where complaints are to be sent, and what they are to quote (RFC 9477 §3): so that one finds its message though the receiver
     /// redacts all addresses. What a message brings stays.
-    fn add_cfbl(&self, header: &mut Vec<u8>, address: &EmailAddress, context: &StampContext<'_>) {
+    ///
+    /// The token is for one recipient: whoever reads the message could complain for others by one that all of them get. So a message to
+    /// several has it only where each has a header of its own (`own_fields`), which come back.
+    fn add_cfbl(
+        &self,
+        header: &mut Vec<u8>,
+        own_fields: Vec<Bytes>,
+        address: &EmailAddress,
+        is_to_one: bool,
+        id: MessageId,
+    ) -> Vec<Bytes> {
         if header::has(header, "CFBL-Address") {
-            return;
+            return own_fields;
         }
-        // All recipients get the same header, so that of several the report has to say who.
-        let addressee = match context.envelope.recipients.len() {
-            1 => Addressee::Recipient(0),
-            _ => Addressee::Message,
-        };
-        let token = (self.mint)(Purpose::Complaint, context.id, addressee);
-        append(header, &format!("CFBL-Address: {address}; report=arf\r\nCFBL-Feedback-ID: {token}\r\n"));
+        let token = |index| (self.mint)(Purpose::Complaint, id, Addressee::recipient(index));
+        let field = |index| format!("CFBL-Feedback-ID: {}\r\n", token(index));
+        append(header, &format!("CFBL-Address: {address}; report=arf\r\n"));
+        if is_to_one {
+            append(header, &field(0));
+        }
+        own_fields
+            .into_iter()
+            .enumerate()
+            .map(|(index, own)| [&own[..], field(index).as_bytes()].concat().into())
+            .collect()
     }
 
     fn signers(

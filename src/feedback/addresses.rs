@@ -66,15 +66,11 @@ impl Addresses {
                 return plain(addressed);
             }
         }
-        if !self.is_ours(domain) {
-            return Err(Unknown::Domain);
-        }
-        if ROLES.iter().any(|role| role.eq_ignore_ascii_case(local)) {
+        let is_ours = self.is_ours(domain);
+        if is_ours && ROLES.iter().any(|role| role.eq_ignore_ascii_case(local)) {
             return plain(Addressed::Postmaster);
         }
-        if !self.return_paths.contains(domain) {
-            return Err(Unknown::Address);
-        }
+        // A token is ours at whatever domain: that of return paths may have been another one when the message was sent.
         let (purpose, addressed, text) = match split_prefix(local) {
             Some(token) => (Purpose::Unsubscribe, Addressed::Unsubscribe, token),
             None => (Purpose::ReturnPath, Addressed::ReturnPath, local),
@@ -83,7 +79,7 @@ impl Addresses {
             Ok(token) => Ok(Recognised { addressed, token: Some(token) }),
             Err(error) => {
                 tracing::debug!(%error, "mail for a token that does not count");
-                Err(Unknown::Address)
+                Err(if is_ours { Unknown::Address } else { Unknown::Domain })
             }
         }
     }

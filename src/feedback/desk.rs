@@ -17,18 +17,20 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use super::addresses::{Addresses, Recognised, Unknown};
 use super::effects::{self, Effects};
-use super::kept::{KeepError, Kept};
+use super::kept::{Keep, KeepError, Kept};
 use super::report::{
-    self, Addressed, Clues, Complaint, ComplaintKind, Context, DeliveryReport, Outcome, RecipientReport, Report,
+    self, Addressed, AutoReplyKind, Clues, Complaint, ComplaintKind, Context, DeliveryReport, Outcome, RecipientReport,
+    Report,
 };
 use crate::events::metric;
 use crate::policy::Rules;
 use crate::policy::listing::Listing;
 use crate::policy::token::{Addressee, Purpose, TokenContent, TokenKeys, verify};
-use crate::queue::feedback::FeedbackEffect;
+use crate::queue::feedback::{FeedbackEffect, FeedbackKind};
 use crate::queue::sent::SentRecipient;
 use crate::queue::{AcceptError, LoadError, Queue};
 use crate::types::{Clock, Domain, EmailAddress, MessageId, ReversePath, SuppressionReason};
@@ -93,6 +95,8 @@ pub struct Desk {
     settings: Arc<ArcSwap<Settings>>,
     clock: Arc<dyn Clock>,
     kept: Arc<Kept>,
+    /// Messages that are written there at the same time: others wait without a thread.
+    keeping: Semaphore,
     complained: Arc<Complained>,
 }
 
@@ -115,7 +119,7 @@ impl Desk {
         kept: Kept,
         complained: Arc<Complained>,
     ) -> Self {
-        Self { queue, keys, settings, clock, kept: Arc::new(kept), complained }
+        Self { queue, keys, settings, clock, kept: Arc::new(kept), keeping: Semaphore::new(1), complained }
     }
 
     /// What an address is for.
@@ -125,11 +129,17 @@ impl Desk {
 
     /// Takes a message. Not cancel-safe: what was committed stays, and the same message later finds it known.
     pub async fn take(&self, message: Message) -> Result<(), TakeError> {
-        // An address that does not count any more was told so at RCPT, or is told nothing now.
-        let recognised: Vec<Recognised> =
-            message.recipients.iter().filter_map(|address| self.recognise(address).ok()).collect();
+        // One address may be there in several spellings.
+        let mut recognised: Vec<Recognised> = Vec::new();
+        for address in message.recipients.iter().filter_map(|address| self.recognise(address).ok()) {
+            if !recognised.contains(&address) {
+                recognised.push(address);
+            }
+        }
         let mut read: BTreeMap<u8, Arc<Report>> = BTreeMap::new();
-        let mut is_puzzling = false;
+        // Taken at RCPT; a reload since then may know none of them any more.
+        let mut is_puzzling = recognised.is_empty();
+        let has_token = recognised.iter().any(|address| address.token.is_some());
         for Recognised { addressed, token } in recognised {
             let report = match read.get(&(addressed as u8)) {
                 Some(report) => Arc::clone(report),
@@ -137,9 +147,9 @@ impl Desk {
             };
             read.insert(addressed as u8, Arc::clone(&report));
             metrics::counter!(metric::FEEDBACK_MESSAGES, "report" => name_of(&report)).increment(1);
-            is_puzzling |= self.handle(&report, token).await? == Handled::Puzzling;
+            is_puzzling |= self.handle(&report, addressed, token).await? == Handled::Puzzling;
         }
-        if is_puzzling { self.keep(message).await } else { Ok(()) }
+        if is_puzzling { self.keep(message, has_token).await } else { Ok(()) }
     }
 
     async fn read(&self, message: &Message, addressed: Addressed) -> Result<Report, TakeError> {
@@ -150,9 +160,16 @@ impl Desk {
         self.queue.reading(read).await.map_err(|error| TakeError::Broken(error.to_string()))
     }
 
-    async fn handle(&self, report: &Report, token: Option<TokenContent>) -> Result<Handled, TakeError> {
+    async fn handle(
+        &self,
+        report: &Report,
+        addressed: Addressed,
+        token: Option<TokenContent>,
+    ) -> Result<Handled, TakeError> {
         match report {
             Report::Delivery(delivery) => self.delivery(delivery, token).await,
+            // To postmaster and abuse, programs write what an operator must see.
+            Report::AutoReply(AutoReplyKind::Generated) if addressed == Addressed::Postmaster => Ok(Handled::Puzzling),
             Report::AutoReply(_) => Ok(Handled::Done),
             Report::Complaint(complaint) => self.complaint(complaint, token).await,
             Report::Unsubscribe(_) | Report::DmarcAggregate(_) | Report::TlsReport(_) | Report::NotUnderstood(_) => {
@@ -167,15 +184,16 @@ impl Desk {
         if bounced.is_empty() {
             return Ok(Handled::Done);
         }
-        let Some(token) = token.or_else(|| self.token_of(&report.original.clues)) else {
+        // No other token says that a host speaks of our message: what readers of it have seen is not enough.
+        let Some(token) = token.or_else(|| self.token_of(&report.original.clues, &[Purpose::ReturnPath])) else {
             return Ok(Handled::Puzzling);
         };
-        let sent = self.sent(token).await?;
+        let Some(sent) = self.sent(token).await? else { return Ok(Handled::Puzzling) };
         let pairs = pairs(&sent, &bounced, token.addressee);
         if pairs.is_empty() {
             tracing::info!(message = %token.id, "a bounce of what is not remembered, or of nobody it was sent to");
             // Too late is nothing to look at; a stranger's name is.
-            return Ok(if sent.is_empty() { Handled::Done } else { Handled::Puzzling });
+            return Ok(unresolved(&sent, FeedbackKind::Bounce));
         }
         for (sent, recipient) in pairs {
             let Outcome::Bounced(verdict) = &recipient.outcome else { continue };
@@ -187,17 +205,20 @@ impl Desk {
     }
 
     async fn complaint(&self, report: &Complaint, token: Option<TokenContent>) -> Result<Handled, TakeError> {
-        let Some(token) = token.or_else(|| self.token_of(&report.clues)) else { return Ok(Handled::Puzzling) };
-        let sent = self.sent(token).await?;
+        let purposes = [Purpose::ReturnPath, Purpose::Complaint];
+        let Some(token) = token.or_else(|| self.token_of(&report.clues, &purposes)) else {
+            return Ok(Handled::Puzzling);
+        };
+        let Some(sent) = self.sent(token).await? else { return Ok(Handled::Puzzling) };
         let is_named = |sent: &&SentRecipient| report.recipients.iter().any(|named| is_same(named, &sent.recipient));
         let named: Vec<_> = sent.iter().filter(is_named).collect();
         let complained = match (&sent[..], &named[..]) {
-            // Receivers redact whom they speak of: a message to one needs no name.
-            ([only], _) => vec![only],
+            // Receivers redact whom they speak of: the token says who, and a message to one needs no name.
+            ([only], _) if is_one(token) || report.recipients.is_empty() => vec![only],
             _ => named,
         };
         if complained.is_empty() {
-            return Ok(if sent.is_empty() { Handled::Done } else { Handled::Puzzling });
+            return Ok(unresolved(&sent, FeedbackKind::Complaint));
         }
         // Told, but held against nobody: praise, and mail that somebody forged in the sender's name, perhaps.
         let is_held_against = !matches!(report.kind, Some(ComplaintKind::NotSpam | ComplaintKind::AuthFailure));
@@ -223,28 +244,39 @@ impl Desk {
         Effects { counts, lists, has_sets: settings.has_sets }
     }
 
-    /// The first token of ours that a returned message holds.
-    fn token_of(&self, clues: &Clues) -> Option<TokenContent> {
+    /// The token of ours that a returned message holds for one of these purposes: one for a recipient before one for a whole message,
+    /// and first where hosts put it, then where we do (at the end), then anywhere, since senders may write what they like elsewhere.
+    fn token_of(&self, clues: &Clues, purposes: &[Purpose]) -> Option<TokenContent> {
         let (keys, settings, now) = (self.keys.load(), self.settings.load(), self.clock.now());
         let lifetime = settings.addresses.token_lifetime;
-        let purposes = [Purpose::ReturnPath, Purpose::Complaint, Purpose::Unsubscribe];
-        let ours =
-            |text: &String| purposes.iter().find_map(|purpose| verify(&keys, *purpose, text, now, lifetime).ok());
-        clues.tokens.iter().find_map(ours)
+        let ours = |text: &str| purposes.iter().find_map(|purpose| verify(&keys, *purpose, text, now, lifetime).ok());
+        let paths = clues.return_paths.iter().map(EmailAddress::local_part);
+        let cfbl = clues.cfbl_feedback_ids.iter().rev().map(|id| id.trim());
+        let found: Vec<TokenContent> =
+            paths.chain(cfbl).chain(clues.tokens.iter().map(String::as_str)).filter_map(ours).collect();
+        found.iter().find(|token| is_one(**token)).or(found.first()).copied()
     }
 
-    /// Whom a token stands for.
-    async fn sent(&self, token: TokenContent) -> Result<Vec<SentRecipient>, TakeError> {
+    /// Whom a token stands for; `None`: what is remembered of them is damaged.
+    async fn sent(&self, token: TokenContent) -> Result<Option<Vec<SentRecipient>>, TakeError> {
         let read = move |queue: &Queue| match token.addressee {
             Addressee::Recipient(index) => queue.sent(token.id, index).map(|sent| sent.into_iter().collect()),
             Addressee::Message => queue.sent_to_all(token.id, RECIPIENTS_LOOKED_AT),
         };
-        let read = self.queue.reading(read).await.map_err(|error| TakeError::Broken(error.to_string()))?;
-        Ok(read?)
+        match self.queue.reading(read).await.map_err(|error| TakeError::Broken(error.to_string()))? {
+            Ok(sent) => Ok(Some(sent)),
+            Err(LoadError::Damaged(problem)) => {
+                tracing::error!(message = %token.id, problem, "what is remembered of a message is damaged; its report is kept");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
-    async fn keep(&self, message: Message) -> Result<(), TakeError> {
-        let kept = Arc::clone(&self.kept);
+    async fn keep(&self, message: Message, has_token: bool) -> Result<(), TakeError> {
+        let (kept, now) = (Arc::clone(&self.kept), self.clock.now());
+        // The threads that wait for the disk are for the queue, too.
+        let _turn = self.keeping.acquire().await.map_err(|error| TakeError::Broken(error.to_string()))?;
         let keep = move |_: &Queue| {
             let recipients: Vec<_> = message.recipients.iter().map(EmailAddress::as_str).collect();
             // No line end can be in an address.
@@ -254,10 +286,24 @@ impl Desk {
                 message.reverse_path.as_str(),
                 recipients.join(", ")
             );
-            kept.keep(message.id, &facts, &message.octets)
+            kept.keep(&Keep { id: message.id, facts: &facts, octets: &message.octets, has_token }, now)
         };
         Ok(self.queue.reading(keep).await.map_err(|error| TakeError::Broken(error.to_string()))??)
     }
+}
+
+/// Whether a token names one recipient.
+fn is_one(token: TokenContent) -> bool {
+    matches!(token.addressee, Addressee::Recipient(_))
+}
+
+/// What a report is whose recipient was not found. Too late: nobody is remembered.
+fn unresolved(sent: &[SentRecipient], kind: FeedbackKind) -> Handled {
+    if !sent.is_empty() {
+        return Handled::Puzzling;
+    }
+    metrics::counter!(metric::FEEDBACK, "kind" => kind.name(), "effect" => "unknown").increment(1);
+    Handled::Done
 }
 
 /// Which of the report's recipients is which of ours.
@@ -274,8 +320,12 @@ fn pairs<'s, 'r>(
         .filter_map(|sent| bounced.iter().find(|report| names(report, sent)).map(|report| (sent, *report)))
         .collect();
     match (&pairs[..], sent, bounced) {
-        // The token says who; the report may speak of where his mail was forwarded to.
-        ([], [only], [first, ..]) if matches!(addressee, Addressee::Recipient(_)) || bounced.len() == 1 => {
+        // The token says who; the report may speak of where his mail was forwarded to. That of a whole message needs a report that
+        // names nobody, and one recipient.
+        ([], [only], [first, ..])
+            if matches!(addressee, Addressee::Recipient(_))
+                || (bounced.len() == 1 && first.addresses().next().is_none()) =>
+        {
             vec![(only, *first)]
         }
         _ => pairs,

@@ -233,6 +233,35 @@ fn a_report_in_which_nothing_is_left_but_the_cfbl_fields_finds_its_message() {
 }
 
 #[test]
+fn what_a_reader_of_a_message_sees_makes_no_bounce_and_no_complaint_of_others() {
+    let home = Home::with(|config| config.set("signing.cfbl_address", "\"cfbl@op.test\""));
+    let to = [TO, "other@example.test"];
+    let before = home.mx.accepted().len();
+    let id = home.lab.client(&home.daemon).send(FROM, &to, &tagged());
+    let sent = home.mx.wait_accepted(before + 2);
+    let mut events = home.daemon.events();
+    to.iter().for_each(|to| drop(events.wait_kind("Delivery", &id, to)));
+    // Of several recipients none has a token of the others.
+    assert!(sent.iter().all(|sent| sent.text().contains("CFBL-Address:") && !sent.text().contains("CFBL-Feedback-ID")));
+    let (single, _) = home.send(&tagged());
+    let text = home.mx.accepted().last().unwrap().text();
+    let token = text.lines().find_map(|line| line.strip_prefix("CFBL-Feedback-ID:")).unwrap().trim().to_owned();
+    // A bounce needs the return path.
+    let bounce = no_such_user().replace(
+        "--b--",
+        &format!("--b\r\nContent-Type: text/rfc822-headers\r\n\r\nCFBL-Feedback-ID: {token}\r\n\r\n--b--"),
+    );
+    home.bring("", "postmaster@bounces.op.test", &bounce);
+    // Notices of programs are for the operator.
+    let notice = "From: cert@bund.test\r\nSubject: abuse notice\r\nAuto-Submitted: auto-generated\r\n\r\nYour host is listed.\r\n";
+    home.bring("", "abuse@bounces.op.test", notice);
+    let kept = std::fs::read_dir(home.lab.dir().join("queue/feedback")).unwrap().count();
+    assert_eq!(kept, 2);
+    assert!(home.events_of(&single, "Bounce").is_empty() && home.events_of(&id, "Bounce").is_empty());
+    home.daemon.stop();
+}
+
+#[test]
 fn of_a_return_path_for_the_whole_message_the_report_names_the_recipient() {
     let set = "[[configuration_set]]\nname = \"bulk\"\nreturn_path = \"per-message\"\nsuppression = []\n";
     let home = Home::with(|config| config.table(set));

@@ -40,6 +40,7 @@ mod postfix;
 mod proxies;
 mod receivers;
 mod relays;
+mod reports;
 mod sink;
 mod tools;
 mod unpacked;
