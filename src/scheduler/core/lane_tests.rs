@@ -158,6 +158,33 @@ fn an_overflow_pool_takes_nothing_while_the_pools_own_source_is_only_busy() {
 }
 
 #[test]
+fn jobs_that_a_connection_gives_back_to_a_site_of_one_connection_go_by_a_source_of_the_other_family() {
+    let mut world = world(&["a/6", "b"], &["default=a*9,b"]);
+    let limits = LaneLimits { connections: 1, ..LaneLimits::default() };
+    let pools = Arc::clone(&world.scheduler.settings.pools);
+    let other = Settings { limits, pools, connections_max: 100, ..settings() };
+    world.scheduler.reload(other, NOW, &mut world.actions);
+    // Two domains of the same hosts: of the second nobody knows yet that they have no IPv6 address.
+    world.accept(&["one.test", "two.test"]);
+    world.resolve("one.test", "mx");
+    world.resolve("two.test", "mx");
+    let mut tried = Vec::new();
+    while let Some(at) = world.actions.iter().position(|action| matches!(action, Action::Open { .. })) {
+        let Action::Open { connection, source, jobs, .. } = world.actions.remove(at) else { unreachable!() };
+        tried.push(source.to_string());
+        if source.as_str() == "b" {
+            jobs.iter().for_each(|job| world.scheduler.settled(job.key, Settled::Out, NOW, &mut world.actions));
+            world.idle(connection, Report::of(Health::Good));
+        } else {
+            let report = Report { no_address: true, ..Report::default() };
+            world.scheduler.connection_closed(connection, report, jobs, NOW, &mut world.actions);
+        }
+    }
+    assert_eq!(tried.last().map(String::as_str), Some("b"), "{tried:?}");
+    assert_eq!(world.scheduler.totals().ready, 0, "{tried:?}");
+}
+
+#[test]
 fn a_blocked_source_is_out_for_its_site_alone_and_returns_by_one_probe() {
     let mut world = world(&["a", "b"], &["default=a,b"]);
     let first = world.accept(&["s.test"]);

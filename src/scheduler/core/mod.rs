@@ -448,6 +448,8 @@ impl Scheduler {
                 entry.closing -= u32::from(connection.closing);
             }
             site.take_idle(connection.source, id);
+            // The jobs that it gave back found its place still taken.
+            site.unstick();
         }
         // Its own site comes after those that wait for a connection: otherwise a long line would keep its place forever.
         self.serve_line(now, actions);
