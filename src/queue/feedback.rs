@@ -7,7 +7,7 @@
 //! is `Applied` once, in all processes that ever had this store, as long as the recipient is remembered; all of it is synced when that
 //! returns, and so is what an `AlreadyKnown` speaks of; after an error nothing was written.
 //!
-//! To carry more, a field of [`Feedback`] goes into the [`Transaction`]: the committer drops the whole transaction where the mark is there.
+//! To carry more, a field of [`Feedback`] goes into the transaction: the committer drops the whole transaction where the mark is there.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

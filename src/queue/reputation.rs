@@ -2,7 +2,7 @@
 //!
 //! A [`ReputationCharge`] rides in the batch of the outcome it tells of, with the event: so each outcome counts exactly
 //! once. The committer adds the charges of a batch up to one sum for each mark, hour and scope, and puts the sums that
-//! changed into the [`MarkInbox`], where whoever judges takes them ([`Queue::take_marks`]). They are sums, not additions: one
+//! changed into the inbox of marks, where whoever judges takes them ([`Queue::take_marks`]). They are sums, not additions: one
 //! that is seen twice, or read from the store as well, is the same. How a scope stands is one record, written as one with the
 //! event that tells of the change. Does not: judge (`policy::reputation`).
 
