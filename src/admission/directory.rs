@@ -16,7 +16,7 @@ use super::pauses::Pauses;
 use crate::policy::reputation;
 use crate::policy::warmup::Plan;
 use crate::queue::{Granularity, ReturnPath};
-use crate::types::{Domain, EmailAddress, PoolName, Priority};
+use crate::types::{Domain, EmailAddress, PoolName, Priority, SuppressionReasons};
 
 /// Octets of the name of a tenant or a configuration set, as SES limits the latter.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -55,21 +55,6 @@ pub struct Quota {
     pub per_day: Option<u64>,
     /// In a second.
     pub per_second: Option<u32>,
-}
-
-/// On which entries of a suppression list mail is held back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SuppressionReasons {
-    /// Addresses that bounced for good.
-    pub bounce: bool,
-    /// Addresses whose owner complained.
-    pub complaint: bool,
-}
-
-impl Default for SuppressionReasons {
-    fn default() -> Self {
-        Self { bounce: true, complaint: true }
-    }
 }
 
 /// By which pool and with which priority messages go out. `None`: what the next one says (set, then tenant, then default).

@@ -13,20 +13,17 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::directory::{Directory, SuppressionReasons};
+use super::directory::Directory;
 use crate::net::BoxFuture;
 use crate::queue::Queue;
 use crate::queue::store::StoreError;
 use crate::queue::suppression::{Listed, SuppressionCheck};
-use crate::types::{EmailAddress, Suppressed, SuppressionReason, SuppressionTier};
+use crate::types::{EmailAddress, Suppressed, SuppressionReason, SuppressionReasons, SuppressionTier};
 
 /// What holds mail back of the lists that an address is on.
 pub fn decide(listed: Listed, tenant: SuppressionReasons, set: Option<SuppressionReasons>) -> Option<Suppressed> {
     let reasons = set.unwrap_or(tenant);
-    let holds = |reason: &SuppressionReason| match reason {
-        SuppressionReason::Bounce => reasons.bounce,
-        SuppressionReason::Complaint => reasons.complaint,
-    };
+    let holds = |reason: &SuppressionReason| reasons.has(*reason);
     let own = [(SuppressionTier::Set, listed.set), (SuppressionTier::Tenant, listed.tenant)];
     let own = own.into_iter().filter_map(|(tier, reason)| Some((tier, reason.filter(holds)?)));
     let global = listed.global.map(|reason| (SuppressionTier::Global, reason));

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::directory::{ConfigurationSet, Name, Quota, Relay, Senders, SuppressionReasons, Way};
+use super::directory::{ConfigurationSet, Name, Quota, Relay, Senders, Way};
 use super::identity::{Identity, IdentityName};
 use super::*;
 use crate::message::{Claims, Control};
 use crate::queue::Granularity;
-use crate::types::{BodyKind, EmailAddress, Envelope, PoolName, Priority, Recipient, ReversePath, ScopeKind};
+use crate::types::{
+    BodyKind, EmailAddress, Envelope, PoolName, Priority, Recipient, ReversePath, ScopeKind, SuppressionReasons,
+};
 
 const DAY: Duration = Duration::from_secs(86_400);
 

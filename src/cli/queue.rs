@@ -21,7 +21,7 @@ enum Command {
     Show(queue_show::Args),
     /// Show what is remembered of messages that were sent, also when they have left the queue: how each recipient ended, and what
     /// was told of it since.
-    Sent(queue_sent::Args),
+    Sent(queue_show::Args),
     /// Make deferred messages due now.
     Retry(queue_act::Args),
     /// Make no attempts until released.

@@ -5,30 +5,12 @@ use std::io::{self, Write};
 use super::Failure;
 use super::client::Client;
 use super::format::{age, safe, sender};
-use super::status::print_json;
+use super::queue_show::Args;
 use crate::daemon::admin::sent::{SentDetail, SentReport};
-use crate::types::{Clock, MessageId, SystemClock, Timestamp};
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// Message ids, as the 250 reply and the event files name them.
-    #[arg(value_name = "ID", required = true)]
-    ids: Vec<MessageId>,
-}
+use crate::types::Timestamp;
 
 pub(super) fn run(client: &Client, args: &Args, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
-    for (position, id) in args.ids.iter().enumerate() {
-        let report: SentReport = client.get(&format!("/v1/sent/{id}"))?;
-        if json {
-            print_json(&report, out)?;
-            continue;
-        }
-        if position > 0 {
-            writeln!(out)?;
-        }
-        print(&report, SystemClock.now(), out)?;
-    }
-    Ok(())
+    args.show_each(client, "/v1/sent", json, out, print)
 }
 
 fn print(message: &SentReport, now: Timestamp, out: &mut dyn Write) -> io::Result<()> {

@@ -2,6 +2,9 @@
 
 use std::io::{self, Write};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::Failure;
 use super::client::Client;
 use super::format::{age, bytes, safe, sender};
@@ -16,19 +19,33 @@ pub(super) struct Args {
     ids: Vec<MessageId>,
 }
 
-pub(super) fn run(client: &Client, args: &Args, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
-    for (position, id) in args.ids.iter().enumerate() {
-        let detail: MessageDetail = client.get(&format!("/v1/queue/{id}"))?;
-        if json {
-            print_json(&detail, out)?;
-            continue;
+impl Args {
+    /// Asks for each message at `path`, and prints what comes, one after the other.
+    pub(super) fn show_each<T: Serialize + DeserializeOwned>(
+        &self,
+        client: &Client,
+        path: &str,
+        json: bool,
+        out: &mut dyn Write,
+        print: impl Fn(&T, Timestamp, &mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), Failure> {
+        for (position, id) in self.ids.iter().enumerate() {
+            let about: T = client.get(&format!("{path}/{id}"))?;
+            if json {
+                print_json(&about, out)?;
+                continue;
+            }
+            if position > 0 {
+                writeln!(out)?;
+            }
+            print(&about, SystemClock.now(), out)?;
         }
-        if position > 0 {
-            writeln!(out)?;
-        }
-        print(&detail, SystemClock.now(), out)?;
+        Ok(())
     }
-    Ok(())
+}
+
+pub(super) fn run(client: &Client, args: &Args, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+    args.show_each(client, "/v1/queue", json, out, print)
 }
 
 fn print(message: &MessageDetail, now: Timestamp, out: &mut dyn Write) -> io::Result<()> {

@@ -13,11 +13,11 @@ use crate::feedback::kept::Kept;
 use crate::net::BoxFuture;
 use crate::policy::lane::WarmupOrder;
 use crate::policy::token::TokenKeys;
+use crate::queue::Queue;
 use crate::queue::sent::SentRecipient;
-use crate::queue::{AcceptError, Queue};
-use crate::reception::{Inbox, Incoming};
+use crate::reception::{self, Inbox};
 use crate::scheduler::warmup::WarmupFilter;
-use crate::types::{Clock, EmailAddress, EnhancedStatus, Reply, ReplyCode, ReversePath};
+use crate::types::{Clock, EmailAddress, Reply, ReversePath};
 
 /// Where messages are kept that nobody understood, below `data_dir`.
 const KEPT_DIRECTORY: &str = "feedback";
@@ -37,8 +37,7 @@ pub(super) fn settings(config: &Config, rules: &Arc<crate::policy::Rules>) -> Se
         },
         rules: Arc::clone(rules),
         listing: Arc::new(config.listing()),
-        exempt_domains: config.counting().exempt_domains,
-        has_sets: config.counting().has_sets,
+        counting: config.counting(),
     }
 }
 
@@ -87,14 +86,12 @@ impl Inbox for DeskInbox {
     fn admits(&self, recipient: &EmailAddress, _: &ReversePath) -> Result<(), Reply> {
         match self.0.recognise(recipient) {
             Ok(_) => Ok(()),
-            Err(error @ Unknown::Domain) => Err(reply(550, (5, 7, 1), error.to_string())),
-            Err(error @ Unknown::Address) => Err(reply(550, (5, 1, 1), error.to_string())),
+            Err(error @ Unknown::Domain) => Err(reception::reply(550, (5, 7, 1), &error.to_string())),
+            Err(error @ Unknown::Address) => Err(reception::reply(550, (5, 1, 1), &error.to_string())),
         }
     }
 
-    fn take(&self, message: Incoming) -> BoxFuture<'_, Result<(), Reply>> {
-        let Incoming { id, client, reverse_path, recipients, octets } = message;
-        let message = Message { id, client, reverse_path, recipients, octets };
+    fn take(&self, message: Message) -> BoxFuture<'_, Result<(), Reply>> {
         Box::pin(async move { self.0.take(message).await.map_err(|error| refusal(&error)) })
     }
 }
@@ -108,15 +105,8 @@ fn refusal(error: &TakeError) -> Reply {
         error => tracing::warn!(%error, "a report is refused for now"),
     }
     match error {
-        TakeError::Queue(AcceptError::Closed) => reply(421, (4, 3, 2), "Shutting down".to_owned()),
-        TakeError::Queue(AcceptError::LowDisk { .. }) | TakeError::Keep(_) => {
-            reply(452, (4, 3, 1), "Insufficient system storage".to_owned())
-        }
-        _ => reply(451, (4, 3, 0), "Temporary service failure".to_owned()),
+        TakeError::Queue(error) => reception::reply_to(error),
+        TakeError::Keep(_) => reception::reply(452, (4, 3, 1), "Insufficient system storage"),
+        TakeError::Sent(_) | TakeError::Broken(_) => reception::local_error(),
     }
-}
-
-fn reply(code: u16, (class, subject, detail): (u8, u16, u16), text: String) -> Reply {
-    let code = ReplyCode::new(code).expect("a constant of this file is a reply code");
-    Reply::new(code, EnhancedStatus::new(class, subject, detail), vec![text.into()])
 }

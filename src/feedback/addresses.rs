@@ -62,7 +62,7 @@ impl Addresses {
             (&self.dmarc, Addressed::Dmarc),
             (&self.tls_rpt, Addressed::TlsRpt),
         ] {
-            if addresses.iter().any(|known| is_same(known, address)) {
+            if addresses.iter().any(|known| known.is_same_mailbox(address)) {
                 return plain(addressed);
             }
         }
@@ -96,9 +96,4 @@ impl Addresses {
 fn split_prefix(local: &str) -> Option<&str> {
     let (prefix, token) = local.split_at_checked(UNSUBSCRIBE_PREFIX.len())?;
     prefix.eq_ignore_ascii_case(UNSUBSCRIBE_PREFIX).then_some(token)
-}
-
-/// Local parts of ours are the same in any case.
-fn is_same(known: &EmailAddress, address: &EmailAddress) -> bool {
-    known.domain() == address.domain() && known.local_part().eq_ignore_ascii_case(address.local_part())
 }

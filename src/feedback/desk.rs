@@ -11,7 +11,8 @@
 //! another of the same, does nothing; what a report says of a message that it has no token for is not believed. An error is a 4yz: the
 //! host tries again. Does not: decide what reports mean ([`super::report`]), or what follows ([`super::effects`]).
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -29,11 +30,12 @@ use super::report::{
 use crate::events::metric;
 use crate::policy::Rules;
 use crate::policy::listing::Listing;
+use crate::policy::reputation::Counting;
 use crate::policy::token::{Addressee, Purpose, TokenContent, TokenKeys, verify};
 use crate::queue::feedback::{FeedbackEffect, FeedbackKind};
 use crate::queue::sent::SentRecipient;
 use crate::queue::{AcceptError, LoadError, Queue};
-use crate::types::{Clock, Domain, EmailAddress, MessageId, ReversePath, SuppressionReason};
+use crate::types::{Clock, EmailAddress, MessageId, ReversePath, SuppressionReason};
 
 /// Recipients of one message among which a report's is looked for. Those beyond are not found by their address.
 const RECIPIENTS_LOOKED_AT: usize = 1_000;
@@ -47,10 +49,8 @@ pub struct Settings {
     pub rules: Arc<Rules>,
     /// Which addresses go on lists.
     pub listing: Arc<Listing>,
-    /// Mail to these domains counts for no reputation and puts nobody on a list.
-    pub exempt_domains: Vec<Domain>,
-    /// The config has configuration sets; else their names are what clients think of.
-    pub has_sets: bool,
+    /// What counts for reputation.
+    pub counting: Counting,
 }
 
 /// Who else hears of a complaint, the first time that it is told.
@@ -136,18 +136,18 @@ impl Desk {
                 recognised.push(address);
             }
         }
-        let mut read: BTreeMap<u8, Arc<Report>> = BTreeMap::new();
+        let mut read: HashMap<Addressed, Report> = HashMap::new();
         // Taken at RCPT; a reload since then may know none of them any more.
         let mut is_puzzling = recognised.is_empty();
         let has_token = recognised.iter().any(|address| address.token.is_some());
         for Recognised { addressed, token } in recognised {
-            let report = match read.get(&(addressed as u8)) {
-                Some(report) => Arc::clone(report),
-                None => Arc::new(self.read(&message, addressed).await?),
+            // What a message is hangs on where it came; read once for each kind of address.
+            let report = match read.entry(addressed) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(self.read(&message, addressed).await?),
             };
-            read.insert(addressed as u8, Arc::clone(&report));
-            metrics::counter!(metric::FEEDBACK_MESSAGES, "report" => name_of(&report)).increment(1);
-            is_puzzling |= self.handle(&report, addressed, token).await? == Handled::Puzzling;
+            metrics::counter!(metric::FEEDBACK_MESSAGES, "report" => name_of(report)).increment(1);
+            is_puzzling |= self.handle(report, addressed, token).await? == Handled::Puzzling;
         }
         if is_puzzling { self.keep(message, has_token).await } else { Ok(()) }
     }
@@ -210,7 +210,8 @@ impl Desk {
             return Ok(Handled::Puzzling);
         };
         let Some(sent) = self.sent(token).await? else { return Ok(Handled::Puzzling) };
-        let is_named = |sent: &&SentRecipient| report.recipients.iter().any(|named| is_same(named, &sent.recipient));
+        let is_named =
+            |sent: &&SentRecipient| report.recipients.iter().any(|named| named.is_same_mailbox(&sent.recipient));
         let named: Vec<_> = sent.iter().filter(is_named).collect();
         let complained = match (&sent[..], &named[..]) {
             // Receivers redact whom they speak of: the token says who, and a message to one needs no name.
@@ -238,10 +239,9 @@ impl Desk {
     /// What a bounce or complaint of this recipient does beyond its event.
     fn effects_on(&self, sent: &SentRecipient, reason: SuppressionReason) -> Effects {
         let settings = self.settings.load();
-        // Mail of ours has no tenant.
-        let counts = !sent.tenant.is_empty() && !settings.exempt_domains.contains(sent.recipient.domain());
+        let counts = settings.counting.counts(&sent.tenant, sent.recipient.domain());
         let lists = counts && settings.listing.lists(&sent.tenant, &sent.configuration_set, reason);
-        Effects { counts, lists, has_sets: settings.has_sets }
+        Effects { counts, lists, has_sets: settings.counting.has_sets }
     }
 
     /// The token of ours that a returned message holds for one of these purposes: one for a recipient before one for a whole message,
@@ -313,7 +313,7 @@ fn pairs<'s, 'r>(
     addressee: Addressee,
 ) -> Vec<(&'s SentRecipient, &'r RecipientReport)> {
     let names = |report: &RecipientReport, sent: &SentRecipient| {
-        report.addresses().any(|address| is_same(address, &sent.recipient))
+        report.addresses().any(|address| address.is_same_mailbox(&sent.recipient))
     };
     let pairs: Vec<_> = sent
         .iter()
@@ -330,11 +330,6 @@ fn pairs<'s, 'r>(
         }
         _ => pairs,
     }
-}
-
-/// Hosts on the way change the case of a local part now and then.
-fn is_same(one: &EmailAddress, other: &EmailAddress) -> bool {
-    one.domain() == other.domain() && one.local_part().eq_ignore_ascii_case(other.local_part())
 }
 
 /// As metrics spell it.

@@ -11,7 +11,7 @@ use crate::policy::reputation::is_hard;
 use crate::queue::ReputationCharge;
 use crate::queue::feedback::{Feedback, FeedbackKind};
 use crate::queue::sent::SentRecipient;
-use crate::queue::suppression::{SuppressionEntry, SuppressionList};
+use crate::queue::suppression::SuppressionEntry;
 use crate::types::{EnhancedStatus, Mark, Sender, SuppressionReason, Timestamp};
 
 /// What follows beyond the event.
@@ -84,13 +84,9 @@ struct Told {
 }
 
 fn effect(sent: &SentRecipient, told: &Told, event: EventLine, effects: Effects, now: Timestamp) -> Feedback {
-    let entry = || SuppressionEntry {
-        address: sent.recipient.clone(),
-        reason: told.reason,
-        updated_at: now,
-        origin: format!("{} of message {}", told.kind.name(), sent.id),
-    };
-    let on_list = effects.lists.then(|| (SuppressionList::Tenant(sent.tenant.clone()), entry()));
+    let by = (told.kind.name(), sent.id);
+    let on_list =
+        effects.lists.then(|| SuppressionEntry::of_tenant(&sent.tenant, &sent.recipient, told.reason, by, now));
     // It counts in the hour of its mail: a resume forgives what was sent before, whenever it is heard of.
     let sent_at = sent.ended_at.unwrap_or(sent.id.accepted_at());
     let mark =

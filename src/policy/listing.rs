@@ -3,34 +3,21 @@
 
 use std::collections::HashMap;
 
-use crate::types::SuppressionReason;
-
-/// Reasons that count for one owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reasons {
-    /// A bounce that says that nobody is there.
-    pub bounce: bool,
-    /// A complaint.
-    pub complaint: bool,
-}
+use crate::types::{SuppressionReason, SuppressionReasons};
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// Of configuration sets that have a setting of their own.
-    pub sets: HashMap<Box<str>, Reasons>,
+    pub sets: HashMap<Box<str>, SuppressionReasons>,
     /// Of tenants.
-    pub tenants: HashMap<Box<str>, Reasons>,
+    pub tenants: HashMap<Box<str>, SuppressionReasons>,
 }
 
 impl Listing {
     /// Whether an address goes on the list of the tenant of a message of this set (empty: none) for this reason.
     pub fn lists(&self, tenant: &str, set: &str, reason: SuppressionReason) -> bool {
-        let Some(reasons) = self.sets.get(set).or_else(|| self.tenants.get(tenant)) else { return true };
-        match reason {
-            SuppressionReason::Bounce => reasons.bounce,
-            SuppressionReason::Complaint => reasons.complaint,
-        }
+        self.sets.get(set).or_else(|| self.tenants.get(tenant)).copied().unwrap_or_default().has(reason)
     }
 }
 
@@ -41,8 +28,8 @@ mod tests {
 
     #[test]
     fn the_set_decides_then_the_tenant_then_both_reasons_count() {
-        let bounce = Reasons { bounce: true, complaint: false };
-        let none = Reasons { bounce: false, complaint: false };
+        let bounce = SuppressionReasons { bounce: true, complaint: false };
+        let none = SuppressionReasons { bounce: false, complaint: false };
         let listing = Listing {
             sets: HashMap::from([("quiet".into(), none), ("bounces".into(), bounce)]),
             tenants: HashMap::from([("shop".into(), bounce), ("lab".into(), none)]),

@@ -122,6 +122,11 @@ impl BounceClass {
         BounceClass::Other,
     ];
 
+    /// Whether it is about the address, and says that mail to it reaches nobody.
+    pub const fn says_nobody_is_there(self) -> bool {
+        matches!(self, BounceClass::BadMailbox | BounceClass::InactiveMailbox | BounceClass::BadDomain)
+    }
+
     /// As events spell it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -304,9 +309,7 @@ impl Verdict {
     /// Whether a bounce with this verdict says that nobody is there, so that further mail to the address would only do harm: policy,
     /// content, blocks and our own faults never do.
     pub fn says_nobody_is_there(&self) -> bool {
-        let of_address =
-            matches!(self.class, BounceClass::BadMailbox | BounceClass::InactiveMailbox | BounceClass::BadDomain);
-        of_address && self.bounce_type == BounceType::Permanent
+        self.class.says_nobody_is_there() && self.bounce_type == BounceType::Permanent
     }
 
     /// The verdict on a recipient whose lifetime ended while this was its last one: bounced, with the same cause. Its

@@ -21,14 +21,12 @@ use super::stored::{RecipientOutcome, StoredMessage};
 use super::{LoadError, Queue, pages};
 use crate::events::metric;
 use crate::events::schema::{compact_mail, whole_mail};
-use crate::types::{EmailAddress, MessageId, PoolName, ReversePath, SourceName, Timestamp};
+use crate::types::{EmailAddress, MessageId, PoolName, ReversePath, SourceName, Timestamp, provider_of_site};
 
 /// Time between two removals of what is too old.
 const SWEEP_EACH: Duration = Duration::from_secs(3_600);
 /// The record of a recipient and its marks: what one look reads at most.
 const RECORDS_PER_RECIPIENT: usize = 1 + FeedbackKind::ALL.len();
-/// What the name of a provider's site begins with.
-const PROVIDER_SITE: &str = "provider:";
 
 /// A recipient that a message was sent to, or that is on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +70,7 @@ pub struct SentRecipient {
 impl SentRecipient {
     /// The provider whose site took it, by name.
     pub fn provider(&self) -> Option<&str> {
-        self.site.as_deref().and_then(|site| site.strip_prefix(PROVIDER_SITE))
+        self.site.as_deref().and_then(provider_of_site)
     }
 
     /// When this was told of it.

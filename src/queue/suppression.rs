@@ -20,7 +20,7 @@ use super::list_counts::{ListChanges, damaged, read_raw};
 use super::store::{Family, StoreError, StoreErrorKind};
 use super::{LoadError, Queue};
 use crate::net::BoxFuture;
-use crate::types::{EmailAddress, Suppressed, SuppressionReason, SuppressionTier, Timestamp};
+use crate::types::{EmailAddress, MessageId, Suppressed, SuppressionReason, SuppressionTier, Timestamp};
 
 /// Entries that one batch writes: more would hold up the mail behind it.
 const BATCH_ENTRIES_MAX: usize = 512;
@@ -82,6 +82,21 @@ pub struct SuppressionEntry {
     pub updated_at: Timestamp,
     /// By whom or what, in words.
     pub origin: String,
+}
+
+impl SuppressionEntry {
+    /// What puts an address on its tenant's list by itself. `told`: by what, a bounce or a complaint of that message.
+    pub fn of_tenant(
+        tenant: &str,
+        address: &EmailAddress,
+        reason: SuppressionReason,
+        (told, message): (&str, MessageId),
+        now: Timestamp,
+    ) -> (SuppressionList, SuppressionEntry) {
+        let origin = format!("{told} of message {message}");
+        let entry = SuppressionEntry { address: address.clone(), reason, updated_at: now, origin };
+        (SuppressionList::Tenant(tenant.into()), entry)
+    }
 }
 
 /// What a change came to, in entries.

@@ -454,7 +454,7 @@ fn bytes_of(octets: &[u8]) -> u64 {
 }
 
 /// Each error of the queue has its reply.
-pub(super) fn reply_to(error: &AcceptError) -> Reply {
+pub fn reply_to(error: &AcceptError) -> Reply {
     match error {
         AcceptError::QueueFull { .. } => reply(452, (4, 3, 1), "Queue is full, try again later"),
         AcceptError::LowDisk { .. } => reply(452, (4, 3, 1), "Insufficient system storage"),
@@ -477,12 +477,12 @@ pub(super) fn no_memory() -> Reply {
 }
 
 /// A slip of ours.
-pub(super) fn local_error() -> Reply {
+pub fn local_error() -> Reply {
     reply(451, (4, 3, 0), "Temporary service failure")
 }
 
-/// A reply of ours: all codes in this module are legal, which a test proves.
-pub(super) fn reply(code: u16, (class, subject, detail): (u8, u16, u16), text: &str) -> Reply {
+/// A reply of ours. Panics where the code is none: callers write constants, which a test proves of those here.
+pub fn reply(code: u16, (class, subject, detail): (u8, u16, u16), text: &str) -> Reply {
     let code = ReplyCode::new(code).expect("constant codes of this module lie in 200 to 599");
     Reply::new(code, EnhancedStatus::new(class, subject, detail), vec![text.into()])
 }

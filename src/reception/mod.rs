@@ -47,7 +47,8 @@ use crate::events::metric;
 use crate::net::BoxStream;
 use crate::queue::Intake;
 
-pub use inbox::{Inbox, Incoming, NoInbox};
+pub use assembly::{local_error, reply, reply_to};
+pub use inbox::{Inbox, NoInbox};
 pub use listener::ListenError;
 pub use signing::Signing;
 pub use stamp::{Stamp, StampContext, StampedHeader, TlsInfo};

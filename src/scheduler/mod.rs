@@ -33,7 +33,7 @@ use crate::policy::pools::Pools;
 use crate::policy::providers::Providers;
 use crate::policy::warmup::Warmups;
 use crate::queue::{DueJob, HistoryRow, JobKey, RecipientHeaders, SourceLife, StoredBody, StoredMessage};
-use crate::types::{DayTotals, Domain, PoolName, SourceName, Timestamp};
+use crate::types::{DayTotals, Domain, PoolName, SourceName, Timestamp, provider_of_site, site_of_provider};
 
 /// Hash tables of the scheduler. Names in them come from strangers' DNS: keyed at random, and cheaper than the standard library's.
 type Map<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
@@ -64,14 +64,14 @@ impl SiteName {
         Self(name.into())
     }
 
-    /// The site of a provider. No host, and no smart host's route, has such a name.
+    /// The site of a provider.
     pub fn of_provider(name: &str) -> Self {
-        Self(format!("provider:{name}").into())
+        Self(site_of_provider(name).into())
     }
 
     /// The provider whose site it is.
     pub fn provider_name(&self) -> Option<&str> {
-        self.0.strip_prefix("provider:")
+        provider_of_site(&self.0)
     }
 
     /// The name, as events show it.

@@ -25,6 +25,7 @@ use crate::events::schema::{
 use crate::message::dkim::Signer;
 use crate::message::dsn;
 use crate::policy::listing::Listing;
+use crate::policy::reputation::Counting;
 use crate::policy::retry::{self, Decision, Waiting};
 use crate::policy::{BounceClass, Disposition, Fault, RetryKind, Verdict};
 use crate::queue::{EndGroup, JobKey, Next, RecipientOutcome, RecipientState, Settlement, StoredMessage};
@@ -32,7 +33,6 @@ use crate::types::{
     EnhancedStatus, MessageId, Notify, Reply, SourceName, Suppressed, SuppressionReason, SuppressionTier, Timestamp,
 };
 
-pub use reputation::Counting;
 pub use routing::routing_fate;
 
 /// NXDOMAIN is believed at a second look at least this much later.

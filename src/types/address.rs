@@ -175,6 +175,11 @@ impl EmailAddress {
         !self.local_part().is_ascii()
     }
 
+    /// Whether it is the same mailbox for all that anybody does: hosts on the way change the case of a local part now and then.
+    pub fn is_same_mailbox(&self, other: &EmailAddress) -> bool {
+        self.domain == other.domain && self.local_part().eq_ignore_ascii_case(other.local_part())
+    }
+
     /// `local@domain` with the domain as A-labels.
     pub fn to_ascii_domain(&self) -> String {
         format!("{}@{}", self.local_part(), self.domain)

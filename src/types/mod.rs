@@ -29,6 +29,6 @@ pub use lane_state::{
 pub use message_id::{MessageId, MessageIdError};
 pub use reply::{EnhancedStatus, Reply, ReplyCode, Severity};
 pub use reputation::{Hour, Mark, ReputationScope, ScopeKind, Scopes, Sender};
-pub use sending::{PoolName, Priority, SourceName};
+pub use sending::{PoolName, Priority, SourceName, provider_of_site, site_of_provider};
 pub use stage::Stage;
-pub use suppression::{Suppressed, SuppressionReason, SuppressionTier};
+pub use suppression::{Suppressed, SuppressionReason, SuppressionReasons, SuppressionTier};

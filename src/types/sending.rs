@@ -85,6 +85,19 @@ impl Default for SourceName {
     }
 }
 
+/// What the name of a provider's site begins with. No host, and no smart host's route, has such a name.
+const PROVIDER_SITE: &str = "provider:";
+
+/// The name of a provider's site, as records and events have it.
+pub fn site_of_provider(provider: &str) -> String {
+    format!("{PROVIDER_SITE}{provider}")
+}
+
+/// The provider whose site has this name.
+pub fn provider_of_site(site: &str) -> Option<&str> {
+    site.strip_prefix(PROVIDER_SITE)
+}
+
 fn is_name(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-');
     (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed)

@@ -35,6 +35,32 @@ impl fmt::Display for SuppressionReason {
     }
 }
 
+/// The reasons that count for somebody: for which mail is held back, and for which addresses go on the list by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SuppressionReasons {
+    /// Addresses that bounced for good.
+    pub bounce: bool,
+    /// Addresses whose owner complained.
+    pub complaint: bool,
+}
+
+impl Default for SuppressionReasons {
+    /// Both.
+    fn default() -> Self {
+        Self { bounce: true, complaint: true }
+    }
+}
+
+impl SuppressionReasons {
+    /// Whether this one counts.
+    pub const fn has(self, reason: SuppressionReason) -> bool {
+        match reason {
+            SuppressionReason::Bounce => self.bounce,
+            SuppressionReason::Complaint => self.complaint,
+        }
+    }
+}
+
 /// Whose list it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SuppressionTier {

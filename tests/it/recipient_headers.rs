@@ -19,6 +19,7 @@ use posthaste::net::dial::TcpDialer;
 use posthaste::net::dns::HickoryResolver;
 use posthaste::net::tls_client::TlsClient;
 use posthaste::policy::limits::LaneLimits;
+use posthaste::policy::reputation::Counting;
 use posthaste::policy::token::{Addressee, KeyRing, Purpose, Secret, TokenKeys, mint};
 use posthaste::policy::{Providers, Rules, retry};
 use posthaste::queue::model::ModelStore;
@@ -27,7 +28,7 @@ use posthaste::queue::{
     Charges, Ended, Granularity, Intake, NewBody, NewMessage, Opened, Origin, Queue, ReturnPath, Settings, invariants,
 };
 use posthaste::scheduler;
-use posthaste::scheduler::settlement::{Counting, MailBounces, SettlementSettings};
+use posthaste::scheduler::settlement::{MailBounces, SettlementSettings};
 use posthaste::types::{
     BodyKind, Clock, Domain, EmailAddress, Envelope, MessageId, Recipient, ReversePath, SystemClock, Timestamp,
 };

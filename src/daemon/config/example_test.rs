@@ -75,7 +75,8 @@ fn the_least_config_has_the_defaults_of_every_module() {
 #[test]
 fn every_sample_of_the_example_is_good() {
     let config = parsed(&uncommented(true));
-    assert_eq!(config.listeners.len(), 2);
+    assert_eq!(config.listeners.len(), 3);
+    assert_eq!(config.listeners[2].takes, crate::reception::settings::ListenerTakes::Feedback);
     assert_eq!(config.delivery.routes.len(), 1);
     assert_eq!(config.admin.group.as_deref(), Some("mailadmins"));
     assert!(config.metrics.address.is_some());

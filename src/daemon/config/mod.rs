@@ -30,6 +30,8 @@ mod warmup;
 #[cfg(test)]
 mod example_test;
 #[cfg(test)]
+mod feedback_test;
+#[cfg(test)]
 mod login_test;
 #[cfg(test)]
 mod rejection_test;
@@ -53,14 +55,14 @@ pub use settings::{
     ReturnPathSettings, ShutdownSettings,
 };
 
-use crate::admission::directory::SuppressionReasons;
 use crate::admission::{Directory, signing as signing_keys};
 use crate::events::EventKind;
 use crate::net::settings::DnsSettings;
-use crate::policy::listing::{Listing, Reasons};
+use crate::policy::listing::Listing;
+use crate::policy::reputation::Counting;
 use crate::policy::warmup::Plan;
 use crate::reception::settings::ListenerSettings;
-use crate::scheduler::settlement::{Counting, MailBounces};
+use crate::scheduler::settlement::MailBounces;
 use crate::tables::{findings, section};
 use crate::types::Domain;
 use crate::{delivery, reception, tables};
@@ -154,9 +156,8 @@ impl Config {
 
     /// For which reasons addresses go on lists by themselves.
     pub fn listing(&self) -> Listing {
-        let reasons = |reasons: SuppressionReasons| Reasons { bounce: reasons.bounce, complaint: reasons.complaint };
-        let tenants = self.admission.tenants().map(|tenant| (tenant.name.as_str().into(), reasons(tenant.suppression)));
-        let sets = self.admission.sets().filter_map(|set| Some((set.name.as_str().into(), reasons(set.suppression?))));
+        let tenants = self.admission.tenants().map(|tenant| (tenant.name.as_str().into(), tenant.suppression));
+        let sets = self.admission.sets().filter_map(|set| Some((set.name.as_str().into(), set.suppression?)));
         Listing { sets: sets.collect(), tenants: tenants.collect() }
     }
 
@@ -263,7 +264,7 @@ fn read_root(mut root: Section<'_>) -> Config {
     sending.warmups.sets = admission.warmups();
     let (return_path_domain, return_path) = return_path::read(root.child("return_path"), queue.lifetime);
     admission.return_path_domain = return_path_domain;
-    let feedback = feedback::read(root.child("feedback"));
+    let feedback = feedback::read(root.child("feedback"), &listeners);
     let signing = signing::signing(&mut root);
     let retry = keeping::retry(root.child("retry"), queue.lifetime);
     let delivery = outbound::delivery(&mut root, delivery, &hostname, sending);

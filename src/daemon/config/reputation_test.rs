@@ -33,8 +33,8 @@ fn a_tenant_and_a_set_may_have_limits_of_their_own_and_the_others_as_all() {
     assert_eq!(of(ScopeKind::Tenant, "news"), all, "it is the name of a set");
     assert_eq!((reputation.volume, reputation.recipients_min), (2_000, 200));
     let counting = config.counting();
-    assert!(counting.has_sets && !counting.counts(&Domain::parse("sink.test").unwrap()));
-    assert!(counting.counts(&Domain::parse("a.sink.test").unwrap()));
+    assert!(counting.has_sets && !counting.counts("shop", &Domain::parse("sink.test").unwrap()));
+    assert!(counting.counts("shop", &Domain::parse("a.sink.test").unwrap()));
     assert_eq!(*taken("").admission.reputation, Settings::default());
     assert!(!taken("").counting().has_sets);
 }

@@ -16,14 +16,14 @@ use super::sources::name_form as name_form_of;
 use super::warmup::Plans;
 use crate::admission::Directory;
 use crate::admission::directory::{
-    ConfigurationSet, Credential, LOCAL_TENANT, Name, Quota, Relay, Senders, SuppressionReasons, Tenant, Way,
+    ConfigurationSet, Credential, LOCAL_TENANT, Name, Quota, Relay, Senders, Tenant, Way,
 };
 use crate::admission::identity::{Identity, IdentityName};
 use crate::admission::password::{self, HashError, Strength};
 use crate::message::is_tag;
 use crate::policy::reputation::Settings;
 use crate::queue::Granularity;
-use crate::types::{PoolName, Priority};
+use crate::types::{PoolName, Priority, SuppressionReasons};
 
 /// What SES allows a configuration set.
 const DELIVERY_TIME: std::ops::RangeInclusive<Duration> = Duration::from_secs(300)..=Duration::from_secs(50_400);

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::rejection_test::{refused, taken};
-use crate::admission::directory::{Quota, Senders, SuppressionReasons};
+use crate::admission::directory::{Quota, Senders};
 use crate::admission::identity::IdentityName;
 use crate::queue::Granularity;
+use crate::types::SuppressionReasons;
 
 const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$bm90IGEgcmVhbCBoYXNoIGF0IGFsbCwgbm8gbm8gbm8";
 

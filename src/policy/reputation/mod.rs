@@ -2,6 +2,7 @@
 //!
 //! | part | holds |
 //! |---|---|
+//! | [`counting`] | what counts at all |
 //! | [`hours`] | what was counted of one scope, hour by hour, and the sums over a representative volume |
 //! | [`limits`] | thresholds, and how a rate is held against them |
 //! | [`standing`] | how a scope stands: healthy, warned, critical, paused; forgiven through a manual resume |
@@ -10,6 +11,7 @@
 //! Pure: the time is an argument, what is to be kept goes out as plain data. docs/REPUTATION.md tells the administrator the
 //! same. Does not: know where the counts come from (`queue`), or whom it stops (`admission`).
 
+pub mod counting;
 pub mod hours;
 pub mod judge;
 pub mod limits;
@@ -17,6 +19,7 @@ pub mod standing;
 #[cfg(test)]
 mod tests;
 
+pub use counting::Counting;
 pub use hours::{Hours, Rates};
 pub use judge::{Judge, Row, Verdict};
 pub use limits::{Limits, Settings, Share, Steps};
@@ -32,9 +35,5 @@ pub fn is_hard(verdict: &super::Verdict) -> bool {
 
 /// [`is_hard`], of type and class.
 pub fn is_hard_bounce(bounce_type: BounceType, class: BounceClass) -> bool {
-    let of_address = matches!(
-        class,
-        BounceClass::BadMailbox | BounceClass::InactiveMailbox | BounceClass::BadDomain | BounceClass::Other
-    );
-    bounce_type == BounceType::Permanent && of_address
+    bounce_type == BounceType::Permanent && (class.says_nobody_is_there() || class == BounceClass::Other)
 }

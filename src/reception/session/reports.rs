@@ -7,10 +7,11 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::super::assembly;
-use super::super::inbox::{Inbox, Incoming};
+use super::super::inbox::Inbox;
 use super::super::memory::{ClientMemory, Reservation, SESSION_BYTES_MAX};
 use super::super::settings::{ListenerTakes, Settings};
 use super::{Next, Session, limits};
+use crate::feedback::desk::Message as Report;
 use crate::queue::intake::SPOOL_PART_BYTES;
 use crate::smtp::server::{ContentLimits, Hygiene, Limits, LongLines, Message};
 
@@ -121,8 +122,8 @@ impl Session {
         let id = self.shared.ports.intake.new_id();
         let recipients = message.envelope.recipients.into_iter().map(|recipient| recipient.address).collect();
         let reverse_path = message.envelope.reverse_path;
-        let incoming = Incoming { id, client: self.facts.client, reverse_path, recipients, octets };
-        match inbox.take(incoming).await {
+        let report = Report { id, client: self.facts.client, reverse_path, recipients, octets };
+        match inbox.take(report).await {
             Ok(()) => {
                 self.machine.accepted(&id);
                 self.owes_acceptance = true;

@@ -15,10 +15,11 @@ use crate::admission::quota::Quotas;
 use crate::admission::{self, Directory};
 use crate::events::audit::AuditLog;
 use crate::events::{EventKind, EventLine};
+use crate::feedback::desk::Message;
 use crate::net::{BoxFuture, BoxStream};
 use crate::queue::{AcceptError, Intake, NewMessage};
 use crate::reception::settings::{ListenerSettings, Settings};
-use crate::reception::{Inbox, Incoming, Ports, Reception, Signing, Stamp, StampContext, StampedHeader};
+use crate::reception::{Inbox, Ports, Reception, Signing, Stamp, StampContext, StampedHeader};
 use crate::types::{
     EmailAddress, EnhancedStatus, ManualClock, MessageId, Reply, ReplyCode, ReversePath, SystemClock, Timestamp,
 };
@@ -157,7 +158,7 @@ pub(super) struct Rig {
 /// Waits for mail to `known@`, and takes it until told otherwise.
 #[derive(Default)]
 pub(super) struct FakeInbox {
-    pub(super) taken: Mutex<Vec<Incoming>>,
+    pub(super) taken: Mutex<Vec<Message>>,
     pub(super) refusal: Mutex<Option<Reply>>,
 }
 
@@ -170,7 +171,7 @@ impl Inbox for FakeInbox {
         Err(Reply::new(ReplyCode::new(550).unwrap(), status, vec!["No such address here".into()]))
     }
 
-    fn take(&self, message: Incoming) -> BoxFuture<'_, Result<(), Reply>> {
+    fn take(&self, message: Message) -> BoxFuture<'_, Result<(), Reply>> {
         let refusal = self.refusal.lock().unwrap().clone();
         Box::pin(async move {
             match refusal {

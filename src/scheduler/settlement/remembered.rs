@@ -2,7 +2,7 @@
 
 use super::{Draft, Fate};
 use crate::policy::Verdict;
-use crate::queue::suppression::{SuppressionEntry, SuppressionList};
+use crate::queue::suppression::SuppressionEntry;
 use crate::queue::{RecipientOutcome, RecipientState, SentEnd, SentEntry};
 use crate::types::SuppressionReason;
 
@@ -27,19 +27,15 @@ impl Draft<'_, '_> {
         let message = self.attempt.message;
         let (tenant, set) = (&message.origin.tenant, &message.origin.configuration_set);
         let is_told = state.outcome == RecipientOutcome::Bounced && fate.as_suppressed().is_none();
-        if tenant.is_empty() || !is_told || !verdict.says_nobody_is_there() {
+        if !is_told || !verdict.says_nobody_is_there() {
             return;
         }
         let Some(recipient) = message.envelope.recipients.get(fate.index) else { return };
         let is_wanted = self.settings.listing.lists(tenant, set, SuppressionReason::Bounce);
-        if is_wanted && self.settings.counting.counts(recipient.address.domain()) {
-            let entry = SuppressionEntry {
-                address: recipient.address.clone(),
-                reason: SuppressionReason::Bounce,
-                updated_at: self.attempt.now,
-                origin: format!("bounce of message {}", message.id),
-            };
-            self.settlement.suppress.push((SuppressionList::Tenant(tenant.clone()), entry));
+        if is_wanted && self.settings.counting.counts(tenant, recipient.address.domain()) {
+            let (reason, by, now) = (SuppressionReason::Bounce, ("bounce", message.id), self.attempt.now);
+            let entry = SuppressionEntry::of_tenant(tenant, &recipient.address, reason, by, now);
+            self.settlement.suppress.push(entry);
         }
     }
 }

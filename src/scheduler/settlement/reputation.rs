@@ -6,28 +6,9 @@
 use std::sync::Arc;
 
 use super::{Attempt, CANCELLED_RULE, Fate, Way};
-use crate::policy::reputation::is_hard;
+use crate::policy::reputation::{Counting, is_hard};
 use crate::queue::{RecipientOutcome, RecipientState, ReputationCharge};
-use crate::types::{Domain, Mark, Sender};
-
-/// What counts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counting {
-    /// Mail to these domains does not count.
-    pub exempt_domains: Vec<Domain>,
-    /// The config has configuration sets; otherwise their names are those that clients think of, and nothing counts for them.
-    pub has_sets: bool,
-}
-
-impl Counting {
-    /// Whether mail to this domain counts.
-    pub fn counts(&self, domain: &Domain) -> bool {
-        !self.exempt_domains.contains(domain)
-    }
-}
-
-/// The beginning of names of sites that a provider's rule knows.
-const OF_PROVIDER: &str = "provider:";
+use crate::types::{Mark, Sender, provider_of_site};
 
 /// Charges of those recipients that ended. `states` are those that the settlement writes.
 pub(super) fn charges(
@@ -38,8 +19,7 @@ pub(super) fn charges(
 ) -> Vec<ReputationCharge> {
     let origin = &attempt.message.origin;
     let domain = attempt.message.domains.get(usize::from(attempt.key.group));
-    // What we write ourselves has no tenant.
-    if origin.tenant.is_empty() || !domain.is_some_and(|domain| counting.counts(domain)) {
+    if !domain.is_some_and(|domain| counting.counts(&origin.tenant, domain)) {
         return Vec::new();
     }
     assert_eq!(fates.len(), states.len(), "a settlement writes a state for each fate, in the same order");
@@ -76,14 +56,13 @@ fn mark(fate: &Fate, state: &RecipientState) -> Option<Mark> {
 
 fn sender<'a>(attempt: &'a Attempt<'_>, fate: &'a Fate, counting: &Counting) -> Sender<'a> {
     let origin = &attempt.message.origin;
-    let site = fate.way.site.as_deref().unwrap_or_default();
     Sender {
         tenant: &origin.tenant,
         credential: &origin.caller,
         identity: &origin.identity,
-        configuration_set: if counting.has_sets { &origin.configuration_set } else { "" },
+        configuration_set: counting.set(&origin.configuration_set),
         pool: origin.pool.as_str(),
         source: fate.way.source_name.as_ref().map_or("", |source| source.as_str()),
-        provider: site.strip_prefix(OF_PROVIDER).unwrap_or_default(),
+        provider: fate.way.site.as_deref().and_then(provider_of_site).unwrap_or_default(),
     }
 }
