@@ -172,6 +172,8 @@ pub struct Directory {
     pub pauses: Arc<Pauses>,
     /// The domain of return paths where the identity has none.
     pub return_path_domain: Option<Domain>,
+    /// Whether messages of bulk sets offer unsubscription by mail, to the domain of their return path.
+    pub unsubscribes_by_mail: bool,
     tenants: HashMap<Name, Arc<Tenant>>,
     credentials: HashMap<Arc<str>, Arc<Credential>>,
     identities: Identities,
@@ -191,6 +193,7 @@ impl Directory {
             reputation: Arc::default(),
             pauses: Arc::default(),
             return_path_domain: None,
+            unsubscribes_by_mail: false,
             tenants,
             credentials: HashMap::new(),
             identities: Identities::default(),

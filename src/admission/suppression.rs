@@ -2,7 +2,7 @@
 //!
 //! | list | holds mail back |
 //! |---|---|
-//! | configuration set's | for the reasons of the set's setting, or of the tenant's where the set has none |
+//! | configuration set's | for the reasons of the set's setting, or of the tenant's where the set has none; for unsubscription always |
 //! | tenant's | for the same reasons |
 //! | global | always |
 //!
@@ -72,7 +72,7 @@ impl SuppressionCheck for Lists {
 mod tests {
     use proptest::prelude::*;
 
-    use super::SuppressionReason::{Bounce, Complaint};
+    use super::SuppressionReason::{Bounce, Complaint, Unsubscribe};
     use super::SuppressionTier::{Global, Set, Tenant};
     use super::*;
 
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_precedence_table() {
-        let (b, c) = (Some(Bounce), Some(Complaint));
+        let (b, c, u) = (Some(Bounce), Some(Complaint), Some(Unsubscribe));
         let table = [
             ([None, None, None], BOTH, None, None),
             ([b, None, None], NONE, None, Some((Global, Bounce))),
@@ -107,6 +107,9 @@ mod tests {
             ([None, None, b], NONE, Some(BOTH), Some((Set, Bounce))),
             ([None, None, b], BOTH, Some(COMPLAINT), None),
             ([None, None, c], BOTH, None, Some((Set, Complaint))),
+            // Who unsubscribed is spared whatever the sender says.
+            ([None, None, u], NONE, Some(NONE), Some((Set, Unsubscribe))),
+            ([None, u, None], NONE, None, Some((Tenant, Unsubscribe))),
             // The nearest that holds is named.
             ([b, b, c], BOTH, None, Some((Set, Complaint))),
             ([b, b, c], BOUNCE, None, Some((Tenant, Bounce))),
@@ -124,7 +127,7 @@ mod tests {
     }
 
     fn reason() -> impl Strategy<Value = Option<SuppressionReason>> {
-        prop::sample::select(vec![None, Some(Bounce), Some(Complaint)])
+        prop::sample::select(vec![None, Some(Bounce), Some(Complaint), Some(Unsubscribe)])
     }
 
     proptest! {
@@ -140,6 +143,7 @@ mod tests {
                 None => false,
                 Some(Bounce) => effective.bounce,
                 Some(Complaint) => effective.complaint,
+                Some(Unsubscribe) => true,
             };
             match decide(listed, tenant, set) {
                 None => prop_assert!(listed.global.is_none() && !holds(listed.tenant) && !holds(listed.set)),

@@ -54,7 +54,7 @@ enum Command {
     /// Put all entries of a file on the list.
     ///
     /// CSV with the columns EmailAddress, Reason, LastUpdateTime (a header line may stand there), or JSON lines with members
-    /// of these names. Reason is BOUNCE or COMPLAINT; without a time the entry is of now. Bad lines are named and left
+    /// of these names. Reason is BOUNCE, COMPLAINT or UNSUBSCRIBE; without a time the entry is of now. Bad lines are named and left
     /// out, and the exit code is 1 then. Doing it again does no harm.
     Import(import::Args),
     /// Write all entries of the list to standard output.
@@ -67,7 +67,7 @@ struct AddArgs {
     #[arg(value_name = "ADDRESS")]
     address: String,
     /// Why.
-    #[arg(long, value_name = "REASON", value_parser = ["bounce", "complaint"], ignore_case = true)]
+    #[arg(long, value_name = "REASON", value_parser = ["bounce", "complaint", "unsubscribe"], ignore_case = true)]
     reason: String,
 }
 

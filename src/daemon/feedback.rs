@@ -56,7 +56,7 @@ fn tell_warmups(dispatcher: Arc<OnceLock<Dispatcher>>) -> Arc<Complained> {
 
 /// The desk, and what is to be put into its hands later.
 pub(super) struct Opened {
-    pub(super) inbox: DeskInbox,
+    pub(super) desk: Arc<Desk>,
     /// For reloads.
     pub(super) settings: Arc<ArcSwap<Settings>>,
     /// Once there is one: who is told of complaints.
@@ -76,11 +76,11 @@ pub(super) fn open(
     let complained = tell_warmups(Arc::clone(&dispatcher));
     let kept = Kept::new(config.queue.data_dir.join(KEPT_DIRECTORY));
     let desk = Desk::new(queue.clone(), keys, Arc::clone(&settings), Arc::clone(clock), kept, complained);
-    Opened { inbox: DeskInbox(desk), settings, dispatcher }
+    Opened { desk: Arc::new(desk), settings, dispatcher }
 }
 
 /// The desk as reception sees it.
-pub(super) struct DeskInbox(Desk);
+pub(super) struct DeskInbox(pub(super) Arc<Desk>);
 
 impl Inbox for DeskInbox {
     fn admits(&self, recipient: &EmailAddress, _: &ReversePath) -> Result<(), Reply> {

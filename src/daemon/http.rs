@@ -1,12 +1,14 @@
-//! A small bounded HTTP/1.1 server under the admin API and the metrics.
+//! A small bounded HTTP/1.1 server under the admin API, the metrics and the links that unsubscribe.
 //!
-//! Promises: at most [`CONNECTIONS_MAX`] connections of one server at a time (more wait in the listen backlog), a head
-//! within [`HEAD_TIMEOUT`], buffers of at most [`BUFFER_BYTES_MAX`] a connection. An accept error (no file handles left)
+//! Promises: at most so many connections of one server at a time as [`Limits`] says (more wait in the listen backlog), a handshake and a
+//! head within [`HEAD_TIMEOUT`] each, buffers of at most [`BUFFER_BYTES_MAX`] a connection. An accept error (no file handles left)
 //! pauses the loop instead of spinning. Does not: decide who may connect, or bound the time of a handler.
 
-use std::future::Future;
+use std::collections::HashMap;
+use std::future::{Future, Ready, ready};
 use std::io;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -18,8 +20,20 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Connections served at once. Full: the next ones wait in the backlog of the listener.
-const CONNECTIONS_MAX: usize = 32;
+/// How much of a server there is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Connections served at once. Full: the next ones wait in the backlog of the listener.
+    pub(super) connections_max: usize,
+    /// Of one client, where the listener names it. Above: they are closed at once.
+    pub(super) per_client_max: usize,
+}
+
+impl Limits {
+    /// For those who operate the daemon.
+    pub(super) const OPERATORS: Limits = Limits { connections_max: 32, per_client_max: 32 };
+}
+
 /// A connection that sends no whole request head within this time is closed; so is an idle one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Read buffer of a connection, so the longest request head. Full: 431, and the connection ends.
@@ -29,25 +43,42 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Requests under way when the server stops have this long.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
-/// Where connections come from. `Ok(None)` is a client that was turned away.
+/// Where connections come from.
 pub(super) trait Accept: Send {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-    /// Waits for the next connection. Cancel-safe.
-    fn accept(&mut self) -> impl Future<Output = io::Result<Option<Self::Stream>>> + Send;
+    /// What makes the stream, in the task of the connection: a handshake, perhaps.
+    type Opening: Future<Output = io::Result<Self::Stream>> + Send + 'static;
+    /// Waits for the next connection; `Ok(None)` is a client that was turned away. Cancel-safe.
+    fn accept(&mut self) -> impl Future<Output = io::Result<Option<Accepted<Self::Opening>>>> + Send;
+}
+
+/// A connection that has come.
+pub(super) struct Accepted<O> {
+    pub(super) opening: O,
+    /// By whom its connections are counted; `None`: by nobody.
+    pub(super) client: Option<IpAddr>,
+}
+
+impl<S> Accepted<Ready<io::Result<S>>> {
+    /// Nothing is left to do before requests come, and nobody counts.
+    pub(super) fn open(stream: S) -> Self {
+        Self { opening: ready(Ok(stream)), client: None }
+    }
 }
 
 /// Serves until `stop` is cancelled, then lets requests under way end. Not cancel-safe: ended by `stop` only.
-pub(super) async fn serve<A: Accept>(mut listener: A, router: Router, stop: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+pub(super) async fn serve<A: Accept>(mut listener: A, router: Router, limits: Limits, stop: CancellationToken) {
+    let permits = Arc::new(Semaphore::new(limits.connections_max));
+    let clients = Arc::new(Clients::default());
     let tracker = TaskTracker::new();
     loop {
         let permit = Arc::clone(&permits).acquire_owned();
         let Some(Ok(permit)) = stop.run_until_cancelled(permit).await else {
             break;
         };
-        let stream = match stop.run_until_cancelled(listener.accept()).await {
+        let Accepted { opening, client } = match stop.run_until_cancelled(listener.accept()).await {
             None => break,
-            Some(Ok(Some(stream))) => stream,
+            Some(Ok(Some(accepted))) => accepted,
             Some(Ok(None)) => continue,
             Some(Err(error)) => {
                 tracing::warn!(%error, "cannot accept an HTTP connection");
@@ -55,16 +86,57 @@ pub(super) async fn serve<A: Accept>(mut listener: A, router: Router, stop: Canc
                 continue;
             }
         };
+        let place = match client.map(|client| Clients::enter(&clients, client, limits.per_client_max)) {
+            Some(None) => continue,
+            place => place.flatten(),
+        };
         let router = router.clone();
         let stop = stop.clone();
         tracker.spawn(async move {
-            serve_connection(stream, router, stop).await;
-            drop(permit);
+            match tokio::time::timeout(HEAD_TIMEOUT, opening).await {
+                Ok(Ok(stream)) => serve_connection(stream, router, stop).await,
+                Ok(Err(error)) => tracing::debug!(%error, "HTTP connection not opened"),
+                Err(_) => tracing::debug!("HTTP connection not opened in time"),
+            }
+            drop((permit, place));
         });
     }
     tracker.close();
     if tokio::time::timeout(STOP_GRACE, tracker.wait()).await.is_err() {
         tracing::info!(connections = tracker.len(), "HTTP requests cut off at stop");
+    }
+}
+
+/// Open connections by client; one without any is not in it.
+#[derive(Default)]
+struct Clients(Mutex<HashMap<IpAddr, usize>>);
+
+/// The place of a connection; free again when dropped.
+struct Place {
+    clients: Arc<Clients>,
+    client: IpAddr,
+}
+
+impl Clients {
+    fn enter(clients: &Arc<Clients>, client: IpAddr, max: usize) -> Option<Place> {
+        let mut counts = clients.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.get(&client).copied().unwrap_or_default();
+        if count >= max {
+            tracing::debug!(%client, "HTTP connection above the limit of its client");
+            return None;
+        }
+        counts.insert(client, count + 1);
+        Some(Place { clients: Arc::clone(clients), client })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match counts.get_mut(&self.client) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(counts.remove(&self.client)),
+        }
     }
 }
 
@@ -86,5 +158,23 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "HTTP connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_has_so_many_places_and_another_one_its_own() {
+        let clients = Arc::new(Clients::default());
+        let enter = |address: &str| Clients::enter(&clients, address.parse().unwrap(), 2);
+        let first = enter("192.0.2.1").unwrap();
+        let _second = enter("192.0.2.1").unwrap();
+        assert!(enter("192.0.2.1").is_none());
+        let other = enter("192.0.2.2").unwrap();
+        drop((first, other));
+        assert!(enter("192.0.2.1").is_some());
+        assert_eq!(clients.0.lock().unwrap().len(), 1, "whoever left is forgotten");
     }
 }

@@ -26,6 +26,7 @@ use super::signing::{Signatures, SigningKeys};
 use super::stamp::{Mint, Stamper};
 use super::suppressing::SuppressingIntake;
 use super::token_keys::{Prepared, TokenKeyFile};
+use super::unsubscribe;
 use crate::admission::Directory;
 use crate::admission::authenticate::Authenticator;
 use crate::admission::quota::Quotas;
@@ -68,6 +69,7 @@ pub struct Instance {
     reception_settings: Arc<ArcSwap<ReceptionSettings>>,
     admission: Arc<ArcSwap<Directory>>,
     feedback: Arc<ArcSwap<FeedbackDesk>>,
+    links: Arc<ArcSwap<unsubscribe::Live>>,
     quotas: Arc<Quotas>,
     reputation: ReputationHandle,
     signing: SigningKeys,
@@ -122,8 +124,10 @@ impl Instance {
             intake: Arc::new(intake),
             stamp: Arc::new(stamper(&signing, &token_keys, &audit)),
             signing: Arc::new(Signing::new(cores())),
-            inbox: Arc::new(desk.inbox),
+            inbox: Arc::new(feedback::DeskInbox(Arc::clone(&desk.desk))),
         };
+        let links = Arc::new(ArcSwap::from_pointee(unsubscribe::Live::load(&config.unsubscribe)?));
+        let endpoint = unsubscribe::Endpoint::bind(&config.unsubscribe, &links)?;
         let reception = Reception::start(&config.listeners, ports).map_err(|error| error.to_string())?;
         // From here on, what is due may be in flight.
         queue.mark_running().map_err(|error| error.to_string())?;
@@ -134,6 +138,9 @@ impl Instance {
             Dispatcher::start(shared, scheduler_settings, handoffs, unclean_since, saved, !was_clean);
         desk.dispatcher.get_or_init(|| dispatcher.clone());
         let background = CancellationToken::new();
+        if let Some(endpoint) = endpoint {
+            tokio::spawn(endpoint.serve(desk.desk, background.clone()));
+        }
         let instance = Instance {
             config: Mutex::new(config),
             queue,
@@ -142,6 +149,7 @@ impl Instance {
             reception_settings,
             admission,
             feedback: desk.settings,
+            links,
             quotas,
             reputation: reputation.start(background.clone()),
             signing,
@@ -270,7 +278,7 @@ impl Instance {
         new.queue.data_dir.clone_from(&old.queue.data_dir);
         (new.queue.ready_max, new.queue.body_cache_bytes) = (old.queue.ready_max, old.queue.body_cache_bytes);
         let reloadable = build_reloadable(&new, &self.signing, &self.resolver, &self.clock)?;
-        let (signatures, token_keys) = self.prepare_keys(&new).await?;
+        let (signatures, token_keys, links) = self.prepare_keys(&new).await?;
         self.resolver.reload(&new.dns).map_err(|error| error.to_string())?;
         let applied = self
             .reception
@@ -290,6 +298,7 @@ impl Instance {
         }
         // Nothing below can fail.
         self.token_keys.adopt(token_keys);
+        self.links.store(Arc::new(links));
         self.feedback.store(Arc::new(feedback::settings(&new, &reloadable.rules)));
         self.reloadable.store(Arc::new(reloadable));
         self.signing.adopt(signatures);
@@ -307,9 +316,10 @@ impl Instance {
     }
 
     /// Reads the key files of a new config, on a thread that may block.
-    async fn prepare_keys(&self, new: &Config) -> Result<(Signatures, Prepared), String> {
+    async fn prepare_keys(&self, new: &Config) -> Result<(Signatures, Prepared, unsubscribe::Live), String> {
         let (signing, token_keys, new) = (self.signing.clone(), Arc::clone(&self.token_keys), new.clone());
-        let prepare = move || Ok((signing.prepare(&new)?, token_keys.prepare(&new)?));
+        let prepare =
+            move || Ok((signing.prepare(&new)?, token_keys.prepare(&new)?, unsubscribe::Live::load(&new.unsubscribe)?));
         tokio::task::spawn_blocking(prepare).await.map_err(|error| format!("cannot read the keys: {error}"))?
     }
 

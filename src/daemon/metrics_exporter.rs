@@ -4,6 +4,7 @@
 //! connections and request heads are bounded (see `daemon::http`). Does not: authenticate. Bind it to a loopback address
 //! or guard it.
 
+use std::future::Ready;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::daemon::http::{self, Accept};
+use crate::daemon::http::{self, Accept, Accepted, Limits};
 use crate::events::metric;
 
 /// Histograms are folded into their buckets this often, so that samples do not pile up between two scrapes.
@@ -49,7 +50,7 @@ enum Kind {
 }
 
 /// Every metric: name, kind, unit, help. `docs/OPERATIONS.md` has the same table; a test holds both together.
-const METRICS: [(&str, Kind, Unit, &str); 60] = [
+const METRICS: [(&str, Kind, Unit, &str); 61] = [
     (metric::MESSAGES_ACCEPTED, Kind::Counter, Unit::Count, "Messages answered 250."),
     (metric::RECIPIENTS_ACCEPTED, Kind::Counter, Unit::Count, "Recipients of accepted messages."),
     (metric::REFUSALS, Kind::Counter, Unit::Count, "Refusals sent to clients, by reply code."),
@@ -122,6 +123,12 @@ const METRICS: [(&str, Kind, Unit, &str); 60] = [
     (metric::SENT_SWEEPS, Kind::Counter, Unit::Count, "Removals of what need not be remembered any more."),
     (metric::FEEDBACK, Kind::Counter, Unit::Count, "What reports said of single recipients, by kind and effect."),
     (metric::FEEDBACK_MESSAGES, Kind::Counter, Unit::Count, "Messages that came home, by what they are."),
+    (
+        metric::UNSUBSCRIBE_REQUESTS,
+        Kind::Counter,
+        Unit::Count,
+        "Requests at links that unsubscribe, by what became of them.",
+    ),
     (metric::FEEDBACK_KEPT, Kind::Gauge, Unit::Count, "Messages that nobody understood, kept for the operator."),
     (metric::REPUTATION_BOUNCE_RATE, Kind::Gauge, Unit::Count, "Hard bounces, by scope and name; 1 is all."),
     (
@@ -179,7 +186,7 @@ impl MetricsServer {
     /// Serves until `stop` is cancelled.
     pub async fn serve(self, stop: CancellationToken) {
         let upkeep = upkeep(self.handle.clone(), stop.clone());
-        let server = http::serve(TcpAccept(self.listener), router(self.handle), stop);
+        let server = http::serve(TcpAccept(self.listener), router(self.handle), Limits::OPERATORS, stop);
         tokio::join!(upkeep, server);
     }
 }
@@ -221,9 +228,10 @@ struct TcpAccept(TcpListener);
 
 impl Accept for TcpAccept {
     type Stream = TcpStream;
+    type Opening = Ready<io::Result<TcpStream>>;
 
-    async fn accept(&mut self) -> io::Result<Option<TcpStream>> {
-        self.0.accept().await.map(|(stream, _)| Some(stream))
+    async fn accept(&mut self) -> io::Result<Option<Accepted<Self::Opening>>> {
+        self.0.accept().await.map(|(stream, _)| Some(Accepted::open(stream)))
     }
 }
 
@@ -284,7 +292,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let server = tokio::spawn(http::serve(TcpAccept(listener), router(recorder.handle()), stop.clone()));
+        let server =
+            tokio::spawn(http::serve(TcpAccept(listener), router(recorder.handle()), Limits::OPERATORS, stop.clone()));
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         stream.write_all(request).await.unwrap();

@@ -23,6 +23,7 @@ pub mod signing;
 pub mod stamp;
 pub mod suppressing;
 mod token_keys;
+mod unsubscribe;
 mod warming;
 
 pub use assembly::outlets;

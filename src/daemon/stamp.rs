@@ -13,6 +13,7 @@ use crate::admission::directory::Name;
 use crate::admission::{Authority, Submission, authorize};
 use crate::events::audit::AuditLog;
 use crate::events::schema::{self, CommonHeaders, Extras, Mail, MailObject};
+use crate::feedback::addresses::UNSUBSCRIBE_PREFIX;
 use crate::message::Claims;
 use crate::message::dkim::Signer;
 use crate::message::header;
@@ -20,7 +21,7 @@ use crate::message::one_click::{self, OwnFields};
 use crate::message::stamp::{self, Client, Context, EightBitHeaders, Refusal, Stamped};
 use crate::policy::token::{Addressee, Purpose};
 use crate::reception::{Stamp, StampContext, StampedHeader};
-use crate::types::{Clock, EmailAddress, MessageId, Reply};
+use crate::types::{Clock, Domain, EmailAddress, MessageId, Reply};
 
 /// Makes tokens: of a purpose, for a message and an addressee.
 pub type Mint = dyn Fn(Purpose, MessageId, Addressee) -> String + Send + Sync;
@@ -84,7 +85,7 @@ impl Stamp for Stamper {
 }
 
 impl Stamper {
-    /// Adds the one-click pair where the configuration set asks for it and the message has none. Of several recipients each has
+    /// Adds what unsubscribes by one click, and by mail, where the configuration set asks for it and the message has no pair. Of several recipients each has
     /// its own, so these come back.
     fn one_click(&self, header: &mut Vec<u8>, context: &StampContext<'_>, authority: &Authority) -> Vec<Bytes> {
         let Some(set) = authority.set.as_deref().filter(|set| set.is_bulk || set.unsubscribe_url.is_some()) else {
@@ -94,21 +95,34 @@ impl Stamper {
         if own.is_pair {
             return Vec::new();
         }
-        let Some(url) = &set.unsubscribe_url else {
+        let url = set.unsubscribe_url.as_deref();
+        if url.is_none() {
             self.lints.one_click_missing(context.id, authority, context.accepted_at);
+        }
+        // An address of the message's own is its application's to look after.
+        let by_mail = if own.mailto.is_empty() { unsubscribe_domain(context, authority) } else { None };
+        // Without a link of ours, what the message says of itself is better.
+        if url.is_none() && (own.any || by_mail.is_none()) {
             return Vec::new();
-        };
+        }
         if own.any {
             *header = one_click::without(header);
         }
-        let token = |index| (self.mint)(Purpose::Unsubscribe, context.id, Addressee::recipient(index));
-        let pair = |index| one_click::pair(&format!("{url}{}", token(index)), &own.mailto);
+        let fields = |index| {
+            let token = (self.mint)(Purpose::Unsubscribe, context.id, Addressee::recipient(index));
+            let https = url.map(|url| format!("{url}{token}"));
+            let ours = by_mail
+                .as_ref()
+                .map(|domain| format!("mailto:{UNSUBSCRIBE_PREFIX}{token}@{domain}?subject=unsubscribe"));
+            let mailto: Vec<_> = ours.into_iter().chain(own.mailto.iter().cloned()).collect();
+            one_click::fields(https.as_deref(), &mailto)
+        };
         match context.envelope.recipients.len() {
             1 => {
-                append(header, &pair(0));
+                append(header, &fields(0));
                 Vec::new()
             }
-            count => (0..count).map(|index| Bytes::from(pair(index))).collect(),
+            count => (0..count).map(|index| Bytes::from(fields(index))).collect(),
         }
     }
 
@@ -162,6 +176,13 @@ impl Stamper {
         }
         signers
     }
+}
+
+/// Where requests to unsubscribe from this message are mailed: to the domain of its return path, whose mail comes home.
+fn unsubscribe_domain(context: &StampContext<'_>, authority: &Authority) -> Option<Domain> {
+    let directory = context.directory;
+    let path = || directory.return_path(authority.identity.as_deref(), authority.set.as_deref());
+    if directory.unsubscribes_by_mail { path().map(|path| path.domain) } else { None }
 }
 
 /// The same, as what it is sent; refused where it may not be.

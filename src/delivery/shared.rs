@@ -20,7 +20,7 @@ use crate::policy::{Providers, Rules};
 use crate::queue::Queue;
 use crate::queue::suppression::SuppressionCheck;
 use crate::scheduler::settlement::{SettlementSettings, Tally};
-use crate::types::{Clock, SuppressionReason, Timestamp};
+use crate::types::{Clock, Timestamp};
 
 /// Everything that a reload replaces, as one.
 pub struct Reloadable {
@@ -167,8 +167,7 @@ impl Counts {
     /// Adds to them, and to the metrics.
     pub fn add(&self, tally: &Tally) {
         for suppressed in &tally.suppressed {
-            let reason = if suppressed.reason == SuppressionReason::Bounce { "bounce" } else { "complaint" };
-            let tier = suppressed.tier.name();
+            let (tier, reason) = (suppressed.tier.name(), suppressed.reason.label());
             metrics::counter!(metric::SUPPRESSED_RECIPIENTS, "tier" => tier, "reason" => reason).increment(1);
         }
         let rows = [

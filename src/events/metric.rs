@@ -107,6 +107,8 @@ pub const FEEDBACK: &str = "posthaste_feedback_total";
 /// Counter, label `report` (bounce, delay, success, auto-reply, complaint, unsubscribe, dmarc, tls-rpt, not-understood): messages that came
 /// home.
 pub const FEEDBACK_MESSAGES: &str = "posthaste_feedback_messages_total";
+/// Counter, label `outcome`: requests at links that unsubscribe: `done`, `page`, `unknown`, `bad`, `error`.
+pub const UNSUBSCRIBE_REQUESTS: &str = "posthaste_unsubscribe_requests_total";
 /// Gauge: messages that nobody understood and that are kept for the operator, when the last one was.
 pub const FEEDBACK_KEPT: &str = "posthaste_feedback_kept";
 /// Gauge, labels `scope` (server, tenant, configuration_set, pool, source, provider), `name`: hard bounces over a representative

@@ -66,7 +66,7 @@ impl EventId {
     }
 }
 
-/// What an event tells. The names are SES's, but for the last two.
+/// What an event tells. The names are SES's, but for `Lane` and `Reputation`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventKind {
     /// Accepted and will be attempted.
@@ -85,11 +85,13 @@ pub enum EventKind {
     Lane,
     /// How the bounces and complaints of a sender stand changed: ours, not SES's, and not about a message.
     Reputation,
+    /// A recipient wants no more of its configuration set.
+    Subscription,
 }
 
 impl EventKind {
     /// Every kind, in the order of their stored codes.
-    pub const ALL: [EventKind; 8] = [
+    pub const ALL: [EventKind; 9] = [
         EventKind::Send,
         EventKind::Delivery,
         EventKind::DeliveryDelay,
@@ -98,6 +100,7 @@ impl EventKind {
         EventKind::Reject,
         EventKind::Lane,
         EventKind::Reputation,
+        EventKind::Subscription,
     ];
 
     /// `eventType` as SES spells it; the same names stand in the config.
@@ -111,6 +114,7 @@ impl EventKind {
             EventKind::Reject => "Reject",
             EventKind::Lane => "Lane",
             EventKind::Reputation => "Reputation",
+            EventKind::Subscription => "Subscription",
         }
     }
 

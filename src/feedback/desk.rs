@@ -5,11 +5,14 @@
 //! | bounce | the recipient of the token; of a token for a whole message, or none, whom the report names | `Bounce` event, the tenant's list where nobody is there |
 //! | delay, success, automatic answer | - | counted |
 //! | complaint | the recipient of the token, or of one within the message that it returns; else whom it names of that message | `Complaint` event, the tenant's list |
+//! | request to unsubscribe | the recipient of the token | `Subscription` event, the configuration set's list |
 //! | anything else | - | kept |
 //!
 //! Promises: what follows is on the disk when [`Desk::take`] returns `Ok`, so the report may get its 250; the same report once more, or
 //! another of the same, does nothing; what a report says of a message that it has no token for is not believed. An error is a 4yz: the
 //! host tries again. Does not: decide what reports mean ([`super::report`]), or what follows ([`super::effects`]).
+
+mod unsubscribe;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -36,6 +39,8 @@ use crate::queue::feedback::{FeedbackEffect, FeedbackKind};
 use crate::queue::sent::SentRecipient;
 use crate::queue::{AcceptError, LoadError, Queue};
 use crate::types::{Clock, EmailAddress, MessageId, ReversePath, SuppressionReason};
+
+pub use unsubscribe::{Unsubscribed, Way};
 
 /// Recipients of one message among which a report's is looked for. Those beyond are not found by their address.
 const RECIPIENTS_LOOKED_AT: usize = 1_000;
@@ -172,9 +177,14 @@ impl Desk {
             Report::AutoReply(AutoReplyKind::Generated) if addressed == Addressed::Postmaster => Ok(Handled::Puzzling),
             Report::AutoReply(_) => Ok(Handled::Done),
             Report::Complaint(complaint) => self.complaint(complaint, token).await,
-            Report::Unsubscribe(_) | Report::DmarcAggregate(_) | Report::TlsReport(_) | Report::NotUnderstood(_) => {
-                Ok(Handled::Puzzling)
-            }
+            Report::Unsubscribe(_) => match token {
+                Some(token) => Ok(match self.unsubscribe(token, Way::Mail).await? {
+                    Unsubscribed::Done => Handled::Done,
+                    Unsubscribed::Unknown => Handled::Puzzling,
+                }),
+                None => Ok(Handled::Puzzling),
+            },
+            Report::DmarcAggregate(_) | Report::TlsReport(_) | Report::NotUnderstood(_) => Ok(Handled::Puzzling),
         }
     }
 

@@ -4,7 +4,7 @@
 use super::report::{Complaint, DeliveryReport, RecipientReport};
 use crate::events::EventLine;
 use crate::events::schema::{
-    self, BounceInfo, BouncedRecipient, ComplaintInfo, ComplaintReport, Extras, Mail, feedback_id,
+    self, BounceInfo, BouncedRecipient, ComplaintInfo, ComplaintReport, Extras, Mail, SubscriptionInfo, feedback_id,
 };
 use crate::policy::Verdict;
 use crate::policy::reputation::is_hard;
@@ -27,6 +27,8 @@ pub struct Effects {
 
 /// `posthaste.class` of a complaint.
 const COMPLAINT_CLASS: &str = "complaint";
+/// `posthaste.class` of a request to unsubscribe.
+const UNSUBSCRIBE_CLASS: &str = "unsubscribe";
 
 /// A bounce of a message that a host had taken.
 pub fn bounce(
@@ -76,6 +78,27 @@ pub fn complaint(sent: &SentRecipient, complaint: &Complaint, effects: Effects, 
     effect(sent, &told, event, effects, now)
 }
 
+/// The recipient wants no more of the configuration set of this message. `way` is the rule that the event names.
+pub fn unsubscribe(sent: &SentRecipient, way: &str, effects: Effects, again: bool, now: Timestamp) -> Feedback {
+    let info = SubscriptionInfo { at: now, contact_list: &sent.configuration_set };
+    let extras =
+        Extras { recipient: Some(sent.recipient.as_str()), ..extras(sent, Some(way), UNSUBSCRIBE_CLASS, None) };
+    let event = schema::subscription(mail(sent), &info, &extras);
+    let on_list =
+        effects.lists.then(|| SuppressionEntry::of_set(&sent.configuration_set, &sent.recipient, sent.id, now));
+    Feedback {
+        id: sent.id,
+        index: sent.index,
+        kind: FeedbackKind::Unsubscribe,
+        at: now,
+        events: vec![event],
+        suppress: on_list.into_iter().collect(),
+        notifications: Vec::new(),
+        marks: Vec::new(),
+        again,
+    }
+}
+
 /// What a report tells, in the words of those that hear of it.
 struct Told {
     kind: FeedbackKind,
@@ -100,6 +123,7 @@ fn effect(sent: &SentRecipient, told: &Told, event: EventLine, effects: Effects,
         suppress: on_list.into_iter().collect(),
         notifications: Vec::new(),
         marks: mark.into_iter().collect(),
+        again: false,
     }
 }
 

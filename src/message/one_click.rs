@@ -61,17 +61,20 @@ pub fn without(header: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The pair for one recipient: `uri` is HTTPS, without white space or angle brackets; `mailto` come from [`OwnFields`].
-pub fn pair(uri: &str, mailto: &[String]) -> String {
-    let mut out = format!("List-Unsubscribe: <{uri}>");
-    for address in mailto {
-        out.push_str(",\r\n <");
-        out.push_str(address);
-        out.push('>');
+/// The fields for one recipient: the pair where there is an HTTPS URI, else the first alone, else nothing. The URIs have neither white
+/// space nor angle brackets; those of `mailto` come from [`OwnFields`], or are ours.
+pub fn fields(https: Option<&str>, mailto: &[String]) -> String {
+    let uris: Vec<_> =
+        https.into_iter().chain(mailto.iter().map(String::as_str)).map(|uri| format!("<{uri}>")).collect();
+    if uris.is_empty() {
+        return String::new();
     }
-    out.push_str("\r\nList-Unsubscribe-Post: ");
-    out.push_str(ONE_CLICK);
-    out.push_str("\r\n");
+    let mut out = format!("List-Unsubscribe: {}\r\n", uris.join(",\r\n "));
+    if https.is_some() {
+        out.push_str("List-Unsubscribe-Post: ");
+        out.push_str(ONE_CLICK);
+        out.push_str("\r\n");
+    }
     out
 }
 
@@ -115,17 +118,19 @@ mod tests {
             (false, true, &["mailto:u@a.test?subject=off".to_owned()][..])
         );
         assert_eq!(without(header), b"A: b\r\nC: d\r\n\r\n");
-        let ours = pair("https://u.test/t", &own.mailto);
+        let ours = fields(Some("https://u.test/t"), &own.mailto);
         let expected = "List-Unsubscribe: <https://u.test/t>,\r\n <mailto:u@a.test?subject=off>\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n";
         assert_eq!(ours, expected);
         assert!(OwnFields::of(ours.as_bytes()).is_pair);
+        assert_eq!(fields(None, &own.mailto), "List-Unsubscribe: <mailto:u@a.test?subject=off>\r\n");
+        assert_eq!(fields(None, &[]), "");
     }
 
     #[test]
     fn what_a_client_writes_cannot_add_a_field() {
         for value in ["<mailto:a\r\n b@c.test>", "<mailto:x\u{0}y>", "<mailto:\u{fc}@c.test>", "<mailto:a@b>c.test>"] {
             let own = OwnFields::of(format!("List-Unsubscribe: {value}\r\n").as_bytes());
-            let ours = pair("https://u.test/t", &own.mailto);
+            let ours = fields(Some("https://u.test/t"), &own.mailto);
             assert_eq!(Fields::new(ours.as_bytes()).count(), 2, "{value:?}: {ours:?}");
             assert!(ours.is_ascii());
         }

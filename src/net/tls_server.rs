@@ -3,12 +3,16 @@
 //! Loaded at start and at every reload; sessions keep the settings they began with. TLS 1.2 and 1.3, no client
 //! certificates. Promises: a key that does not belong to its certificate is an error here, not at the first handshake.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsAcceptor;
+
+use super::{BoxStream, Stream};
 
 /// Why certificate files are not usable. The texts name the file and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +67,19 @@ pub fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Certifi
         .with_single_cert(chain, private_key)
         .map_err(unusable)?;
     Ok(Arc::new(config))
+}
+
+/// The same, for HTTP/1.1 (RFC 7301: clients that offer only others are refused). Blocking.
+pub fn load_http(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, CertificateError> {
+    let mut config = (*load(certificate, key)?).clone();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Opens TLS on a connection that a client made. Not cancel-safe: dropped, the connection closes.
+pub async fn accept(config: Arc<ServerConfig>, stream: impl Stream) -> io::Result<BoxStream> {
+    let stream = TlsAcceptor::from(config).accept(stream).await?;
+    Ok(Box::new(stream))
 }
 
 pub(super) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {

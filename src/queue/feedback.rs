@@ -4,7 +4,7 @@
 //! once. Which of them is the first, the committer decides when it makes the batch, since it alone writes: it looks for the mark in the
 //! store and among those of the same batch. No lock is held while the disk syncs, and reports of other recipients ride in the same
 //! batch, which a lock for each recipient would give no more than this. Promises: of one kind, for one recipient, [`Queue::apply_feedback`]
-//! is `Applied` once, in all processes that ever had this store, as long as the recipient is remembered; all of it is synced when that
+//! is `Applied` once, in all processes that ever had this store, as long as the recipient is remembered (but for [`Feedback::again`]); all of it is synced when that
 //! returns, and so is what an `AlreadyKnown` speaks of; after an error nothing was written.
 //!
 //! To carry more, a field of [`Feedback`] goes into the transaction: the committer drops the whole transaction where the mark is there.
@@ -75,6 +75,8 @@ pub struct Feedback {
     pub notifications: Vec<NewMessage>,
     /// What it means for the reputation of who sent the message.
     pub marks: Vec<ReputationCharge>,
+    /// It is done also where it was told before: what followed then was taken back since.
+    pub again: bool,
 }
 
 /// What became of it.
@@ -110,7 +112,7 @@ impl Queue {
     }
 
     async fn apply(&self, feedback: Feedback) -> Result<FeedbackEffect, AcceptError> {
-        let Feedback { id, index, kind, at, events, suppress, notifications, marks } = feedback;
+        let Feedback { id, index, kind, at, events, suppress, notifications, marks, again } = feedback;
         let lists = transition::list_changes(&suppress);
         let keys: Vec<EntryKey> = lists.iter().flat_map(|lists| &lists.changes).map(|(key, _)| *key).collect();
         // What the committer asks for comes into memory here, so that it need not wait for the disk.
@@ -120,14 +122,15 @@ impl Queue {
         });
         let not_durable = |error: String| AcceptError::NotDurable(error);
         let look = look.await.map_err(|error| not_durable(error.to_string()))?;
-        if let Some(effect) = look.map_err(|error| not_durable(error.to_string()))? {
+        let look = look.map_err(|error| not_durable(error.to_string()))?;
+        if let Some(effect) = look.filter(|effect| !again || *effect == FeedbackEffect::Unknown) {
             return Ok(effect);
         }
         let mark = Mark::new(id, index, kind);
         let (mut transaction, handoffs) = transition::tell(mark.put(at), events, notifications);
         (transaction.lists, transaction.marks) = (lists, marks);
         let is_known = Arc::clone(&mark.is_known);
-        transaction.mark = Some(Box::new(mark));
+        transaction.mark = (!again).then(|| Box::new(mark));
         let (reply, answer) = oneshot::channel();
         let queue = self.clone();
         let done: Completion = Box::new(move |result| {

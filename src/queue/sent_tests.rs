@@ -59,7 +59,17 @@ impl Remembered {
 /// A report with an event.
 pub(super) fn feedback(id: MessageId, index: u16, kind: FeedbackKind) -> Feedback {
     let events = vec![line(EventKind::Complaint)];
-    Feedback { id, index, kind, at: AT, events, suppress: Vec::new(), notifications: Vec::new(), marks: Vec::new() }
+    Feedback {
+        id,
+        index,
+        kind,
+        at: AT,
+        events,
+        suppress: Vec::new(),
+        notifications: Vec::new(),
+        marks: Vec::new(),
+        again: false,
+    }
 }
 
 fn entry(message: &StoredMessage, index: usize, outcome: RecipientOutcome) -> Vec<SentEntry> {

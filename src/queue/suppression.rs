@@ -27,7 +27,8 @@ const BATCH_ENTRIES_MAX: usize = 512;
 /// Octets of [`SuppressionEntry::origin`]; what is longer is cut.
 const ORIGIN_BYTES_MAX: usize = 200;
 /// As the records have them.
-const REASON_CODES: [(u8, SuppressionReason); 2] = [(1, SuppressionReason::Bounce), (2, SuppressionReason::Complaint)];
+const REASON_CODES: [(u8, SuppressionReason); 3] =
+    [(1, SuppressionReason::Bounce), (2, SuppressionReason::Complaint), (3, SuppressionReason::Unsubscribe)];
 
 pub(super) type ListKey = [u8; format::SUPPRESSION_LIST_BYTES];
 pub(super) type EntryKey = [u8; format::SUPPRESSION_KEY_BYTES];
@@ -93,9 +94,24 @@ impl SuppressionEntry {
         (told, message): (&str, MessageId),
         now: Timestamp,
     ) -> (SuppressionList, SuppressionEntry) {
-        let origin = format!("{told} of message {message}");
-        let entry = SuppressionEntry { address: address.clone(), reason, updated_at: now, origin };
+        let entry = Self::told(address, reason, &format!("{told} of message {message}"), now);
         (SuppressionList::Tenant(tenant.into()), entry)
+    }
+
+    /// What puts an address on its configuration set's list: whoever owns it wants no more of the kind of this message.
+    pub fn of_set(
+        set: &str,
+        address: &EmailAddress,
+        message: MessageId,
+        now: Timestamp,
+    ) -> (SuppressionList, SuppressionEntry) {
+        let entry =
+            Self::told(address, SuppressionReason::Unsubscribe, &format!("unsubscribed by message {message}"), now);
+        (SuppressionList::Set(set.into()), entry)
+    }
+
+    fn told(address: &EmailAddress, reason: SuppressionReason, origin: &str, now: Timestamp) -> SuppressionEntry {
+        SuppressionEntry { address: address.clone(), reason, updated_at: now, origin: origin.to_owned() }
     }
 }
 

@@ -19,8 +19,7 @@ use super::Settled;
 use super::notification::{self, Told};
 use crate::events::EventLine;
 use crate::events::schema::{
-    self, BounceInfo, BounceKind, BouncedRecipient, ComplaintInfo, DelayInfo, DelayedRecipient, DeliveryInfo, Extras,
-    Mail,
+    self, BounceInfo, BouncedRecipient, ComplaintInfo, DelayInfo, DelayedRecipient, DeliveryInfo, Extras, Mail,
 };
 use crate::message::dkim::Signer;
 use crate::message::dsn;
@@ -29,9 +28,7 @@ use crate::policy::reputation::Counting;
 use crate::policy::retry::{self, Decision, Waiting};
 use crate::policy::{BounceClass, Disposition, Fault, RetryKind, Verdict};
 use crate::queue::{EndGroup, JobKey, Next, RecipientOutcome, RecipientState, Settlement, StoredMessage};
-use crate::types::{
-    EnhancedStatus, MessageId, Notify, Reply, SourceName, Suppressed, SuppressionReason, SuppressionTier, Timestamp,
-};
+use crate::types::{EnhancedStatus, MessageId, Notify, Reply, SourceName, Suppressed, SuppressionReason, Timestamp};
 
 pub use routing::routing_fate;
 
@@ -419,11 +416,7 @@ impl<'b> Draft<'_, 'b> {
         let feedback_id = schema::feedback_id(attempt.key.id, u32::try_from(fate.index).unwrap_or(u32::MAX));
         let info = BounceInfo {
             at: attempt.now,
-            kind: match fate.as_suppressed().map(|suppressed| suppressed.tier) {
-                None => verdict.bounce_kind(),
-                Some(SuppressionTier::Global) => BounceKind::PermanentSuppressed,
-                Some(SuppressionTier::Tenant | SuppressionTier::Set) => BounceKind::PermanentOnAccountSuppressionList,
-            },
+            kind: fate.as_suppressed().map_or_else(|| verdict.bounce_kind(), Suppressed::bounce_kind),
             recipients: &[recipient],
             feedback_id: &feedback_id,
             remote_mta_ip: fate.way.remote,
@@ -547,6 +540,7 @@ impl<'b> Draft<'_, 'b> {
         let domain = attempt.message.domains.get(usize::from(attempt.key.group));
         let delivered = verdict.disposition == Disposition::Delivered;
         Extras {
+            recipient: None,
             site: fate.way.site.as_deref(),
             domain: domain.map(|domain| domain.as_str()),
             source: fate.way.source,

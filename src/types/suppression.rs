@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::BounceKind;
+
 /// Why an address is on a suppression list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SuppressionReason {
@@ -9,17 +11,30 @@ pub enum SuppressionReason {
     Bounce,
     /// Its owner complained.
     Complaint,
+    /// Its owner wants no more of this kind.
+    Unsubscribe,
 }
 
 impl SuppressionReason {
-    /// Both.
-    pub const ALL: [SuppressionReason; 2] = [SuppressionReason::Bounce, SuppressionReason::Complaint];
+    /// All of them.
+    pub const ALL: [SuppressionReason; 3] =
+        [SuppressionReason::Bounce, SuppressionReason::Complaint, SuppressionReason::Unsubscribe];
 
-    /// As SES spells it.
+    /// As SES spells it; the last one is ours.
     pub const fn name(self) -> &'static str {
         match self {
             SuppressionReason::Bounce => "BOUNCE",
             SuppressionReason::Complaint => "COMPLAINT",
+            SuppressionReason::Unsubscribe => "UNSUBSCRIBE",
+        }
+    }
+
+    /// As metrics and the command line spell it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            SuppressionReason::Bounce => "bounce",
+            SuppressionReason::Complaint => "complaint",
+            SuppressionReason::Unsubscribe => "unsubscribe",
         }
     }
 
@@ -35,7 +50,8 @@ impl fmt::Display for SuppressionReason {
     }
 }
 
-/// The reasons that count for somebody: for which mail is held back, and for which addresses go on the list by themselves.
+/// The reasons that count for somebody: for which mail is held back, and for which addresses go on the list by themselves. Whoever
+/// unsubscribed counts always: that is not the sender's to choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SuppressionReasons {
     /// Addresses that bounced for good.
@@ -57,6 +73,7 @@ impl SuppressionReasons {
         match reason {
             SuppressionReason::Bounce => self.bounce,
             SuppressionReason::Complaint => self.complaint,
+            SuppressionReason::Unsubscribe => true,
         }
     }
 }
@@ -107,21 +124,30 @@ pub struct Suppressed {
 impl Suppressed {
     /// Our own words for it.
     pub const fn text(self) -> &'static str {
-        use SuppressionReason::{Bounce, Complaint};
+        use SuppressionReason::{Bounce, Complaint, Unsubscribe};
         match (self.tier, self.reason) {
             (SuppressionTier::Global, Bounce) => "not sent: the address is on the global suppression list (BOUNCE)",
             (SuppressionTier::Global, Complaint) => {
                 "not sent: the address is on the global suppression list (COMPLAINT)"
             }
+            (SuppressionTier::Global, Unsubscribe) => {
+                "not sent: the address is on the global suppression list (UNSUBSCRIBE)"
+            }
             (SuppressionTier::Tenant, Bounce) => "not sent: the address is on the tenant's suppression list (BOUNCE)",
             (SuppressionTier::Tenant, Complaint) => {
                 "not sent: the address is on the tenant's suppression list (COMPLAINT)"
+            }
+            (SuppressionTier::Tenant, Unsubscribe) => {
+                "not sent: the address is on the tenant's suppression list (UNSUBSCRIBE)"
             }
             (SuppressionTier::Set, Bounce) => {
                 "not sent: the address is on the configuration set's suppression list (BOUNCE)"
             }
             (SuppressionTier::Set, Complaint) => {
                 "not sent: the address is on the configuration set's suppression list (COMPLAINT)"
+            }
+            (SuppressionTier::Set, Unsubscribe) => {
+                "not sent: the address is on the configuration set's suppression list (UNSUBSCRIBE)"
             }
         }
     }
@@ -130,5 +156,14 @@ impl Suppressed {
     /// always told of as a bounce.
     pub fn is_complaint(self) -> bool {
         self.tier != SuppressionTier::Global && self.reason == SuppressionReason::Complaint
+    }
+
+    /// What it is told of as where it is a bounce.
+    pub const fn bounce_kind(self) -> BounceKind {
+        match (self.tier, self.reason) {
+            (SuppressionTier::Global, _) => BounceKind::PermanentSuppressed,
+            (_, SuppressionReason::Unsubscribe) => BounceKind::PermanentUnsubscribedRecipient,
+            _ => BounceKind::PermanentOnAccountSuppressionList,
+        }
     }
 }

@@ -70,3 +70,4 @@ mod suppression;
 mod systemd;
 #[cfg(test)]
 mod tidy;
+mod unsubscribe;

@@ -265,7 +265,7 @@ fn bad_lines_are_named_and_the_rest_is_imported_unless_that_is_not_wanted() {
     assert_eq!(ran.out, "2 imported: 2 added, 0 changed, 0 unchanged\n");
     let expected = [
         "line 4: EmailAddress \"no address\": address has no domain",
-        "line 5: Reason \"SPAM\": write BOUNCE or COMPLAINT",
+        "line 5: Reason \"SPAM\": write BOUNCE, COMPLAINT or UNSUBSCRIBE",
         "line 6: LastUpdateTime \"yesterday\": write it as 2026-01-31T23:59:59Z",
         "line 7: one column only: write EmailAddress,Reason,LastUpdateTime",
         "line 8: not UTF-8 at byte 6",

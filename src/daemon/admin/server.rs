@@ -1,6 +1,7 @@
 //! The Unix socket of the admin API: made with the right mode and group, guarded, removed at the end.
 
 use std::fs;
+use std::future::Ready;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream as BlockingStream;
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::access::{Access, Peer, group_id};
 use super::{Backend, routes};
 use crate::daemon::config::AdminSettings;
-use crate::daemon::http::{self, Accept};
+use crate::daemon::http::{self, Accept, Accepted, Limits};
 
 /// Why there is no admin socket: the daemon must not start.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +74,8 @@ impl AdminServer {
     /// Serves until `stop` is cancelled, lets requests under way end, then removes the socket.
     pub async fn serve(self, backend: Arc<dyn Backend>, stop: CancellationToken) {
         let AdminServer { listener, access, path } = self;
-        http::serve(GuardedListener { listener, access }, routes::router(backend), stop).await;
+        let listener = GuardedListener { listener, access };
+        http::serve(listener, routes::router(backend), Limits::OPERATORS, stop).await;
         if let Err(error) = fs::remove_file(&path) {
             tracing::debug!(path = %path.display(), %error, "admin socket not removed");
         }
@@ -107,13 +109,14 @@ struct GuardedListener {
 
 impl Accept for GuardedListener {
     type Stream = UnixStream;
+    type Opening = Ready<io::Result<UnixStream>>;
 
-    async fn accept(&mut self) -> io::Result<Option<UnixStream>> {
+    async fn accept(&mut self) -> io::Result<Option<Accepted<Self::Opening>>> {
         let (stream, _) = self.listener.accept().await?;
         let credentials = stream.peer_cred()?;
         let peer = Peer { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid() };
         if self.access.allows(peer) {
-            return Ok(Some(stream));
+            return Ok(Some(Accepted::open(stream)));
         }
         tracing::warn!(uid = peer.uid, gid = peer.gid, "admin socket refused a peer: not in its group");
         Ok(None)

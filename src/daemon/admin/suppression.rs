@@ -108,7 +108,7 @@ pub struct SuppressionItem {
     /// As it was given.
     #[serde(rename = "EmailAddress")]
     pub email_address: String,
-    /// `BOUNCE` or `COMPLAINT`.
+    /// `BOUNCE`, `COMPLAINT` or `UNSUBSCRIBE`.
     #[serde(rename = "Reason")]
     pub reason: String,
     /// ISO 8601; where it is given: seconds since 1970 too, and nothing for now.
@@ -141,7 +141,7 @@ pub fn checked(address: &str, reason: &str, time: &str) -> Result<NewEntry, Stri
     let entry = NewEntry {
         address: checked_address(address)?,
         reason: SuppressionReason::parse(reason.trim())
-            .ok_or_else(|| format!("Reason {}: write BOUNCE or COMPLAINT", quoted(reason)))?,
+            .ok_or_else(|| format!("Reason {}: write BOUNCE, COMPLAINT or UNSUBSCRIBE", quoted(reason)))?,
         updated_at: match time.trim() {
             "" => None,
             text => Some(

@@ -25,6 +25,7 @@ mod sources;
 #[cfg(test)]
 mod sources_test;
 mod submission;
+mod unsubscribe;
 mod warmup;
 
 #[cfg(test)]
@@ -37,6 +38,8 @@ mod login_test;
 mod rejection_test;
 #[cfg(test)]
 mod submission_test;
+#[cfg(test)]
+mod unsubscribe_test;
 #[cfg(test)]
 mod warmup_test;
 
@@ -52,7 +55,7 @@ pub use rules::RuleSettings;
 pub use settings::{
     AdminSettings, AuditStreamSettings, BounceMessages, DEFAULT_SOCKET, DsnSettings, EventFileSettings, EventsSettings,
     FeedbackSettings, LogFormat, LogLevel, LogSettings, MetricsSettings, QueueSettings, RetrySettings,
-    ReturnPathSettings, ShutdownSettings,
+    ReturnPathSettings, ShutdownSettings, UnsubscribeSettings,
 };
 
 use crate::admission::{Directory, signing as signing_keys};
@@ -61,7 +64,7 @@ use crate::net::settings::DnsSettings;
 use crate::policy::listing::Listing;
 use crate::policy::reputation::Counting;
 use crate::policy::warmup::Plan;
-use crate::reception::settings::ListenerSettings;
+use crate::reception::settings::{ListenerSettings, ListenerTakes};
 use crate::scheduler::settlement::MailBounces;
 use crate::tables::{findings, section};
 use crate::types::Domain;
@@ -96,6 +99,8 @@ pub struct Config {
     pub return_path: ReturnPathSettings,
     /// `[feedback]`.
     pub feedback: FeedbackSettings,
+    /// `[unsubscribe]`; what of it is for messages is in `admission`.
+    pub unsubscribe: UnsubscribeSettings,
     /// `[retry]`.
     pub retry: RetrySettings,
     /// `[delivery]` and `[[route]]`.
@@ -260,11 +265,16 @@ fn read_root(mut root: Section<'_>) -> Config {
     let warmup_at = Place(of_warmup.span());
     of_warmup.close();
     let (reputation, uncounted_domains) = reputation::section(root.child("reputation"));
-    let mut admission = submission::directory(&mut root, queue.lifetime, &sending.names, &plans, reputation);
+    let unsubscribe = unsubscribe::read(root.child("unsubscribe"));
+    let of_sets = submission::OfSets { plans: &plans, unsubscribe_url: unsubscribe.url.as_ref() };
+    let mut admission = submission::directory(&mut root, queue.lifetime, &sending.names, &of_sets, reputation);
     sending.warmups.sets = admission.warmups();
     let (return_path_domain, return_path) = return_path::read(root.child("return_path"), queue.lifetime);
     admission.return_path_domain = return_path_domain;
     let feedback = feedback::read(root.child("feedback"), &listeners);
+    admission.unsubscribes_by_mail =
+        unsubscribe.mail && listeners.iter().any(|listener| listener.takes == ListenerTakes::Feedback);
+    unsubscribe::check(&mut root, &unsubscribe, &admission, &feedback);
     let signing = signing::signing(&mut root);
     let retry = keeping::retry(root.child("retry"), queue.lifetime);
     let delivery = outbound::delivery(&mut root, delivery, &hostname, sending);
@@ -282,6 +292,7 @@ fn read_root(mut root: Section<'_>) -> Config {
         queue,
         return_path,
         feedback,
+        unsubscribe,
         retry,
         delivery,
         rules,

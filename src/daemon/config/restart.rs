@@ -15,6 +15,7 @@ impl Config {
             ("queue.body_cache", old_queue.body_cache_bytes != new_queue.body_cache_bytes),
             ("queue.memtable", old_queue.memtable_bytes != new_queue.memtable_bytes),
             ("queue.wal_max", old_queue.wal_bytes_max != new_queue.wal_bytes_max),
+            ("unsubscribe.address", self.unsubscribe.address != new.unsubscribe.address),
             ("metrics.address", self.metrics.address != new.metrics.address),
             ("admin.socket", old_admin.socket != new_admin.socket),
             ("admin.group", old_admin.group != new_admin.group),
@@ -32,7 +33,7 @@ mod tests {
     const OLD: &str = "hostname = \"a.test\"\nlistener = [{ name = \"a\", address = \"127.0.0.1:0\" }]\n";
     const NEW: &str = "hostname = \"b.test\"\ndata_dir = \"/b\"\nlistener = [{ name = \"b\", address = \"127.0.0.1:0\" }]\n\
         [queue]\nready_max = 1000\nbody_cache = \"1MiB\"\nmemtable = \"8MiB\"\nwal_max = \"16MiB\"\n\
-        [metrics]\naddress = \"127.0.0.1:1\"\n[admin]\nsocket = \"/s\"\ngroup = \"g\"\n[log]\nformat = \"json\"\n";
+        [unsubscribe]\naddress = \"127.0.0.1:1\"\n[metrics]\naddress = \"127.0.0.1:1\"\n[admin]\nsocket = \"/s\"\ngroup = \"g\"\n[log]\nformat = \"json\"\n";
 
     /// Keys whose comment in the example ends in "Restart.".
     fn marked() -> Vec<String> {

@@ -4,9 +4,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::events::EventKind;
+use crate::reception::settings::CertificateFiles;
 use crate::types::EmailAddress;
 
 const HOUR: u64 = 3_600;
@@ -45,6 +47,27 @@ impl Default for QueueSettings {
             memtable_bytes: 64 << 20,
             wal_bytes_max: 256 << 20,
         }
+    }
+}
+
+/// Where recipients unsubscribe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnsubscribeSettings {
+    /// What links begin with that have a token behind them, for bulk sets that have none of their own.
+    pub url: Option<Arc<str>>,
+    /// Where their requests come; `None`: nobody here answers them.
+    pub address: Option<SocketAddr>,
+    /// Of its own; `None`: a proxy before it speaks TLS.
+    pub tls: Option<CertificateFiles>,
+    /// Who opens a link is sent there, the token behind it; `None`: sees a page of ours.
+    pub page: Option<Arc<str>>,
+    /// Whether messages of bulk sets offer it by mail, too.
+    pub mail: bool,
+}
+
+impl Default for UnsubscribeSettings {
+    fn default() -> Self {
+        Self { url: None, address: None, tls: None, page: None, mail: true }
     }
 }
 

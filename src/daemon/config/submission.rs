@@ -13,6 +13,7 @@ use super::reputation as of_reputation;
 use super::return_path;
 use super::section::{Section, Value};
 use super::sources::name_form as name_form_of;
+use super::unsubscribe::https_url;
 use super::warmup::Plans;
 use crate::admission::Directory;
 use crate::admission::directory::{
@@ -35,12 +36,20 @@ const USER_BYTES_MAX: usize = 128;
 /// One in force, and one that takes its place.
 const SECRETS_MAX: usize = 2;
 
+/// What configuration sets may have that stands elsewhere.
+pub(super) struct OfSets<'a> {
+    /// Of warm-ups.
+    pub(super) plans: &'a Plans,
+    /// For bulk sets without one of their own.
+    pub(super) unsubscribe_url: Option<&'a Arc<str>>,
+}
+
 /// All of it. `lifetime` is that of the queue, `pools` are the names of all pools; `reputation` is what `[reputation]` says.
 pub(super) fn directory(
     root: &mut Section<'_>,
     lifetime: Duration,
     pools: &BTreeSet<PoolName>,
-    plans: &Plans,
+    of_sets: &OfSets<'_>,
     mut reputation: Settings,
 ) -> Directory {
     let mut tenants: BTreeMap<Name, Arc<Tenant>> = BTreeMap::new();
@@ -65,7 +74,7 @@ pub(super) fn directory(
     }
     relay.close();
     for section in root.children("configuration_set").unwrap_or_default() {
-        configuration_set(section, &mut directory, pools, plans, &mut reputation);
+        configuration_set(section, &mut directory, pools, of_sets, &mut reputation);
     }
     directory.reputation = Arc::new(reputation);
     sending(root.child("sending"), &mut directory);
@@ -124,7 +133,7 @@ fn configuration_set(
     mut section: Section<'_>,
     directory: &mut Directory,
     pools: &BTreeSet<PoolName>,
-    plans: &Plans,
+    of_sets: &OfSets<'_>,
     reputation: &mut Settings,
 ) {
     let name = section.required("name", "\"receipts\"", name_form);
@@ -135,6 +144,7 @@ fn configuration_set(
         }
         Ok(name)
     });
+    let is_bulk = section.flag("bulk", false);
     let set = name.map(|name| ConfigurationSet {
         name,
         tenants,
@@ -149,10 +159,12 @@ fn configuration_set(
         ),
         tags: section.list("tags", Vec::new(), "[\"team=shop\"]", tag),
         quota: quota(&mut section),
-        is_bulk: section.flag("bulk", false),
-        unsubscribe_url: section.optional("unsubscribe_url", https_url),
+        is_bulk,
+        unsubscribe_url: section
+            .optional("unsubscribe_url", https_url)
+            .or_else(|| of_sets.unsubscribe_url.filter(|_| is_bulk).cloned()),
         way: way(&mut section, pools),
-        warmup: section.optional("warmup", |value| plans.named(value)),
+        warmup: section.optional("warmup", |value| of_sets.plans.named(value)),
     });
     let limits = of_reputation::own_limits(&mut section, &reputation.limits);
     if let (Some(set), Some(limits)) = (&set, limits) {
@@ -167,24 +179,6 @@ fn configuration_set(
     if let Some(set) = set {
         directory.add_set(set);
     }
-}
-
-/// The longest URL that a token is put behind: the header field stays one line.
-const URL_BYTES_MAX: usize = 256;
-
-/// HTTPS (RFC 8058 §3.1), to be followed by a token.
-fn https_url(value: &Value<'_>) -> Result<Arc<str>, Problem> {
-    let text = value.text()?;
-    let allowed = |byte: u8| byte.is_ascii_graphic() && !b"<>\"#".contains(&byte);
-    let has_host =
-        text.strip_prefix("https://").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric()));
-    if has_host && text.len() <= URL_BYTES_MAX && text.bytes().all(allowed) {
-        return Ok(text.into());
-    }
-    Err(value.expected(
-        "an HTTPS URL",
-        "write one such as \"https://mail.example.com/unsubscribe/\"; a token is put behind it",
-    ))
 }
 
 fn identity(mut section: Section<'_>, directory: &mut Directory) {

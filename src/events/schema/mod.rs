@@ -14,6 +14,7 @@ mod outcome;
 mod reputation;
 #[cfg(test)]
 pub(crate) mod samples;
+mod subscription;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +34,7 @@ pub use outcome::{
     DeliveryInfo, Extras, bounce, complaint, delivery, delivery_delay, diagnostic_code, feedback_id, send,
 };
 pub use reputation::{RateInfo, ReputationInfo, reputation};
+pub use subscription::{SubscriptionInfo, subscription};
 
 /// What the `mail` object is made of.
 #[derive(Clone, Copy, Debug)]

@@ -32,6 +32,8 @@ pub struct Extras<'a> {
     pub enhanced_code: Option<EnhancedStatus>,
     /// An earlier attempt may have delivered (an unclean stop or no reply after the final dot).
     pub ambiguous: bool,
+    /// Whom it is about, where SES's part of the event has no place for it.
+    pub recipient: Option<&'a str>,
     /// TLS version of the connection, such as `TLSv1.3`; also the tag `ses:outgoing-tls-version` of a Delivery.
     pub tls: Option<&'a str>,
 }
@@ -237,7 +239,7 @@ pub fn delivery_delay(mail: Mail<'_>, info: &DelayInfo<'_>, extras: &Extras<'_>)
 }
 
 /// The type and the `mail` object; where `outgoing` is given, with the tags that name the way out.
-fn start(kind: EventKind, mail: Mail<'_>, outgoing: Option<&Extras<'_>>, text_bytes: usize) -> Vec<u8> {
+pub(super) fn start(kind: EventKind, mail: Mail<'_>, outgoing: Option<&Extras<'_>>, text_bytes: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(mail.json.len() + text_bytes + 1_024);
     out.extend_from_slice(b"{\"eventType\":\"");
     out.extend_from_slice(kind.name().as_bytes());
@@ -266,7 +268,7 @@ fn outgoing_tags(out: &mut Vec<u8>, extras: &Extras<'_>) {
 }
 
 /// Our part, and the end of the line.
-fn finish(kind: EventKind, mut out: Vec<u8>, extras: &Extras<'_>) -> EventLine {
+pub(super) fn finish(kind: EventKind, mut out: Vec<u8>, extras: &Extras<'_>) -> EventLine {
     out.extend_from_slice(b",\"posthaste\":{\"eventId\":");
     let id_at = u32::try_from(out.len()).expect("headers and recipients are limited far below 4 GiB");
     let mut object = Object::resume(&mut out);
@@ -275,6 +277,7 @@ fn finish(kind: EventKind, mut out: Vec<u8>, extras: &Extras<'_>) -> EventLine {
     if let Some(ip) = extras.source {
         object.plain("source", ip);
     }
+    object.optional("recipient", extras.recipient);
     object.optional("pool", extras.pool);
     if let Some(attempt) = extras.attempt {
         object.number("attempt", attempt.into());

@@ -75,6 +75,7 @@ fn full_mail() -> Bytes {
 }
 
 const EXTRAS: Extras<'static> = Extras {
+    recipient: None,
     site: Some("mx.example.org"),
     domain: Some("example.org"),
     source: Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1))),
@@ -287,6 +288,25 @@ fn a_complaint_tells_what_its_report_says() {
         assert_eq!(told.get("userAgent").and_then(|agent| agent.as_str()), report.user_agent);
         assert_eq!(told.get("complaintFeedbackType").and_then(|kind| kind.as_str()), report.feedback_type);
     }
+}
+
+#[test]
+fn a_subscription_says_who_wants_no_more_of_what() {
+    let json = full_mail();
+    let info = SubscriptionInfo { at: Timestamp::from_millis(1_683_320_424_300), contact_list: "news" };
+    let extras = Extras { recipient: Some("a@example.org"), rule: Some("unsubscribe-mail"), ..Extras::default() };
+    let event = parsed(&subscription(Mail { id: id(), json: &json }, &info, &extras));
+    let preferences = |is_out: bool, status: &str| json!({ "unsubscribeAll": is_out, "topicSubscriptionStatus": [{ "topicName": "news", "subscriptionStatus": status }] });
+    let expected = json!({
+        "contactList": "news",
+        "timestamp": "2023-05-05T21:00:24.300Z",
+        "source": "UnsubscribeHeader",
+        "newTopicPreferences": preferences(true, "OptOut"),
+        "oldTopicPreferences": preferences(false, "OptIn"),
+    });
+    assert_eq!((&event["eventType"], &event["subscription"]), (&json!("Subscription"), &expected));
+    assert_eq!(event["posthaste"]["recipient"], "a@example.org");
+    assert_eq!(event["mail"]["messageId"], ID);
 }
 
 #[test]

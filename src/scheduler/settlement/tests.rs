@@ -4,7 +4,9 @@ use bytes::Bytes;
 
 use super::*;
 use crate::events::EventKind;
-use crate::types::{BodyKind, Domain, EmailAddress, Envelope, Hour, Mark, PoolName, Priority, Recipient, ReversePath};
+use crate::types::{
+    BodyKind, Domain, EmailAddress, Envelope, Hour, Mark, PoolName, Priority, Recipient, ReversePath, SuppressionTier,
+};
 
 const ACCEPTED_AT: Timestamp = Timestamp::from_millis(1_000_000_000);
 const LIFETIME: Duration = Duration::from_secs(3_600);
@@ -124,10 +126,11 @@ fn held_back(tier: SuppressionTier, reason: SuppressionReason, kind: AttemptKind
 
 #[test]
 fn held_back_recipients_end_without_an_attempt_by_the_event_of_their_list() {
-    use SuppressionReason::{Bounce, Complaint};
+    use SuppressionReason::{Bounce, Complaint, Unsubscribe};
     use SuppressionTier::{Global, Set, Tenant};
     let account = "\"bounceSubType\":\"OnAccountSuppressionList\"";
     let complaint = "\"complaintSubType\":\"OnAccountSuppressionList\"";
+    let unsubscribed = "\"bounceSubType\":\"UnsubscribedRecipient\"";
     for (tier, reason, part, notifications) in [
         (Global, Bounce, "\"bounceSubType\":\"Suppressed\"", 1),
         (Global, Complaint, "\"bounceSubType\":\"Suppressed\"", 0),
@@ -135,6 +138,9 @@ fn held_back_recipients_end_without_an_attempt_by_the_event_of_their_list() {
         (Tenant, Complaint, complaint, 0),
         (Set, Bounce, account, 1),
         (Set, Complaint, complaint, 0),
+        (Global, Unsubscribe, "\"bounceSubType\":\"Suppressed\"", 1),
+        (Tenant, Unsubscribe, unsubscribed, 1),
+        (Set, Unsubscribe, unsubscribed, 1),
     ] {
         for kind in [AttemptKind::Decision, AttemptKind::Counts] {
             let (decided, text) = held_back(tier, reason, kind);

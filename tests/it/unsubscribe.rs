@@ -1,0 +1,225 @@
+//! Recipients unsubscribe, by one click (RFC 8058), by a page or by mail: from one configuration set, at once, for good.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use serde_json::Value;
+
+use crate::harness::*;
+
+const FROM: &str = "app@sender.example";
+const TO: &str = "you@example.test";
+const ONE_CLICK: &str = "List-Unsubscribe=One-Click";
+
+/// A daemon with two sets, whose links lead to itself.
+struct Streams {
+    lab: Lab,
+    mx: Mx,
+    daemon: Daemon,
+    certificate: Option<Certificate>,
+}
+
+impl Streams {
+    fn new(certificate: Option<Certificate>, change: impl FnOnce(ConfigText) -> ConfigText) -> Self {
+        let lab = Lab::new();
+        let mx = lab.mx(2);
+        lab.domain("example.test", &[2]);
+        let mut config = lab
+            .config()
+            .set("return_path.domain", "\"bounces.op.test\"")
+            .set("unsubscribe.url", "\"https://localhost/u/\"")
+            .set("unsubscribe.address", "\"127.0.0.1:0\"")
+            .table("[[listener]]\nname = \"home\"\naddress = \"127.0.0.1:0\"\ntakes = \"feedback\"\n");
+        if let Some(certificate) = &certificate {
+            let (chain, key) = certificate.write(lab.dir());
+            config = config
+                .set("unsubscribe.certificate", &format!("{:?}", chain.to_str().unwrap()))
+                .set("unsubscribe.key", &format!("{:?}", key.to_str().unwrap()));
+        }
+        for set in ["news", "offers"] {
+            config = config.table(&format!("[[configuration_set]]\nname = \"{set}\"\nbulk = true\n"));
+        }
+        let daemon = lab.daemon_with(change(config));
+        Self { lab, mx, daemon, certificate }
+    }
+
+    fn submit(&self, set: &str) -> String {
+        let message = format!(
+            "From: {FROM}\r\nTo: {TO}\r\nSubject: {set}\r\nX-SES-CONFIGURATION-SET: {set}\r\n\
+             X-SES-MESSAGE-TAGS: campaign=spring\r\n\r\nhello\r\n"
+        );
+        self.lab.client(&self.daemon).send(FROM, &[TO], &message)
+    }
+
+    /// Sends a message that is delivered: its id, and the URIs of its `List-Unsubscribe`.
+    fn send(&self, set: &str) -> (String, String, String) {
+        let before = self.mx.accepted().len();
+        let id = self.submit(set);
+        let text = self.mx.wait_accepted(before + 1)[before].text();
+        self.daemon.events().wait_kind("Delivery", &id, TO);
+        let uri = |scheme: &str| {
+            let at = text.find(&format!("<{scheme}")).unwrap_or_else(|| panic!("no {scheme} in {text}"));
+            text[at + 1..].split('>').next().unwrap().to_owned()
+        };
+        assert!(text.contains("List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"), "{text}");
+        (id, uri("https:"), uri("mailto:"))
+    }
+
+    /// What comes back for a request at a link.
+    fn ask(&self, method: &str, link: &str, body: &str) -> String {
+        let path = link.strip_prefix("https://localhost").unwrap_or(link);
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let stream = TcpStream::connect(self.daemon.listener_addr("unsubscribe")).unwrap();
+        match &self.certificate {
+            Some(certificate) => exchange(certificate.connect(stream).unwrap(), &request),
+            None => exchange(stream, &request),
+        }
+    }
+
+    fn events_of(&self, id: &str, kind: &str) -> Vec<Value> {
+        let events = Events::read_all(&self.daemon.events_path());
+        events.into_iter().filter(|event| event["mail"]["messageId"] == id && event["eventType"] == kind).collect()
+    }
+
+    fn is_held_back(&self, set: &str) {
+        let id = self.submit(set);
+        let event = self.daemon.events().wait_kind("Bounce", &id, TO);
+        assert_eq!(event["bounce"]["bounceSubType"], "UnsubscribedRecipient", "{event:#}");
+    }
+}
+
+fn exchange(mut stream: impl Read + Write, request: &str) -> String {
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    // A server that closes without a TLS alert has still said all.
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8(answer).unwrap()
+}
+
+fn status(answer: &str) -> &str {
+    answer.split(' ').nth(1).unwrap_or_default()
+}
+
+#[test]
+fn one_click_unsubscribes_from_its_set_alone_once_through_kill_9() {
+    let mut streams = Streams::new(Some(Certificate::for_name("localhost")), |config| config);
+    let (id, link, _) = streams.send("news");
+    let answer = streams.ask("POST", &link, ONE_CLICK);
+    assert_eq!(status(&answer), "200", "{answer}");
+    let event = streams.daemon.events().wait_for(|event| event["eventType"] == "Subscription");
+    assert_eq!((&event["mail"]["messageId"], &event["posthaste"]["recipient"]), (&id.as_str().into(), &TO.into()));
+    assert_eq!(event["subscription"]["contactList"], "news");
+    assert_eq!(event["subscription"]["newTopicPreferences"]["unsubscribeAll"], true);
+    assert_eq!(event["mail"]["tags"]["campaign"], serde_json::json!(["spring"]), "{event:#}");
+    assert_eq!(event["posthaste"]["rule"], "unsubscribe-one-click");
+    streams.is_held_back("news");
+    streams.send("offers");
+    streams.daemon.kill();
+    streams.daemon.start_again();
+    // A mail program that saw no answer asks again.
+    assert_eq!(status(&streams.ask("POST", &link, ONE_CLICK)), "200");
+    streams.is_held_back("news");
+    assert_eq!(streams.events_of(&id, "Subscription").len(), 1);
+    let sent = streams.daemon.cli(&["queue", "sent", &id]);
+    assert!(sent["recipients"][0]["unsubscribed_at"].is_string(), "{sent:#}");
+    streams.daemon.stop();
+}
+
+#[test]
+fn who_subscribed_again_can_unsubscribe_again_by_an_old_message() {
+    let streams = Streams::new(None, |config| config);
+    let (id, link, _) = streams.send("news");
+    assert_eq!(status(&streams.ask("POST", &link, ONE_CLICK)), "200");
+    let entry = streams.daemon.cli(&["suppression", "get", TO, "--set", "news"]);
+    assert_eq!(entry["Reason"], "UNSUBSCRIBE", "{entry:#}");
+    streams.daemon.cli(&["suppression", "remove", TO, "--set", "news"]);
+    streams.send("news");
+    assert_eq!(status(&streams.ask("POST", &link, ONE_CLICK)), "200");
+    streams.is_held_back("news");
+    assert_eq!(streams.events_of(&id, "Subscription").len(), 2);
+    streams.daemon.stop();
+}
+
+#[test]
+fn a_look_at_a_link_changes_nothing_and_a_request_that_is_none_is_refused() {
+    let streams = Streams::new(None, |config| config);
+    let (id, link, mailto) = streams.send("news");
+    let page = streams.ask("GET", &link, "");
+    assert!(status(&page) == "200" && page.contains("<form method=\"post\">"), "{page}");
+    assert!(page.contains("cache-control: no-store") && page.contains("referrer-policy: no-referrer"), "{page}");
+    let forged = if link.ends_with('a') {
+        format!("{}b", &link[..link.len() - 1])
+    } else {
+        format!("{}a", &link[..link.len() - 1])
+    };
+    // That of the mailto address is the same token, and one of a return path is none.
+    let return_path = streams.mx.accepted()[0].from.clone();
+    let of_return_path = format!("/u/{}", return_path.split('@').next().unwrap());
+    let too_long = format!("{ONE_CLICK}&{}", "x".repeat(5_000));
+    for (method, link, body, expected) in [
+        ("HEAD", link.as_str(), "", "200"),
+        ("PUT", &link, ONE_CLICK, "405"),
+        ("POST", &link, "", "400"),
+        ("POST", &link, "action=yes", "400"),
+        ("POST", &link, &too_long, "400"),
+        ("POST", &forged, ONE_CLICK, "404"),
+        ("GET", &forged, "", "404"),
+        ("POST", &of_return_path, ONE_CLICK, "404"),
+        ("GET", "/", "", "404"),
+        ("POST", "/favicon.ico", ONE_CLICK, "404"),
+    ] {
+        let answer = streams.ask(method, link, body);
+        assert_eq!(status(&answer), expected, "{method} {link}: {answer}");
+    }
+    let token = mailto.strip_prefix("mailto:unsub-").unwrap().split('@').next().unwrap();
+    assert!(link.ends_with(token));
+    assert!(streams.events_of(&id, "Subscription").is_empty());
+    streams.send("news");
+    streams.daemon.stop();
+}
+
+#[test]
+fn an_own_page_is_shown_in_place_of_ours_and_a_post_is_never_redirected() {
+    let streams = Streams::new(None, |config| config.set("unsubscribe.page", "\"https://shop.test/off?t=\""));
+    let (_, link, _) = streams.send("news");
+    let token = link.rsplit('/').next().unwrap();
+    let answer = streams.ask("GET", &link, "");
+    assert!(
+        status(&answer) == "303" && answer.contains(&format!("location: https://shop.test/off?t={token}\r\n")),
+        "{answer}"
+    );
+    assert_eq!(status(&streams.ask("POST", &link, ONE_CLICK)), "200");
+    streams.is_held_back("news");
+    streams.daemon.stop();
+}
+
+#[test]
+fn mail_to_the_address_in_the_header_unsubscribes_and_an_automatic_answer_to_it_does_not() {
+    let streams = Streams::new(None, |config| config);
+    let (id, _, mailto) = streams.send("news");
+    let address = mailto.strip_prefix("mailto:").unwrap().split('?').next().unwrap().to_owned();
+    let home = || Client::hello(streams.daemon.listener_addr("home"));
+    let away = "From: you@example.test\r\nSubject: away\r\nAuto-Submitted: auto-replied\r\n\r\nI am away.\r\n";
+    home().send(TO, &[&address], away);
+    streams.send("news");
+    let (token, domain) = address.split_once('@').unwrap();
+    let last = if token.ends_with('a') { "b" } else { "a" };
+    let mut stranger = home();
+    stranger.command("MAIL FROM:<you@example.test>").unwrap();
+    let forged = format!("RCPT TO:<{}{last}@{domain}>", &token[..token.len() - 1]);
+    assert_eq!(stranger.command(&forged).unwrap().code, 550);
+    let request = "From: you@example.test\r\nSubject: unsubscribe\r\n\r\n";
+    for address in [address.to_uppercase(), address.clone()] {
+        home().send(TO, &[&address], request);
+    }
+    streams.is_held_back("news");
+    streams.send("offers");
+    let told = streams.events_of(&id, "Subscription");
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0]["posthaste"]["rule"], "unsubscribe-mail");
+    streams.daemon.stop();
+}
