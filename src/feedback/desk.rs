@@ -215,7 +215,8 @@ impl Desk {
     }
 
     async fn complaint(&self, report: &Complaint, token: Option<TokenContent>) -> Result<Handled, TakeError> {
-        let purposes = [Purpose::ReturnPath, Purpose::Complaint];
+        // Whoever reads a message may unsubscribe its recipient by the link in it, so may complain for him, too.
+        let purposes = [Purpose::ReturnPath, Purpose::Complaint, Purpose::Unsubscribe];
         let Some(token) = token.or_else(|| self.token_of(&report.clues, &purposes)) else {
             return Ok(Handled::Puzzling);
         };

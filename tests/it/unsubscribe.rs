@@ -198,6 +198,26 @@ fn an_own_page_is_shown_in_place_of_ours_and_a_post_is_never_redirected() {
 }
 
 #[test]
+fn a_complaint_in_which_nothing_is_left_but_the_link_finds_its_message() {
+    let streams = Streams::new(None, |config| config);
+    let (id, link, _) = streams.send("news");
+    let report = format!(
+        "From: <fbl@provider.test>\r\nMIME-Version: 1.0\r\n\
+         Content-Type: multipart/report; report-type=feedback-report; boundary=\"b\"\r\n\r\n\
+         --b\r\nContent-Type: message/feedback-report\r\n\r\n\
+         Feedback-Type: abuse\r\nUser-Agent: FBL/1\r\nVersion: 1\r\n\r\n\
+         --b\r\nContent-Type: text/rfc822-headers\r\n\r\n\
+         To: [redacted]\r\nList-Unsubscribe: <{link}>\r\n\
+         --b--\r\n"
+    );
+    Client::hello(streams.daemon.listener_addr("home")).send("", &["abuse@bounces.op.test"], &report);
+    let event = streams.daemon.events().wait_kind("Complaint", &id, TO);
+    assert_eq!(event["complaint"]["complaintFeedbackType"], "abuse");
+    assert!(streams.events_of(&id, "Subscription").is_empty());
+    streams.daemon.stop();
+}
+
+#[test]
 fn mail_to_the_address_in_the_header_unsubscribes_and_an_automatic_answer_to_it_does_not() {
     let streams = Streams::new(None, |config| config);
     let (id, _, mailto) = streams.send("news");

@@ -16,6 +16,10 @@ const KEPT_FIELDS_MAX: usize = 100;
 const KEPT_VALUE_BYTES_MAX: usize = 1_000;
 /// Values of one kind of clue. Above: the others are dropped.
 const CLUES_MAX: usize = 20;
+/// Words like tokens of one block that are kept at each of its ends: ours stand there, whatever the sender wrote in between.
+const TOKENS_AT_END_MAX: usize = 10;
+/// Such words of all blocks. Above: the others are dropped.
+const TOKENS_MAX: usize = 100;
 
 /// The original message as a report returns it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,7 +44,7 @@ impl Original {
     }
 }
 
-/// What could say which message of ours it was; nothing of it is verified. At most 20 of each kind, in the order found.
+/// What could say which message of ours it was; nothing of it is verified. At most 20 of each kind, 100 of `tokens`, in the order found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Clues {
     /// Words of 56 base32 characters: perhaps tokens ([`crate::policy::token`]), from addresses, links and fields.
@@ -98,8 +102,14 @@ impl Clues {
     /// Takes the words that look like tokens.
     pub(super) fn add_tokens(&mut self, bytes: &[u8]) {
         let is_digit = |byte: u8| byte.is_ascii_alphabetic() || (b'2'..=b'7').contains(&byte);
-        for word in bytes.split(|byte| !is_digit(*byte)).filter(|word| word.len() == TOKEN_CHARS) {
-            push(&mut self.tokens, String::from_utf8_lossy(word).to_ascii_lowercase());
+        let words = || bytes.split(|byte| !is_digit(*byte)).filter(|word| word.len() == TOKEN_CHARS);
+        let last = words().count().saturating_sub(TOKENS_AT_END_MAX);
+        let at_ends = words().enumerate().filter(|(at, _)| *at < TOKENS_AT_END_MAX || *at >= last);
+        for (_, word) in at_ends {
+            let word = String::from_utf8_lossy(word).to_ascii_lowercase();
+            if self.tokens.len() < TOKENS_MAX && !self.tokens.contains(&word) {
+                self.tokens.push(word);
+            }
         }
     }
 }
@@ -173,5 +183,21 @@ mod tests {
         assert_eq!(original.clues.x_fields, [("x-job".to_owned(), "7".to_owned())]);
         assert_eq!(original.recipients[0].as_str(), "bob@a.test");
         assert!(from_header("a".repeat(TOKEN_CHARS + 1).as_bytes()).clues.tokens.is_empty());
+    }
+
+    #[test]
+    fn what_a_sender_writes_pushes_no_token_of_ours_out() {
+        let word = |number: usize| format!("{:a>TOKEN_CHARS$}", "b".repeat(number % TOKEN_CHARS));
+        let junk: String = (1..40).map(|number| format!("X-Junk: {}\r\n", word(number))).collect();
+        let (first, last) = ("c".repeat(TOKEN_CHARS), "d".repeat(TOKEN_CHARS));
+        let header = format!("List-Unsubscribe: <https://a.test/{first}>\r\n{junk}CFBL-Feedback-ID: {last}\r\n");
+        let tokens = from_header(header.as_bytes()).clues.tokens;
+        assert!(
+            tokens.contains(&first) && tokens.contains(&last) && tokens.len() == 2 * TOKENS_AT_END_MAX,
+            "{tokens:?}"
+        );
+        let mut clues = Clues::default();
+        (0..TOKENS_MAX).for_each(|at| clues.add_tokens(word(at).as_bytes()));
+        assert!(clues.tokens.len() <= TOKENS_MAX);
     }
 }
