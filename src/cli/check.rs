@@ -11,7 +11,7 @@ use crate::daemon::signing::Signatures;
 use crate::delivery::settings::{Egress, Settings, Source};
 use crate::events::EventKind;
 use crate::policy::replies::Origin;
-use crate::reception::settings::{ListenerSettings, ListenerTls};
+use crate::reception::settings::{ListenerSettings, ListenerTakes, ListenerTls};
 use crate::types::SourceName;
 
 #[derive(Debug, clap::Args)]
@@ -100,6 +100,7 @@ fn print_summary(config: &Config, out: &mut dyn Write) -> io::Result<()> {
         (false, _) => "told in event files only",
     };
     writeln!(out, "  bounces    {bounces}, unless the client says NOTIFY")?;
+    writeln!(out, "  opt out    {}", shown_unsubscribe(config))?;
     let metrics = config.metrics.address.map_or("off".to_owned(), |address| format!("http://{address}/metrics"));
     writeln!(out, "  metrics    {metrics}")?;
     writeln!(out, "  admin      {}", config.admin.socket.display())
@@ -155,5 +156,17 @@ fn shown_listener(listener: &ListenerSettings) -> String {
         ListenerTls::StartTls(_) => "STARTTLS",
         ListenerTls::Implicit(_) => "implicit TLS",
     };
-    format!("{} on {}, {tls}", listener.name, listener.address)
+    let takes = if listener.takes == ListenerTakes::Feedback { ", takes feedback" } else { "" };
+    format!("{} on {}, {tls}{takes}", listener.name, listener.address)
+}
+
+/// What messages of bulk sets offer, and who answers.
+fn shown_unsubscribe(config: &Config) -> String {
+    let settings = &config.unsubscribe;
+    let links = settings.url.as_ref().map(|url| format!("links {url}..."));
+    let mail = config.admission.unsubscribes_by_mail.then(|| "mail".to_owned());
+    let offers: Vec<String> = links.into_iter().chain(mail).collect();
+    let tls = if settings.tls.is_some() { "TLS" } else { "no TLS" };
+    let answers = settings.address.map(|address| format!("; answers on {address}, {tls}"));
+    format!("{}{}", format::join(&offers, "nothing"), answers.unwrap_or_default())
 }
