@@ -11,7 +11,7 @@ mod tests;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -99,7 +99,7 @@ impl EventWriter {
             outbox,
             commands: Mutex::default(),
             health: Mutex::new(Health::Good),
-            kinds: AtomicU8::new(kind_bits(&settings)),
+            kinds: AtomicU16::new(kind_bits(&settings)),
             pending: AtomicU64::new(0),
         });
         let (alive, ended) = bounded(1);
@@ -126,7 +126,7 @@ struct Shared {
     commands: Mutex<Commands>,
     health: Mutex<Health>,
     /// The [`kind_bit`] of each kind that some stream takes.
-    kinds: AtomicU8,
+    kinds: AtomicU16,
     pending: AtomicU64,
 }
 
@@ -144,11 +144,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn kind_bits(settings: &Settings) -> u8 {
+fn kind_bits(settings: &Settings) -> u16 {
     EventKind::ALL.into_iter().filter(|kind| settings.takes(*kind)).map(kind_bit).sum()
 }
 
-fn kind_bit(kind: EventKind) -> u8 {
+fn kind_bit(kind: EventKind) -> u16 {
     1 << (kind.code() - 1)
 }
 
