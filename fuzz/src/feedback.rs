@@ -1,7 +1,12 @@
 //! Messages that come home, which anybody may write, and aggregate reports, packed or not.
 
+use posthaste::events::schema::BroughtBy;
+use posthaste::events::{EventId, OutboxEvent};
 use posthaste::feedback::report::{Action, Addressed, Context, RECIPIENTS_MAX, ROWS_MAX, Report, read};
+use posthaste::feedback::rows::{Aggregate, LINES_BYTES_MAX, Row};
 use posthaste::policy::Rules;
+use posthaste::types::{MessageId, Timestamp};
+use serde_json::Value;
 
 const ADDRESSED: [Addressed; 6] = [
     Addressed::ReturnPath,
@@ -38,18 +43,40 @@ pub fn feedback_report(data: &[u8]) {
     }
 }
 
-/// The first octet as a type, the others as a report of it: rows within their bounds, or a reason.
+/// The first octet as a type, the others as a report of it: rows within their bounds, each one line of JSON of its own, or a reason.
 pub fn feedback_aggregate(data: &[u8]) {
     let Some((first, content)) = data.split_first() else { return };
     let mut message = KINDS.get(usize::from(*first) % KINDS.len()).copied().unwrap_or_default().as_bytes().to_vec();
     message.extend_from_slice(content);
     let rules = Rules::built_in();
-    match read(&message, &Context { is_null_sender: false, addressed: Addressed::Dmarc, rules: &rules }) {
+    let report = read(&message, &Context { is_null_sender: false, addressed: Addressed::Dmarc, rules: &rules });
+    if let Some(aggregate) = Aggregate::of(&report) {
+        check_lines(aggregate);
+    }
+    match report {
         Report::DmarcAggregate(report) => {
             assert!(report.rows.len() <= ROWS_MAX);
             assert!(report.rows.iter().all(|row| row.dkim.len() <= 20 && row.header_from.len() <= 500));
         }
         Report::TlsReport(report) => assert!(report.policies.len() <= 3 * ROWS_MAX),
         _ => {}
+    }
+}
+
+/// As a reader of the file finds them.
+fn check_lines(aggregate: Aggregate<'_>) {
+    let id = MessageId::from_bytes([7; MessageId::BYTES]);
+    let brought_by = BroughtBy { message_id: id, at: Timestamp::EPOCH, client: [192, 0, 2, 1].into(), sender: "" };
+    let Ok(lines) = aggregate.lines(brought_by) else { return };
+    assert_eq!(lines.len(), aggregate.rows().count());
+    assert!(aggregate.rows().flat_map(Row::totals).count() >= lines.len());
+    assert!(lines.iter().map(|line| line.json.len()).sum::<usize>() <= LINES_BYTES_MAX);
+    for (number, line) in (1_u64..).zip(lines) {
+        let mut text = Vec::new();
+        OutboxEvent { id: EventId::new(number), line: Some(line) }.write_line(&mut text);
+        let (end, text) = text.split_last().expect("a line has an end");
+        assert!(*end == b'\n' && !text.iter().any(u8::is_ascii_control), "not one line");
+        let value: Value = serde_json::from_slice(text).expect("a line is JSON");
+        assert_eq!((&value["posthaste"]["eventId"], &value["report"]["row"]), (&number.into(), &number.into()));
     }
 }

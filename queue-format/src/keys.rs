@@ -38,6 +38,8 @@ pub const SOURCE_KEY_BYTES: usize = SCOPE_HASH_BYTES;
 pub const REPUTATION_KEY_BYTES: usize = SCOPE_HASH_BYTES;
 /// First byte of the keys of counters that quotas ask for. 2 to 6 are marks of reputation, by the hour.
 pub const COUNTER_QUOTA: u8 = 1;
+/// First byte of the keys of parts of DMARC and TLS reports that were taken, by the hour at which the time of the report ends.
+pub const COUNTER_REPORT: u8 = 7;
 /// Of the scope's name a key holds a hash: names are longer than a key may be.
 const SCOPE_HASH_BYTES: usize = 16;
 /// Length of what names a list within a [`suppression_key`]: its tier, and a hash of its owner's name.
@@ -219,7 +221,7 @@ fn counter_key_of(kind: u8, minute: u64, hash: [u8; SCOPE_HASH_BYTES]) -> [u8; C
     key
 }
 
-/// Names come from the config of one administrator: nobody looks for two with one hash.
+/// Names come from the config of one administrator, or are a strong hash themselves: nobody looks for two with one hash.
 fn scope_hash(scope: &str) -> [u8; SCOPE_HASH_BYTES] {
     fnv1a(scope.as_bytes()).to_be_bytes()
 }

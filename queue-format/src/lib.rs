@@ -38,12 +38,12 @@ pub use due::{DueEntry, DueEntryRef, HoldEntry};
 pub use error::{FormatError, Problem, RecordKind};
 pub use history::HistoryRecord;
 pub use keys::{
-    BODY_PART_KEY_BYTES, COUNTER_KEY_BYTES, COUNTER_QUOTA, DUE_KEY_BYTES, HISTORY_KEY_BYTES, HISTORY_NAMES_BYTES,
-    HOLD_KEY_BYTES, ID_BYTES, LANE_KEY_BYTES, OUTBOX_KEY_BYTES, RECIPIENT_KEY_BYTES, REPUTATION_KEY_BYTES,
-    SENT_KEY_BYTES, SENT_MARK_KEY_BYTES, SOURCE_KEY_BYTES, SUPPRESSION_ADDRESS_BYTES, SUPPRESSION_KEY_BYTES,
-    SUPPRESSION_LIST_BYTES, body_part_key, body_part_range, counter_key, counter_range, due_key, due_range, fnv1a,
-    history_key, history_range, hold_key, hold_range, outbox_key, outbox_range, parse_body_part_key, parse_counter_key,
-    parse_due_key, parse_history_key, parse_hold_key, parse_outbox_key, parse_recipient_header_key,
+    BODY_PART_KEY_BYTES, COUNTER_KEY_BYTES, COUNTER_QUOTA, COUNTER_REPORT, DUE_KEY_BYTES, HISTORY_KEY_BYTES,
+    HISTORY_NAMES_BYTES, HOLD_KEY_BYTES, ID_BYTES, LANE_KEY_BYTES, OUTBOX_KEY_BYTES, RECIPIENT_KEY_BYTES,
+    REPUTATION_KEY_BYTES, SENT_KEY_BYTES, SENT_MARK_KEY_BYTES, SOURCE_KEY_BYTES, SUPPRESSION_ADDRESS_BYTES,
+    SUPPRESSION_KEY_BYTES, SUPPRESSION_LIST_BYTES, body_part_key, body_part_range, counter_key, counter_range, due_key,
+    due_range, fnv1a, history_key, history_range, hold_key, hold_range, outbox_key, outbox_range, parse_body_part_key,
+    parse_counter_key, parse_due_key, parse_history_key, parse_hold_key, parse_outbox_key, parse_recipient_header_key,
     parse_recipient_key, parse_sent_key, parse_suppression_key, recipient_header_key, recipient_key, recipient_range,
     reputation_key, sent_before, sent_key, sent_mark_key, sent_range, source_key, suppression_key, suppression_range,
 };

@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use super::Failure;
 use super::format;
 use crate::daemon::config::units::{format_duration, format_size};
-use crate::daemon::config::{Config, DEFAULT_PATH, Finding, RuleSettings};
+use crate::daemon::config::{Config, DEFAULT_PATH, EventFileSettings, Finding, RuleSettings};
 use crate::daemon::signing::Signatures;
 use crate::delivery::settings::{Egress, Settings, Source};
-use crate::events::EventKind;
 use crate::policy::replies::Origin;
 use crate::reception::settings::{ListenerSettings, ListenerTakes, ListenerTls};
 use crate::types::SourceName;
@@ -90,7 +89,8 @@ fn print_summary(config: &Config, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "  dns        {}", format::join(&config.dns.servers, "servers of /etc/resolv.conf"))?;
     for file in &config.events.files {
         let names: Vec<&str> = file.types.iter().map(|kind| kind.name()).collect();
-        let kinds = if file.types.len() == EventKind::ALL.len() { "all kinds".to_owned() } else { names.join(", ") };
+        let is_default = file.types == EventFileSettings::default().types;
+        let kinds = if is_default { "all kinds".to_owned() } else { names.join(", ") };
         writeln!(out, "  events     {}/{}.jsonl: {kinds}", config.events.directory.display(), file.name)?;
     }
     let mailed = config.mail_bounces();

@@ -10,6 +10,7 @@ use crate::delivery::dispatch::Dispatcher;
 use crate::feedback::addresses::{Addresses, Unknown};
 use crate::feedback::desk::{Complained, Desk, Message, Settings, TakeError};
 use crate::feedback::kept::Kept;
+use crate::feedback::receivers::OwnDomains;
 use crate::net::BoxFuture;
 use crate::policy::lane::WarmupOrder;
 use crate::policy::token::TokenKeys;
@@ -31,14 +32,28 @@ pub(super) fn settings(config: &Config, rules: &Arc<crate::policy::Rules>) -> Se
         addresses: Addresses {
             return_paths,
             complaints: config.feedback.complaints.iter().chain(&config.signing.cfbl_address).cloned().collect(),
+            dmarc: config.feedback.dmarc_reports.clone(),
+            tls_rpt: config.feedback.tls_reports.clone(),
             hostname: Some(config.hostname.clone()),
             token_lifetime: config.return_path.token_lifetime,
-            ..Addresses::default()
         },
         rules: Arc::clone(rules),
         listing: Arc::new(config.listing()),
         counting: config.counting(),
+        own_domains: Arc::new(own_domains(config)),
     }
+}
+
+/// Those that metrics may name: of senders, signatures and return paths, of addresses for reports, and our own.
+fn own_domains(config: &Config) -> OwnDomains {
+    let admission = &config.admission;
+    let senders = admission.identities().map(|identity| identity.name.domain());
+    let mail_from = admission.identities().filter_map(|identity| identity.mail_from.as_ref());
+    let signers = config.signing.keys.iter().map(|key| &key.domain);
+    let of_reports = config.feedback.dmarc_reports.iter().chain(&config.feedback.tls_reports);
+    let others = admission.return_path_domain.iter().chain([&config.hostname]);
+    let all = senders.chain(mail_from).chain(signers).chain(of_reports.map(EmailAddress::domain)).chain(others);
+    OwnDomains::new(all)
 }
 
 /// Warm-ups of the source there hear of a complaint. There is a dispatcher once deliveries begin.

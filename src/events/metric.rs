@@ -109,6 +109,14 @@ pub const FEEDBACK: &str = "posthaste_feedback_total";
 pub const FEEDBACK_MESSAGES: &str = "posthaste_feedback_messages_total";
 /// Counter, label `outcome`: requests at links that unsubscribe: `done`, `page`, `unknown`, `bad`, `error`.
 pub const UNSUBSCRIBE_REQUESTS: &str = "posthaste_unsubscribe_requests_total";
+/// Counter, labels `report` (dmarc, tls-rpt), `effect` (taken, duplicate, empty, misdated, too-large): reports of receivers. The last two are
+/// kept for the operator.
+pub const REPORTS: &str = "posthaste_reports_total";
+/// Counter, labels `domain`, `result` (pass, fail), `disposition` (none, pass, quarantine, reject, unsaid): messages that DMARC reports
+/// speak of. Domains that are not ours are `other`.
+pub const DMARC_MESSAGES: &str = "posthaste_dmarc_messages_total";
+/// Counter, labels `domain`, `result` (success, a type of failure, unsaid): sessions that TLS reports speak of.
+pub const TLS_SESSIONS: &str = "posthaste_tls_sessions_total";
 /// Gauge: messages that nobody understood and that are kept for the operator, when the last one was.
 pub const FEEDBACK_KEPT: &str = "posthaste_feedback_kept";
 /// Gauge, labels `scope` (server, tenant, configuration_set, pool, source, provider), `name`: hard bounces over a representative

@@ -66,32 +66,35 @@ impl EventId {
     }
 }
 
-/// What an event tells. The names are SES's, but for `Lane` and `Reputation`.
+/// What an event tells. The names are SES's, but for `Lane`, `Reputation` and `Report`. The numbers are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub enum EventKind {
     /// Accepted and will be attempted.
-    Send,
+    Send = 1,
     /// The recipient's server took it.
-    Delivery,
+    Delivery = 2,
     /// Still waiting.
-    DeliveryDelay,
+    DeliveryDelay = 3,
     /// Will not be delivered.
-    Bounce,
+    Bounce = 4,
     /// A recipient complained.
-    Complaint,
+    Complaint = 5,
     /// Refused for its content.
-    Reject,
+    Reject = 6,
     /// What a source may send to a site changed: ours, not SES's, and not about a message.
-    Lane,
+    Lane = 7,
     /// How the bounces and complaints of a sender stand changed: ours, not SES's, and not about a message.
-    Reputation,
+    Reputation = 8,
     /// A recipient wants no more of its configuration set.
-    Subscription,
+    Subscription = 9,
+    /// One row of a DMARC or TLS report of a receiver: ours, not SES's, not about a message, and only in streams that name it.
+    Report = 10,
 }
 
 impl EventKind {
     /// Every kind, in the order of their stored codes.
-    pub const ALL: [EventKind; 9] = [
+    pub const ALL: [EventKind; 10] = [
         EventKind::Send,
         EventKind::Delivery,
         EventKind::DeliveryDelay,
@@ -101,6 +104,7 @@ impl EventKind {
         EventKind::Lane,
         EventKind::Reputation,
         EventKind::Subscription,
+        EventKind::Report,
     ];
 
     /// `eventType` as SES spells it; the same names stand in the config.
@@ -115,12 +119,19 @@ impl EventKind {
             EventKind::Lane => "Lane",
             EventKind::Reputation => "Reputation",
             EventKind::Subscription => "Subscription",
+            EventKind::Report => "Report",
         }
     }
 
-    /// The code in the outbox record: the position in [`EventKind::ALL`] plus one.
+    /// The code in the outbox record.
     pub const fn code(self) -> u8 {
-        self as u8 + 1
+        self as u8
+    }
+
+    /// Whether a stream takes it that names no kinds. Reports of receivers are many, and strangers write them: whoever reads what
+    /// became of messages must not meet them unasked.
+    pub const fn is_taken_unnamed(self) -> bool {
+        !matches!(self, EventKind::Report)
     }
 
     /// The kind with this code.

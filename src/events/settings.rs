@@ -22,7 +22,7 @@ pub struct Settings {
 pub struct SinkSettings {
     /// Name of the current file within the directory, such as `events.jsonl`.
     pub file_name: String,
-    /// Which events it takes; empty: all.
+    /// Which events it takes; empty: all but reports of receivers ([`EventKind::is_taken_unnamed`]).
     pub kinds: Vec<EventKind>,
     /// Of messages of these configuration sets only; empty: of all.
     pub sets: Vec<String>,
@@ -95,7 +95,7 @@ impl Settings {
 impl SinkSettings {
     /// Whether this stream takes events of this kind.
     pub fn takes(&self, kind: EventKind) -> bool {
-        self.kinds.is_empty() || self.kinds.contains(&kind)
+        if self.kinds.is_empty() { kind.is_taken_unnamed() } else { self.kinds.contains(&kind) }
     }
 
     /// Whether this stream takes this event.
@@ -149,8 +149,9 @@ mod tests {
     }
 
     #[test]
-    fn the_default_takes_every_kind_and_a_filter_only_its_own() {
-        assert!(EventKind::ALL.into_iter().all(|kind| Settings::default().takes(kind)));
+    fn the_default_takes_every_kind_but_reports_of_receivers_and_a_filter_only_its_own() {
+        let not_taken = EventKind::ALL.into_iter().filter(|kind| !Settings::default().takes(*kind));
+        assert_eq!(not_taken.collect::<Vec<_>>(), [EventKind::Report]);
         let sink = SinkSettings { kinds: vec![EventKind::Bounce], ..SinkSettings::default() };
         let settings = Settings { sinks: vec![sink], ..Settings::default() };
         assert!(settings.takes(EventKind::Bounce) && !settings.takes(EventKind::Send));

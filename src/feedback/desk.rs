@@ -6,6 +6,7 @@
 //! | delay, success, automatic answer | - | counted |
 //! | complaint | the recipient of the token, or of one within the message that it returns; else whom it names of that message | `Complaint` event, the tenant's list |
 //! | request to unsubscribe | the recipient of the token | `Subscription` event, the configuration set's list |
+//! | DMARC or TLS report | - | a line for each row in the report stream ([`super::receivers`]) |
 //! | anything else | - | kept |
 //!
 //! Promises: what follows is on the disk when [`Desk::take`] returns `Ok`, so the report may get its 250; the same report once more, or
@@ -26,11 +27,13 @@ use tokio::sync::Semaphore;
 use super::addresses::{Addresses, Recognised, Unknown};
 use super::effects::{self, Effects};
 use super::kept::{Keep, KeepError, Kept};
+use super::receivers::{OwnDomains, Receivers, Taken};
 use super::report::{
     self, Addressed, AutoReplyKind, Clues, Complaint, ComplaintKind, Context, DeliveryReport, Outcome, RecipientReport,
     Report,
 };
 use crate::events::metric;
+use crate::events::schema::BroughtBy;
 use crate::policy::Rules;
 use crate::policy::listing::Listing;
 use crate::policy::reputation::Counting;
@@ -56,6 +59,8 @@ pub struct Settings {
     pub listing: Arc<Listing>,
     /// What counts for reputation.
     pub counting: Counting,
+    /// Which domains metrics may name.
+    pub own_domains: Arc<OwnDomains>,
 }
 
 /// Who else hears of a complaint, the first time that it is told.
@@ -102,6 +107,7 @@ pub struct Desk {
     kept: Arc<Kept>,
     /// Messages that are written there at the same time: others wait without a thread.
     keeping: Semaphore,
+    receivers: Receivers,
     complained: Arc<Complained>,
 }
 
@@ -124,7 +130,8 @@ impl Desk {
         kept: Kept,
         complained: Arc<Complained>,
     ) -> Self {
-        Self { queue, keys, settings, clock, kept: Arc::new(kept), keeping: Semaphore::new(1), complained }
+        let receivers = Receivers::new(queue.clone());
+        Self { queue, keys, settings, clock, kept: Arc::new(kept), keeping: Semaphore::new(1), receivers, complained }
     }
 
     /// What an address is for.
@@ -141,7 +148,8 @@ impl Desk {
                 recognised.push(address);
             }
         }
-        let mut read: HashMap<Addressed, Report> = HashMap::new();
+        let _turn = self.receivers.turn(&recognised, message.octets.len()).await;
+        let mut read: HashMap<Addressed, Arc<Report>> = HashMap::new();
         // Taken at RCPT; a reload since then may know none of them any more.
         let mut is_puzzling = recognised.is_empty();
         let has_token = recognised.iter().any(|address| address.token.is_some());
@@ -149,10 +157,10 @@ impl Desk {
             // What a message is hangs on where it came; read once for each kind of address.
             let report = match read.entry(addressed) {
                 Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) => new.insert(self.read(&message, addressed).await?),
+                Entry::Vacant(new) => new.insert(Arc::new(self.read(&message, addressed).await?)),
             };
             metrics::counter!(metric::FEEDBACK_MESSAGES, "report" => name_of(report)).increment(1);
-            is_puzzling |= self.handle(report, addressed, token).await? == Handled::Puzzling;
+            is_puzzling |= self.handle(&message, report, addressed, token).await? == Handled::Puzzling;
         }
         if is_puzzling { self.keep(message, has_token).await } else { Ok(()) }
     }
@@ -167,11 +175,12 @@ impl Desk {
 
     async fn handle(
         &self,
-        report: &Report,
+        message: &Message,
+        report: &Arc<Report>,
         addressed: Addressed,
         token: Option<TokenContent>,
     ) -> Result<Handled, TakeError> {
-        match report {
+        match &**report {
             Report::Delivery(delivery) => self.delivery(delivery, token).await,
             // To postmaster and abuse, programs write what an operator must see.
             Report::AutoReply(AutoReplyKind::Generated) if addressed == Addressed::Postmaster => Ok(Handled::Puzzling),
@@ -184,8 +193,19 @@ impl Desk {
                 }),
                 None => Ok(Handled::Puzzling),
             },
-            Report::DmarcAggregate(_) | Report::TlsReport(_) | Report::NotUnderstood(_) => Ok(Handled::Puzzling),
+            Report::DmarcAggregate(_) | Report::TlsReport(_) => self.aggregate(message, report).await,
+            Report::NotUnderstood(_) => Ok(Handled::Puzzling),
         }
+    }
+
+    async fn aggregate(&self, message: &Message, report: &Arc<Report>) -> Result<Handled, TakeError> {
+        let own = Arc::clone(&self.settings.load().own_domains);
+        let sender = message.reverse_path.as_str();
+        let brought_by = BroughtBy { message_id: message.id, at: self.clock.now(), client: message.client, sender };
+        Ok(match self.receivers.take(report, brought_by, &own).await? {
+            Taken::Done => Handled::Done,
+            Taken::Kept => Handled::Puzzling,
+        })
     }
 
     async fn delivery(&self, report: &DeliveryReport, token: Option<TokenContent>) -> Result<Handled, TakeError> {

@@ -6,4 +6,6 @@ pub mod addresses;
 pub mod desk;
 pub mod effects;
 pub mod kept;
+pub mod receivers;
 pub mod report;
+pub mod rows;

@@ -129,7 +129,7 @@ impl Queue {
         let mark = Mark::new(id, index, kind);
         let (mut transaction, handoffs) = transition::tell(mark.put(at), events, notifications);
         (transaction.lists, transaction.marks) = (lists, marks);
-        let is_known = Arc::clone(&mark.is_known);
+        let is_known = mark.is_known();
         transaction.mark = (!again).then(|| Box::new(mark));
         let (reply, answer) = oneshot::channel();
         let queue = self.clone();
@@ -162,8 +162,10 @@ impl Queue {
     }
 }
 
-/// That something of this kind was told of a recipient: asked for by the committer, and written with all that follows.
+/// That something of this kind was told of a recipient, or a part of a report taken: asked for by the committer, and written with all that
+/// follows.
 pub(super) struct Mark {
+    family: Family,
     key: Key,
     /// For whoever asked: filled in when the batch is made.
     is_known: Arc<AtomicBool>,
@@ -171,13 +173,23 @@ pub(super) struct Mark {
 
 impl Mark {
     fn new(id: MessageId, index: u16, kind: FeedbackKind) -> Self {
-        Self { key: Key::new(&format::sent_mark_key(id.as_bytes(), index, kind as u8)), is_known: Arc::default() }
+        Self::at(Family::Sent, Key::new(&format::sent_mark_key(id.as_bytes(), index, kind as u8)))
+    }
+
+    /// Under this key, which the transaction itself has to write.
+    pub(super) fn at(family: Family, key: Key) -> Self {
+        Self { family, key, is_known: Arc::default() }
+    }
+
+    /// Whether it was there already, once the transaction is done.
+    pub(super) fn is_known(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_known)
     }
 
     fn put(&self, at: Timestamp) -> Change {
         let mut value = Vec::with_capacity(16);
         format::encode_meta_number(at.millis(), &mut value);
-        Change::Put { family: Family::Sent, key: self.key, value: value.into() }
+        Change::Put { family: self.family, key: self.key, value: value.into() }
     }
 }
 
@@ -186,24 +198,25 @@ pub(super) fn drop_known(transactions: &mut [Transaction], store: &dyn Store) ->
     let mut seen = BTreeSet::new();
     for transaction in transactions {
         let Some(mark) = &transaction.mark else { continue };
-        let is_known = seen.contains(&mark.key) || is_there(store, &mark.key)?;
+        let place = (mark.family, mark.key);
+        let is_known = seen.contains(&place) || is_there(store, mark.family, &mark.key)?;
         mark.is_known.store(is_known, Ordering::Relaxed);
         if is_known {
             let done = std::mem::replace(&mut transaction.done, Box::new(|_| ()));
             *transaction = Transaction { may_fail: true, done, ..Transaction::empty() };
         } else {
-            seen.insert(mark.key);
+            seen.insert(place);
         }
     }
     Ok(())
 }
 
 /// A block that is damaged counts as nothing: better told twice than never.
-fn is_there(store: &dyn Store, key: &Key) -> Result<bool, StoreError> {
-    match store.get(Family::Sent, key.as_ref()) {
+fn is_there(store: &dyn Store, family: Family, key: &Key) -> Result<bool, StoreError> {
+    match store.get(family, key.as_ref()) {
         Err(error) if error.kind == StoreErrorKind::Damaged => {
-            tracing::error!(?key, %error, "what is remembered of a recipient is damaged");
-            metrics::counter!(metric::DAMAGED_RECORDS, "record" => "sent").increment(1);
+            tracing::error!(?key, %error, "what is remembered of a recipient or a report is damaged");
+            metrics::counter!(metric::DAMAGED_RECORDS, "record" => family.name()).increment(1);
             Ok(false)
         }
         result => result.map(|value| value.is_some()),

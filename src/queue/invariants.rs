@@ -167,7 +167,8 @@ fn check_charges(store: &dyn Store, found: &mut Vec<String>) -> Result<(), Store
         let record = format::decode_counter(&value);
         let is_right = match (format::parse_counter_key(&key), &record) {
             (Some((kind, minute, _)), Ok((scope, count))) => {
-                let is_known = kind == format::COUNTER_QUOTA || Mark::from_code(kind).is_some();
+                let is_known =
+                    matches!(kind, format::COUNTER_QUOTA | format::COUNTER_REPORT) || Mark::from_code(kind).is_some();
                 is_known && *count > 0 && key == format::counter_key(kind, minute, scope)
             }
             _ => false,

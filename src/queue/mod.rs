@@ -30,6 +30,9 @@ mod open;
 pub mod outbox;
 mod pages;
 pub mod recover;
+pub mod reports;
+#[cfg(test)]
+mod reports_tests;
 pub mod reputation;
 #[cfg(test)]
 mod reputation_tests;
@@ -80,6 +83,7 @@ pub use intake::{
 };
 pub use lanes::{LaneChanges, LaneRecord};
 pub use open::{OpenError, Opened, random_seed};
+pub use reports::{REPORT_AGE_MAX, REPORT_AHEAD_MAX, REPORT_ROWS_MAX, ReportEffect, ReportName};
 pub use reputation::{MarkedHour, ReputationCharge, ReputationState, StatePause, TakenMarks};
 pub use salvage::{HeldGroup, LostMessage, Salvaged};
 pub use sent::{SentEnd, SentEntry, SentRecipient};
@@ -172,6 +176,7 @@ struct Inner {
     events_pending_max: AtomicU64,
     sent_retention_ms: AtomicU64,
     sent_swept_at_ms: AtomicU64,
+    reports_swept_at_ms: AtomicU64,
 }
 
 impl Drop for Inner {

@@ -156,6 +156,7 @@ fn prepare(
         events_pending_max: AtomicU64::new(0),
         sent_retention_ms: AtomicU64::new(0),
         sent_swept_at_ms: AtomicU64::new(0),
+        reports_swept_at_ms: AtomicU64::new(0),
     };
     let queue = Queue(Arc::new(inner));
     queue.reload(settings);

@@ -43,6 +43,8 @@ mod reload;
 #[cfg(test)]
 mod replies;
 #[cfg(test)]
+mod reports_stream;
+#[cfg(test)]
 mod reputation;
 #[cfg(test)]
 mod restart;

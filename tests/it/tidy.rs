@@ -111,6 +111,7 @@ const CRATES: &[(&str, Where)] = &[
             "src/admission/authenticate.rs",
             "src/queue/suppression.rs",
             "src/queue/lanes.rs",
+            "src/queue/reports.rs",
             "src/queue/history.rs",
             "src/message/dkim/",
             "src/policy/token.rs",

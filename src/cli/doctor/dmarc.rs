@@ -8,7 +8,7 @@ use super::setup::Identity;
 use super::world::{Looked, World};
 use crate::cli::zone;
 use crate::message::tags::Tags;
-use crate::types::Domain;
+use crate::types::{Domain, EmailAddress};
 
 pub(super) async fn check(world: &World, identity: &Identity) -> Vec<Finding> {
     let domain = &identity.signer.domain;
@@ -25,6 +25,7 @@ pub(super) async fn check(world: &World, identity: &Identity) -> Vec<Finding> {
         [record] => Tags::parse(record).ok(),
         _ => None,
     };
+    findings.extend(policy.as_ref().and_then(|policy| judge_reports(&check, policy, &world.setup.dmarc_reports)));
     let signers: Vec<Domain> = identity.signer.keys.iter().map(|key| key.domain.clone()).collect();
     for mail_from in &identity.mail_from {
         let finding = judge_alignment(&check, domain, policy.as_ref(), &signers, &mail_from.domain);
@@ -126,6 +127,24 @@ fn judge_policy(check: &Check, domain: &Domain, owner: &Domain, record: &str, ta
     Vec::new()
 }
 
+/// Whether reports come to this server, where it waits for any.
+fn judge_reports(check: &Check, policy: &Tags, own: &[EmailAddress]) -> Option<Finding> {
+    let rua = policy.get("rua").filter(|rua| !rua.is_empty())?;
+    let first = own.first()?;
+    let is_own = |uri: &str| {
+        let (scheme, address) = uri.trim().split_once(':').unwrap_or_default();
+        let address = address.split_once('!').map_or(address, |(address, _)| address);
+        let address = EmailAddress::parse(address, true).ok().filter(|_| scheme.eq_ignore_ascii_case("mailto"));
+        address.is_some_and(|address| own.iter().any(|known| known.is_same_mailbox(&address)))
+    };
+    if rua.split(',').any(is_own) {
+        return None;
+    }
+    let seen = format!("rua={rua} names no address of [feedback] dmarc_reports: reports do not come to this server");
+    let advice = format!("add mailto:{} to rua, or remove it from the config", first.as_str());
+    Some(check.note("reports_elsewhere", seen).advice(advice))
+}
+
 /// RFC 7489 §3.1: DMARC passes with a signature or a MAIL FROM domain that belongs to the From domain.
 fn judge_alignment(
     check: &Check,
@@ -214,6 +233,26 @@ mod tests {
         let healed = "v=DMARC1; p=reject; sp=quarantine; rua=mailto:x@b.test";
         expect("news.b.test", "b.test", &[record], &[("policy_none", healed)]);
         expect("news.b.test", "b.test", &["v=DMARC1; p=reject; rua=mailto:x@b.test"], &[("ok", "")]);
+    }
+
+    #[test]
+    fn a_record_whose_reports_go_to_others_only_is_told_of_where_this_server_takes_any() {
+        let own = [EmailAddress::parse("dmarc@op.test", true).unwrap()];
+        let check = Check::new("dmarc", Subject::domain(&domain("b.test")));
+        for (rua, is_told) in [
+            ("rua=mailto:dmarc@op.test", false),
+            ("rua=mailto:x@b.test , MAILTO:DMARC@op.test!1m", false),
+            ("rua=mailto:x@b.test", true),
+            ("rua=https://op.test/dmarc@op.test", true),
+            ("rua=dmarc@op.test", true),
+            ("rua=", false),
+            ("sp=none", false),
+        ] {
+            let policy = Tags::parse(&format!("v=DMARC1; p=none; {rua}")).unwrap();
+            let found = judge_reports(&check, &policy, &own);
+            assert_eq!(found.map(|finding| finding.code), is_told.then_some("reports_elsewhere"), "{rua}");
+            assert!(judge_reports(&check, &policy, &[]).is_none(), "nothing is waited for");
+        }
     }
 
     #[test]

@@ -53,6 +53,7 @@ pub(super) fn gather(config: &Config, args: &Args) -> Result<Setup, String> {
         operator: operator.map(|domain| Signer { keys: keys_of(&domain, &keys), domain }),
         return_path: config.admission.return_path_domain.clone(),
         takes_bounces: TAKES_BOUNCES,
+        dmarc_reports: config.feedback.dmarc_reports.clone(),
         listeners: listeners(config),
         extra_roots_pem,
         port: config.delivery.port,

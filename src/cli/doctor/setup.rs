@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::message::dkim::Key;
 use crate::net::Via;
 use crate::net::egress::Proxy;
-use crate::types::{Domain, SourceName};
+use crate::types::{Domain, EmailAddress, SourceName};
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub(super) struct Setup {
     pub(super) return_path: Option<Domain>,
     /// Whether this server takes the mail of domains for bounces. Where it does not, their MX must be a host that collects it.
     pub(super) takes_bounces: bool,
+    /// Where this server takes DMARC reports.
+    pub(super) dmarc_reports: Vec<EmailAddress>,
     pub(super) listeners: Vec<Listener>,
     /// Roots that clients trust besides Mozilla's, as PEM.
     pub(super) extra_roots_pem: Vec<u8>,

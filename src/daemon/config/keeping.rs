@@ -85,13 +85,22 @@ fn check_rising(section: &Section<'_>, key: &str, list: &[Duration]) {
     }
 }
 
-pub(super) fn events(mut section: Section<'_>, who: &Directory) -> EventsSettings {
+/// `takes_reports`: there are addresses for DMARC or TLS reports, whose rows need a stream.
+pub(super) fn events(mut section: Section<'_>, who: &Directory, takes_reports: bool) -> EventsSettings {
     let default = EventsSettings::default();
     let directory = section.path("directory", PathKind::Directory).unwrap_or(default.directory);
-    let files = match section.children("file") {
+    let mut files = match section.children("file") {
         None => default.files,
         Some(sections) => event_files(&section, sections, who),
     };
+    if takes_reports && !files.iter().any(EventFileSettings::takes_reports) {
+        let reports = EventFileSettings::of_reports();
+        if files.iter().any(|file| file.name == reports.name) {
+            let problem = format!("{:?} is the name of the stream of DMARC and TLS reports", reports.name);
+            section.error("file", Problem::new(problem, "rename that file, or list \"Report\" in its types"));
+        }
+        files.push(reports);
+    }
     section.close();
     EventsSettings { directory, files }
 }

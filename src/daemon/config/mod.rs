@@ -280,7 +280,7 @@ fn read_root(mut root: Section<'_>) -> Config {
     let delivery = outbound::delivery(&mut root, delivery, &hostname, sending);
     let rules = rules::section(root.child("rules"));
     let dns = outbound::dns(root.child("dns"));
-    let events = keeping::events(root.child("events"), &admission);
+    let events = keeping::events(root.child("events"), &admission, feedback.takes_reports());
     let audit = keeping::audit(root.child("audit"), &events);
     let dsn = keeping::dsn(root.child("dsn"));
     let config = Config {

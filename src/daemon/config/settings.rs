@@ -97,13 +97,29 @@ impl Default for ReturnPathSettings {
 pub struct FeedbackSettings {
     /// Where feedback loops send their reports.
     pub complaints: Vec<EmailAddress>,
+    /// `rua` of DMARC records.
+    pub dmarc_reports: Vec<EmailAddress>,
+    /// `rua` of TLS-RPT records.
+    pub tls_reports: Vec<EmailAddress>,
     /// How long a recipient is remembered after its message was accepted; zero: not at all.
     pub sent_retention: Duration,
 }
 
 impl Default for FeedbackSettings {
     fn default() -> Self {
-        Self { complaints: Vec::new(), sent_retention: Duration::from_secs(30 * DAY) }
+        Self {
+            complaints: Vec::new(),
+            dmarc_reports: Vec::new(),
+            tls_reports: Vec::new(),
+            sent_retention: Duration::from_secs(30 * DAY),
+        }
+    }
+}
+
+impl FeedbackSettings {
+    /// Whether any address takes reports of receivers.
+    pub fn takes_reports(&self) -> bool {
+        !self.dmarc_reports.is_empty() || !self.tls_reports.is_empty()
     }
 }
 
@@ -170,13 +186,26 @@ impl Default for EventFileSettings {
     fn default() -> Self {
         Self {
             name: "events".to_owned(),
-            types: EventKind::ALL.to_vec(),
+            types: EventKind::ALL.into_iter().filter(|kind| kind.is_taken_unnamed()).collect(),
             sets: Vec::new(),
             rotate_size_bytes: 256 << 20,
             rotate_age: Duration::from_secs(DAY),
             keep_files: 60,
             keep_age: Duration::from_secs(30 * DAY),
         }
+    }
+}
+
+impl EventFileSettings {
+    /// The stream of reports of receivers where the config names none: at most 2 GiB, however much strangers send.
+    pub fn of_reports() -> Self {
+        let types = vec![EventKind::Report];
+        Self { name: "reports".to_owned(), types, rotate_size_bytes: 64 << 20, keep_files: 32, ..Self::default() }
+    }
+
+    /// Whether rows of reports go there: they are of no configuration set.
+    pub fn takes_reports(&self) -> bool {
+        self.types.contains(&EventKind::Report) && self.sets.is_empty()
     }
 }
 

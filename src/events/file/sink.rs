@@ -417,8 +417,9 @@ pub(crate) fn delete_old(storage: &dyn Storage, name: &SinkName, settings: &Sink
 impl Batch {
     fn push(&mut self, event: &OutboxEvent) {
         event.write_line(&mut self.bytes);
-        let kind = event.line.as_ref().map(|line| line.kind as usize);
-        if let Some(count) = kind.and_then(|kind| self.counts.get_mut(kind)) {
+        let Some(line) = &event.line else { return };
+        let mut counts = EventKind::ALL.into_iter().zip(&mut self.counts);
+        if let Some((_, count)) = counts.find(|(kind, _)| *kind == line.kind) {
             *count += 1;
         }
     }

@@ -11,6 +11,7 @@
 mod compact;
 mod lane;
 mod outcome;
+mod report;
 mod reputation;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -33,6 +34,7 @@ pub use outcome::{
     BounceInfo, BounceKind, BouncedRecipient, ComplaintInfo, ComplaintReport, DelayInfo, DelayedRecipient,
     DeliveryInfo, Extras, bounce, complaint, delivery, delivery_delay, diagnostic_code, feedback_id, send,
 };
+pub use report::{BroughtBy, DmarcInfo, DmarcPolicyInfo, ReportInfo, TlsInfo, TlsRowInfo, dmarc_row, tls_row};
 pub use reputation::{RateInfo, ReputationInfo, reputation};
 pub use subscription::{SubscriptionInfo, subscription};
 

@@ -149,7 +149,7 @@ fn kind_bits(settings: &Settings) -> u16 {
     EventKind::ALL.into_iter().filter(|kind| settings.takes(*kind)).map(kind_bit).sum()
 }
 
-const _: () = assert!(EventKind::ALL.len() <= 16);
+const _: () = assert!(EventKind::Report.code() <= 16);
 
 fn kind_bit(kind: EventKind) -> u16 {
     1 << (kind.code() - 1)

@@ -43,6 +43,12 @@ pub struct DmarcReport {
     pub policy: &'static str,
     /// `sp`.
     pub subdomain_policy: &'static str,
+    /// `np`: that of names that do not exist.
+    pub missing_policy: &'static str,
+    /// `pct`, up to 100.
+    pub percent: Option<u8>,
+    /// `testing`.
+    pub is_testing: bool,
     /// `adkim`: `r`, `s` or nothing.
     pub dkim_alignment: &'static str,
     /// `aspf`.
@@ -76,8 +82,15 @@ pub struct DmarcRow {
     pub envelope_to: Option<String>,
     /// Each signature: domain, selector, result.
     pub dkim: Vec<DkimRow>,
-    /// Each SPF check: domain, result.
-    pub spf: Vec<(String, &'static str)>,
+    /// Each SPF check.
+    pub spf: Vec<SpfRow>,
+}
+
+impl DmarcRow {
+    /// Whether DMARC passes: by an aligned signature, or by aligned SPF.
+    pub fn passes(&self) -> bool {
+        self.dkim_aligned == "pass" || self.spf_aligned == "pass"
+    }
 }
 
 /// One DKIM signature that a receiver checked.
@@ -87,6 +100,17 @@ pub struct DkimRow {
     pub domain: String,
     /// `s=`.
     pub selector: String,
+    /// Its word for the result.
+    pub result: &'static str,
+}
+
+/// One SPF check of a receiver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpfRow {
+    /// The domain whose record was asked.
+    pub domain: String,
+    /// `helo`, `mfrom` or nothing.
+    pub scope: &'static str,
     /// Its word for the result.
     pub result: &'static str,
 }
@@ -113,6 +137,8 @@ pub struct TlsReport {
 pub struct TlsPolicyRow {
     /// `policy-type`: `sts`, `tlsa`, `no-policy-found`, `other`.
     pub policy_type: String,
+    /// `policy-string`.
+    pub policy_strings: Vec<String>,
     /// `policy-domain`.
     pub domain: String,
     /// `mx-host`.
@@ -134,10 +160,14 @@ pub struct TlsFailureRow {
     pub sending_ip: Option<IpAddr>,
     /// `receiving-mx-hostname`.
     pub mx_host: Option<String>,
+    /// `receiving-mx-helo`.
+    pub mx_helo: Option<String>,
     /// `receiving-ip`.
     pub receiving_ip: Option<IpAddr>,
     /// `failed-session-count`.
     pub sessions: u32,
+    /// `additional-information`.
+    pub information: Option<String>,
     /// `failure-reason-code`.
     pub reason: Option<String>,
 }
@@ -246,6 +276,9 @@ fn dmarc(xml: &[u8]) -> Result<Aggregate, AggregateError> {
         domain: bounded(published.domain),
         policy: policy(published.p),
         subdomain_policy: policy(published.sp),
+        missing_policy: policy(published.np),
+        percent: percent(xml),
+        is_testing: published.testing,
         dkim_alignment: alignment(published.adkim),
         spf_alignment: alignment(published.aspf),
         errors: metadata.error.into_iter().take(RESULTS_MAX).map(bounded).collect(),
@@ -277,8 +310,26 @@ fn dmarc_row(record: parsed::Record) -> DmarcRow {
                 result: dkim_result(one.result),
             })
             .collect(),
-        spf: checks.map(|one| (bounded(one.domain), spf_result(one.result))).collect(),
+        spf: checks
+            .map(|one| SpfRow { domain: bounded(one.domain), scope: scope(one.scope), result: spf_result(one.result) })
+            .collect(),
     }
+}
+
+/// `pct` of the published policy, which mail-auth leaves out: receivers that still name it spell it so.
+fn percent(xml: &[u8]) -> Option<u8> {
+    let (_, rest) = split(xml, b"<policy_published>")?;
+    let (published, _) = split(rest, b"</policy_published>")?;
+    let (_, rest) = split(published, b"<pct>")?;
+    let (number, _) = split(rest, b"</pct>")?;
+    let number = std::str::from_utf8(number).ok()?.trim().parse().ok()?;
+    (0..=100).contains(&number).then_some(number)
+}
+
+/// What stands before and behind the first place of these octets.
+fn split<'a>(text: &'a [u8], at: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let (before, rest) = text.split_at_checked(memchr::memmem::find(text, at)?)?;
+    Some((before, rest.get(at.len()..)?))
 }
 
 /// A TLS report from its JSON.
@@ -301,6 +352,7 @@ fn tls(json: &[u8]) -> Result<Aggregate, AggregateError> {
 fn tls_policy(policy: tlsrpt::Policy) -> TlsPolicyRow {
     TlsPolicyRow {
         policy_type: word(&policy.policy.policy_type),
+        policy_strings: policy.policy.policy_string.into_iter().take(RESULTS_MAX).map(bounded).collect(),
         domain: bounded(policy.policy.policy_domain),
         mx_hosts: policy.policy.mx_host.into_iter().take(RESULTS_MAX).map(bounded).collect(),
         successes: policy.summary.total_success,
@@ -314,8 +366,10 @@ fn tls_failure(failure: tlsrpt::FailureDetails) -> TlsFailureRow {
         result: word(&failure.result_type),
         sending_ip: failure.sending_mta_ip,
         mx_host: failure.receiving_mx_hostname.map(bounded),
+        mx_helo: failure.receiving_mx_helo.map(bounded),
         receiving_ip: failure.receiving_ip,
         sessions: failure.failed_session_count,
+        information: failure.additional_information.map(bounded),
         reason: failure.failure_reason_code.map(bounded),
     }
 }
@@ -336,8 +390,9 @@ fn time(seconds_since_epoch: i64) -> Timestamp {
     seconds(u64::try_from(seconds_since_epoch).unwrap_or_default())
 }
 
+/// Control characters have no place in any of these texts; each would take six octets of a line.
 fn bounded(text: impl AsRef<str>) -> String {
-    head(text.as_ref(), TEXT_BYTES_MAX).to_owned()
+    head(text.as_ref(), TEXT_BYTES_MAX).replace(char::is_control, " ")
 }
 
 fn policy(value: parsed::Disposition) -> &'static str {
@@ -394,6 +449,14 @@ fn dkim_result(value: parsed::DkimResult) -> &'static str {
         parsed::DkimResult::Neutral => "neutral",
         parsed::DkimResult::TempError => "temperror",
         parsed::DkimResult::PermError => "permerror",
+    }
+}
+
+fn scope(value: parsed::SPFDomainScope) -> &'static str {
+    match value {
+        parsed::SPFDomainScope::Helo => "helo",
+        parsed::SPFDomainScope::MailFrom => "mfrom",
+        parsed::SPFDomainScope::Unspecified => "",
     }
 }
 

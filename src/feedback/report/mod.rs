@@ -48,7 +48,9 @@ mod tests;
 mod unpack;
 mod xarf;
 
-pub use aggregate::{AggregateError, DkimRow, DmarcReport, DmarcRow, ROWS_MAX, TlsFailureRow, TlsPolicyRow, TlsReport};
+pub use aggregate::{
+    AggregateError, DkimRow, DmarcReport, DmarcRow, ROWS_MAX, SpfRow, TlsFailureRow, TlsPolicyRow, TlsReport,
+};
 pub use autoreply::AutoReplyKind;
 pub use complaint::{Complaint, ComplaintForm, ComplaintKind};
 pub use original::{Clues, Original};
