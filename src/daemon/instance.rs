@@ -70,6 +70,8 @@ pub struct Instance {
     admission: Arc<ArcSwap<Directory>>,
     feedback: Arc<ArcSwap<FeedbackDesk>>,
     links: Arc<ArcSwap<unsubscribe::Live>>,
+    links_task: Mutex<Option<JoinHandle<()>>>,
+    links_alive: Option<AbortHandle>,
     quotas: Arc<Quotas>,
     reputation: ReputationHandle,
     signing: SigningKeys,
@@ -138,9 +140,7 @@ impl Instance {
             Dispatcher::start(shared, scheduler_settings, handoffs, unclean_since, saved, !was_clean);
         desk.dispatcher.get_or_init(|| dispatcher.clone());
         let background = CancellationToken::new();
-        if let Some(endpoint) = endpoint {
-            tokio::spawn(endpoint.serve(desk.desk, background.clone()));
-        }
+        let answering = endpoint.map(|endpoint| tokio::spawn(endpoint.serve(desk.desk, background.clone())));
         let instance = Instance {
             config: Mutex::new(config),
             queue,
@@ -150,6 +150,8 @@ impl Instance {
             admission,
             feedback: desk.settings,
             links,
+            links_alive: answering.as_ref().map(JoinHandle::abort_handle),
+            links_task: Mutex::new(answering),
             quotas,
             reputation: reputation.start(background.clone()),
             signing,
@@ -257,6 +259,9 @@ impl Instance {
         if self.committer.is_finished() {
             return Some("the committer ended".to_owned());
         }
+        if self.links_alive.as_ref().is_some_and(AbortHandle::is_finished) {
+            return Some("the answers to links that unsubscribe ended".to_owned());
+        }
         if self.reputation.is_gone() {
             return Some("the judge of reputation ended".to_owned());
         }
@@ -359,6 +364,11 @@ impl Instance {
             self.dispatcher_alive.abort();
         }
         self.background.cancel();
+        let answering = self.links_task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = answering {
+            // It ends by itself, or by its own grace; an error is a panic that is in the log.
+            let _ = task.await;
+        }
         let (events, audit) = (Arc::clone(&self.events), Arc::clone(&self.audit));
         let stopped = tokio::task::spawn_blocking(move || {
             // Sessions are over: nothing more is noted.

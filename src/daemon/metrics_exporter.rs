@@ -50,7 +50,7 @@ enum Kind {
 }
 
 /// Every metric: name, kind, unit, help. `docs/OPERATIONS.md` has the same table; a test holds both together.
-const METRICS: [(&str, Kind, Unit, &str); 64] = [
+const METRICS: [(&str, Kind, Unit, &str); 65] = [
     (metric::MESSAGES_ACCEPTED, Kind::Counter, Unit::Count, "Messages answered 250."),
     (metric::RECIPIENTS_ACCEPTED, Kind::Counter, Unit::Count, "Recipients of accepted messages."),
     (metric::REFUSALS, Kind::Counter, Unit::Count, "Refusals sent to clients, by reply code."),
@@ -123,6 +123,7 @@ const METRICS: [(&str, Kind, Unit, &str); 64] = [
     (metric::SENT_SWEEPS, Kind::Counter, Unit::Count, "Removals of what need not be remembered any more."),
     (metric::FEEDBACK, Kind::Counter, Unit::Count, "What reports said of single recipients, by kind and effect."),
     (metric::FEEDBACK_MESSAGES, Kind::Counter, Unit::Count, "Messages that came home, by what they are."),
+    (metric::HTTP_REFUSED, Kind::Counter, Unit::Count, "HTTP connections closed, since their client had too many."),
     (
         metric::UNSUBSCRIBE_REQUESTS,
         Kind::Counter,

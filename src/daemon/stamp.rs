@@ -20,6 +20,7 @@ use crate::message::header;
 use crate::message::one_click::{self, OwnFields};
 use crate::message::stamp::{self, Client, Context, EightBitHeaders, Refusal, Stamped};
 use crate::policy::token::{Addressee, Purpose};
+use crate::queue::Granularity;
 use crate::reception::{Stamp, StampContext, StampedHeader};
 use crate::types::{Clock, Domain, EmailAddress, MessageId, Reply};
 
@@ -178,11 +179,15 @@ impl Stamper {
     }
 }
 
-/// Where requests to unsubscribe from this message are mailed: to the domain of its return path, whose mail comes home.
+/// Where requests to unsubscribe from this message are mailed: to the domain of its return path, whose mail comes home. None where
+/// recipients share transactions and nothing else gives each a header of its own.
 fn unsubscribe_domain(context: &StampContext<'_>, authority: &Authority) -> Option<Domain> {
     let directory = context.directory;
-    let path = || directory.return_path(authority.identity.as_deref(), authority.set.as_deref());
-    if directory.unsubscribes_by_mail { path().map(|path| path.domain) } else { None }
+    let set = authority.set.as_deref();
+    let path = directory.return_path(authority.identity.as_deref(), set).filter(|_| directory.unsubscribes_by_mail)?;
+    let has_own_headers =
+        path.granularity == Granularity::PerRecipient || set.is_some_and(|set| set.unsubscribe_url.is_some());
+    has_own_headers.then_some(path.domain)
 }
 
 /// The same, as what it is sent; refused where it may not be.

@@ -107,6 +107,8 @@ pub const FEEDBACK: &str = "posthaste_feedback_total";
 /// Counter, label `report` (bounce, delay, success, auto-reply, complaint, unsubscribe, dmarc, tls-rpt, not-understood): messages that came
 /// home.
 pub const FEEDBACK_MESSAGES: &str = "posthaste_feedback_messages_total";
+/// Counter: HTTP connections that were closed, since their client had too many.
+pub const HTTP_REFUSED: &str = "posthaste_http_refused_total";
 /// Counter, label `outcome`: requests at links that unsubscribe: `done`, `page`, `unknown`, `bad`, `error`.
 pub const UNSUBSCRIBE_REQUESTS: &str = "posthaste_unsubscribe_requests_total";
 /// Counter, labels `report` (dmarc, tls-rpt), `effect` (taken, duplicate, empty, misdated, too-large): reports of receivers. The last two are

@@ -189,7 +189,7 @@ impl Desk {
             Report::Unsubscribe(_) => match token {
                 Some(token) => Ok(match self.unsubscribe(token, Way::Mail).await? {
                     Unsubscribed::Done => Handled::Done,
-                    Unsubscribed::Unknown => Handled::Puzzling,
+                    Unsubscribed::Unknown | Unsubscribed::Damaged => Handled::Puzzling,
                 }),
                 None => Ok(Handled::Puzzling),
             },

@@ -79,13 +79,13 @@ pub fn complaint(sent: &SentRecipient, complaint: &Complaint, effects: Effects, 
 }
 
 /// The recipient wants no more of the configuration set of this message. `way` is the rule that the event names.
-pub fn unsubscribe(sent: &SentRecipient, way: &str, effects: Effects, again: bool, now: Timestamp) -> Feedback {
+pub fn unsubscribe(sent: &SentRecipient, way: &str, now: Timestamp) -> Feedback {
     let info = SubscriptionInfo { at: now, contact_list: &sent.configuration_set };
     let extras =
         Extras { recipient: Some(sent.recipient.as_str()), ..extras(sent, Some(way), UNSUBSCRIBE_CLASS, None) };
     let event = schema::subscription(mail(sent), &info, &extras);
-    let on_list =
-        effects.lists.then(|| SuppressionEntry::of_set(&sent.configuration_set, &sent.recipient, sent.id, now));
+    let set = Some(&sent.configuration_set).filter(|set| !set.is_empty());
+    let on_list = set.map(|set| SuppressionEntry::of_set(set, &sent.recipient, sent.id, now));
     Feedback {
         id: sent.id,
         index: sent.index,
@@ -95,7 +95,8 @@ pub fn unsubscribe(sent: &SentRecipient, way: &str, effects: Effects, again: boo
         suppress: on_list.into_iter().collect(),
         notifications: Vec::new(),
         marks: Vec::new(),
-        again,
+        // Who subscribed again may leave again, by an old message too.
+        while_listed: true,
     }
 }
 
@@ -123,7 +124,7 @@ fn effect(sent: &SentRecipient, told: &Told, event: EventLine, effects: Effects,
         suppress: on_list.into_iter().collect(),
         notifications: Vec::new(),
         marks: mark.into_iter().collect(),
-        again: false,
+        while_listed: false,
     }
 }
 

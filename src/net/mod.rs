@@ -15,7 +15,7 @@ pub mod tls_server;
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -33,6 +33,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for T {}
 
 /// Any stream.
 pub type BoxStream = Box<dyn Stream>;
+
+/// Who a client is, for limits: an IPv4 address, or the /64 of an IPv6 one: that is what one customer has.
+pub fn client_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
 
 /// Opens connections to MX hosts.
 pub trait Dialer: Send + Sync + 'static {

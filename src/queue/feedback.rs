@@ -4,7 +4,7 @@
 //! once. Which of them is the first, the committer decides when it makes the batch, since it alone writes: it looks for the mark in the
 //! store and among those of the same batch. No lock is held while the disk syncs, and reports of other recipients ride in the same
 //! batch, which a lock for each recipient would give no more than this. Promises: of one kind, for one recipient, [`Queue::apply_feedback`]
-//! is `Applied` once, in all processes that ever had this store, as long as the recipient is remembered (but for [`Feedback::again`]); all of it is synced when that
+//! is `Applied` once, in all processes that ever had this store, as long as the recipient is remembered (but see [`Feedback::while_listed`]); all of it is synced when that
 //! returns, and so is what an `AlreadyKnown` speaks of; after an error nothing was written.
 //!
 //! To carry more, a field of [`Feedback`] goes into the transaction: the committer drops the whole transaction where the mark is there.
@@ -22,9 +22,9 @@ use super::list_counts::read_raw;
 use super::reputation::ReputationCharge;
 use super::store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 use super::suppression::{EntryKey, SuppressionEntry, SuppressionList};
-use super::{LoadError, Queue, transition};
+use super::{LoadError, Queue, suppression, transition};
 use crate::events::{EventLine, metric};
-use crate::types::{MessageId, Timestamp};
+use crate::types::{MessageId, SuppressionReason, Timestamp};
 
 /// What was told of a recipient after its message was sent. The numbers are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,8 +75,9 @@ pub struct Feedback {
     pub notifications: Vec<NewMessage>,
     /// What it means for the reputation of who sent the message.
     pub marks: Vec<ReputationCharge>,
-    /// It is done also where it was told before: what followed then was taken back since.
-    pub again: bool,
+    /// What was told before counts only while all of `suppress` stands on the lists, with its reason: for whoever was taken off since,
+    /// it is told and done again.
+    pub while_listed: bool,
 }
 
 /// What became of it.
@@ -112,25 +113,29 @@ impl Queue {
     }
 
     async fn apply(&self, feedback: Feedback) -> Result<FeedbackEffect, AcceptError> {
-        let Feedback { id, index, kind, at, events, suppress, notifications, marks, again } = feedback;
+        let Feedback { id, index, kind, at, events, suppress, notifications, marks, while_listed } = feedback;
         let lists = transition::list_changes(&suppress);
         let keys: Vec<EntryKey> = lists.iter().flat_map(|lists| &lists.changes).map(|(key, _)| *key).collect();
+        let standing = |(list, entry): &(SuppressionList, SuppressionEntry)| (list.change(entry).0, entry.reason);
+        let listed: Vec<_> = suppress.iter().filter(|_| while_listed).map(standing).collect();
+        let mark = Mark { listed: listed.clone(), ..Mark::new(id, index, kind) };
         // What the committer asks for comes into memory here, so that it need not wait for the disk.
         let look = self.reading(move |queue| {
             keys.iter().for_each(|key| drop(read_raw(&*queue.0.store, key)));
-            queue.told_before(id, index, kind)
+            Ok(match queue.told_before(id, index, kind)? {
+                Some(FeedbackEffect::AlreadyKnown) if !all_stand(&*queue.0.store, &listed)? => None,
+                effect => effect,
+            })
         });
         let not_durable = |error: String| AcceptError::NotDurable(error);
         let look = look.await.map_err(|error| not_durable(error.to_string()))?;
-        let look = look.map_err(|error| not_durable(error.to_string()))?;
-        if let Some(effect) = look.filter(|effect| !again || *effect == FeedbackEffect::Unknown) {
+        if let Some(effect) = look.map_err(|error: StoreError| not_durable(error.to_string()))? {
             return Ok(effect);
         }
-        let mark = Mark::new(id, index, kind);
         let (mut transaction, handoffs) = transition::tell(mark.put(at), events, notifications);
         (transaction.lists, transaction.marks) = (lists, marks);
         let is_known = mark.is_known();
-        transaction.mark = (!again).then(|| Box::new(mark));
+        transaction.mark = Some(Box::new(mark));
         let (reply, answer) = oneshot::channel();
         let queue = self.clone();
         let done: Completion = Box::new(move |result| {
@@ -167,6 +172,8 @@ impl Queue {
 pub(super) struct Mark {
     family: Family,
     key: Key,
+    /// It counts only while these entries stand.
+    listed: Vec<(EntryKey, SuppressionReason)>,
     /// For whoever asked: filled in when the batch is made.
     is_known: Arc<AtomicBool>,
 }
@@ -178,7 +185,7 @@ impl Mark {
 
     /// Under this key, which the transaction itself has to write.
     pub(super) fn at(family: Family, key: Key) -> Self {
-        Self { family, key, is_known: Arc::default() }
+        Self { family, key, listed: Vec::new(), is_known: Arc::default() }
     }
 
     /// Whether it was there already, once the transaction is done.
@@ -199,7 +206,8 @@ pub(super) fn drop_known(transactions: &mut [Transaction], store: &dyn Store) ->
     for transaction in transactions {
         let Some(mark) = &transaction.mark else { continue };
         let place = (mark.family, mark.key);
-        let is_known = seen.contains(&place) || is_there(store, mark.family, &mark.key)?;
+        let is_known =
+            seen.contains(&place) || (is_there(store, mark.family, &mark.key)? && all_stand(store, &mark.listed)?);
         mark.is_known.store(is_known, Ordering::Relaxed);
         if is_known {
             let done = std::mem::replace(&mut transaction.done, Box::new(|_| ()));
@@ -209,6 +217,17 @@ pub(super) fn drop_known(transactions: &mut [Transaction], store: &dyn Store) ->
         }
     }
     Ok(())
+}
+
+/// Whether all of these are on their lists for their reasons.
+fn all_stand(store: &dyn Store, listed: &[(EntryKey, SuppressionReason)]) -> Result<bool, StoreError> {
+    for (key, reason) in listed {
+        let entry = read_raw(store, key)?.and_then(|value| suppression::decode(&value).ok());
+        if entry.is_none_or(|entry| entry.reason != *reason) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A block that is damaged counts as nothing: better told twice than never.

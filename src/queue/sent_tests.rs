@@ -68,7 +68,7 @@ pub(super) fn feedback(id: MessageId, index: u16, kind: FeedbackKind) -> Feedbac
         suppress: Vec::new(),
         notifications: Vec::new(),
         marks: Vec::new(),
-        again: false,
+        while_listed: false,
     }
 }
 

@@ -1,10 +1,11 @@
 //! Who is connected: counts in all and by client.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::memory::{ClientMemory, MemoryBudget};
+use crate::net::client_of;
 
 /// Which limit a new connection is above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,14 +94,6 @@ impl Drop for Ticket {
                 counts.by_client.remove(&self.client);
             }
         }
-    }
-}
-
-/// An IPv4 address, or the /64 of an IPv6 one: that is what one customer has.
-pub(super) fn client_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

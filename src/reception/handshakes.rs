@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use super::connections::client_of;
 use super::settings::Settings;
 use crate::events::metric;
+use crate::net::client_of;
 use crate::policy::handshakes::{HandshakeLimits, Handshakes, Turn};
 
 /// Handshakes of all listeners.

@@ -110,6 +110,9 @@ fn one_click_unsubscribes_from_its_set_alone_once_through_kill_9() {
     let (id, link, _) = streams.send("news");
     let answer = streams.ask("POST", &link, ONE_CLICK);
     assert_eq!(status(&answer), "200", "{answer}");
+    // 200 means that it is on the disk.
+    streams.daemon.kill();
+    streams.daemon.start_again();
     let event = streams.daemon.events().wait_for(|event| event["eventType"] == "Subscription");
     assert_eq!((&event["mail"]["messageId"], &event["posthaste"]["recipient"]), (&id.as_str().into(), &TO.into()));
     assert_eq!(event["subscription"]["contactList"], "news");
@@ -118,8 +121,6 @@ fn one_click_unsubscribes_from_its_set_alone_once_through_kill_9() {
     assert_eq!(event["posthaste"]["rule"], "unsubscribe-one-click");
     streams.is_held_back("news");
     streams.send("offers");
-    streams.daemon.kill();
-    streams.daemon.start_again();
     // A mail program that saw no answer asks again.
     assert_eq!(status(&streams.ask("POST", &link, ONE_CLICK)), "200");
     streams.is_held_back("news");
@@ -171,6 +172,7 @@ fn a_look_at_a_link_changes_nothing_and_a_request_that_is_none_is_refused() {
         ("POST", &of_return_path, ONE_CLICK, "404"),
         ("GET", "/", "", "404"),
         ("POST", "/favicon.ico", ONE_CLICK, "404"),
+        ("OPTIONS", "*", "", "405"),
     ] {
         let answer = streams.ask(method, link, body);
         assert_eq!(status(&answer), expected, "{method} {link}: {answer}");
@@ -179,6 +181,109 @@ fn a_look_at_a_link_changes_nothing_and_a_request_that_is_none_is_refused() {
     assert!(link.ends_with(token));
     assert!(streams.events_of(&id, "Subscription").is_empty());
     streams.send("news");
+    streams.daemon.stop();
+}
+
+#[test]
+fn requests_are_understood_in_each_form_that_programs_and_proxies_give_them() {
+    let streams = Streams::new(None, |config| config);
+    let (id, link, _) = streams.send("news");
+    let path = link.strip_prefix("https://localhost").unwrap();
+    let address = streams.daemon.listener_addr("unsubscribe");
+    let parts = "--b\r\nContent-Disposition: form-data; name=\"List-Unsubscribe\"\r\n\r\nOne-Click\r\n--b--\r\n";
+    let chunked = format!("{:x}\r\n{ONE_CLICK}\r\n0\r\n\r\n", ONE_CLICK.len());
+    let expecting = format!("Content-Length: {}\r\nExpect: 100-continue", ONE_CLICK.len());
+    for (line, fields, body) in [
+        (
+            format!("POST {path}/ HTTP/1.1"),
+            format!("Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {}", parts.len()),
+            parts,
+        ),
+        (format!("POST {path}?utm_source=mail HTTP/1.1"), "Transfer-Encoding: chunked".to_owned(), chunked.as_str()),
+        (format!("POST http://localhost{path} HTTP/1.1"), expecting, ONE_CLICK),
+        (format!("POST {path} HTTP/1.0"), format!("Content-Length: {}", ONE_CLICK.len()), ONE_CLICK),
+    ] {
+        let request = format!("{line}\r\nHost: localhost\r\n{fields}\r\n\r\n{body}");
+        let answer = exchange(TcpStream::connect(address).unwrap(), &request);
+        assert!(answer.contains(" 200 OK\r\n") && answer.contains("Unsubscribed"), "{line}: {answer}");
+    }
+    streams.is_held_back("news");
+    assert_eq!(streams.events_of(&id, "Subscription").len(), 1);
+    streams.daemon.stop();
+}
+
+#[test]
+fn of_many_who_ask_at_once_for_one_that_subscribed_again_one_is_told_of() {
+    let streams = Streams::new(None, |config| config);
+    let (id, link, _) = streams.send("news");
+    assert_eq!(status(&streams.ask("POST", &link, ONE_CLICK)), "200");
+    streams.daemon.cli(&["suppression", "remove", TO, "--set", "news"]);
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..20).map(|_| scope.spawn(|| streams.ask("POST", &link, ONE_CLICK))).collect();
+        all.into_iter().for_each(|ask| assert_eq!(status(&ask.join().unwrap()), "200"));
+    });
+    streams.is_held_back("news");
+    assert_eq!(streams.events_of(&id, "Subscription").len(), 2);
+    streams.daemon.stop();
+}
+
+#[test]
+fn each_recipient_of_a_message_leaves_alone() {
+    let streams = Streams::new(None, |config| config);
+    let other = "other@example.test";
+    let message = "From: app@sender.example\r\nSubject: two\r\nX-SES-CONFIGURATION-SET: news\r\n\r\nhello\r\n";
+    let id = streams.lab.client(&streams.daemon).send(FROM, &[TO, other], message);
+    let sent = streams.mx.wait_accepted(2);
+    [TO, other].iter().for_each(|to| drop(streams.daemon.events().wait_kind("Delivery", &id, to)));
+    let of_other = sent.iter().find(|sent| sent.recipients == [other]).unwrap().text();
+    let link = of_other.split("<https:").nth(1).unwrap().split('>').next().unwrap();
+    assert_eq!(status(&streams.ask("POST", &format!("https:{link}"), ONE_CLICK)), "200");
+    let event = streams.daemon.events().wait_for(|event| event["eventType"] == "Subscription");
+    assert_eq!(event["posthaste"]["recipient"], other);
+    streams.send("news");
+    streams.daemon.stop();
+}
+
+#[test]
+fn without_a_link_there_is_an_address_unless_recipients_share_transactions() {
+    let lab = Lab::new();
+    let mx = lab.mx(2);
+    lab.domain("example.test", &[2]);
+    let set = |name: &str, rest: &str| format!("[[configuration_set]]\nname = \"{name}\"\nbulk = true\n{rest}");
+    let config = lab
+        .config()
+        .set("return_path.domain", "\"bounces.op.test\"")
+        .table("[[listener]]\nname = \"home\"\naddress = \"127.0.0.1:0\"\ntakes = \"feedback\"\n")
+        .table(&set("news", ""))
+        .table(&set("shared", "return_path = \"per-message\"\n"));
+    let daemon = lab.daemon_with(config);
+    let message = |set: &str, own: &str| {
+        format!("From: {FROM}\r\n{own}Subject: x\r\nX-SES-CONFIGURATION-SET: {set}\r\n\r\nhello\r\n")
+    };
+    let page = "List-Unsubscribe: <https://shop.test/off>\r\n";
+    let mail = "List-Unsubscribe: <mailto:off@shop.test>\r\n";
+    let mut seen = Vec::new();
+    for (set, own) in [("news", ""), ("shared", ""), ("news", page), ("news", mail)] {
+        lab.client(&daemon).send(FROM, &[TO], &message(set, own));
+        let text = mx.wait_accepted(seen.len() + 1)[seen.len()].text();
+        assert!(!text.contains("List-Unsubscribe-Post"), "{text}");
+        seen.push((text.contains("<mailto:unsub-"), text.matches("List-Unsubscribe:").count(), text.contains(own)));
+    }
+    assert_eq!(seen, [(true, 1, true), (false, 0, true), (false, 1, true), (false, 1, true)]);
+    daemon.stop();
+}
+
+#[test]
+fn a_reload_takes_the_new_certificate() {
+    let mut streams = Streams::new(Some(Certificate::for_name("localhost")), |config| config);
+    let (_, link, _) = streams.send("news");
+    assert_eq!(status(&streams.ask("GET", &link, "")), "200");
+    let renewed = Certificate::for_name("localhost");
+    renewed.write(streams.lab.dir());
+    streams.daemon.reload(|config| config);
+    // The old one is trusted no more: a handshake with it would fail.
+    streams.certificate = Some(renewed);
+    assert_eq!(status(&streams.ask("GET", &link, "")), "200");
     streams.daemon.stop();
 }
 

@@ -274,7 +274,8 @@ fn read_root(mut root: Section<'_>) -> Config {
     let feedback = feedback::read(root.child("feedback"), &listeners);
     admission.unsubscribes_by_mail =
         unsubscribe.mail && listeners.iter().any(|listener| listener.takes == ListenerTakes::Feedback);
-    unsubscribe::check(&mut root, &unsubscribe, &admission, &feedback);
+    let link_lifetime = feedback.sent_retention.min(return_path.token_lifetime);
+    unsubscribe::check(&mut root, &unsubscribe, &admission, link_lifetime);
     let signing = signing::signing(&mut root);
     let retry = keeping::retry(root.child("retry"), queue.lifetime);
     let delivery = outbound::delivery(&mut root, delivery, &hostname, sending);

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::events::EventKind;
 use crate::reception::settings::CertificateFiles;
 use crate::types::EmailAddress;
@@ -63,11 +65,13 @@ pub struct UnsubscribeSettings {
     pub page: Option<Arc<str>>,
     /// Whether messages of bulk sets offer it by mail, too.
     pub mail: bool,
+    /// Proxies before it, besides those at private addresses: their connections are those of many.
+    pub proxies: Vec<IpNet>,
 }
 
 impl Default for UnsubscribeSettings {
     fn default() -> Self {
-        Self { url: None, address: None, tls: None, page: None, mail: true }
+        Self { url: None, address: None, tls: None, page: None, mail: true, proxies: Vec::new() }
     }
 }
 

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::findings::{PathKind, Problem};
+use super::intake;
 use super::section::{Section, Value};
-use super::settings::{FeedbackSettings, UnsubscribeSettings};
+use super::settings::UnsubscribeSettings;
 use crate::admission::Directory;
+use crate::admission::directory::ConfigurationSet;
+use crate::policy::routing::check_address;
 use crate::reception::settings::CertificateFiles;
 
 /// The longest URL that a token is put behind: the header field stays one line.
@@ -24,6 +27,28 @@ pub(super) fn read(mut section: Section<'_>) -> UnsubscribeSettings {
             Problem::new(format!("{text:?} is not an address with a port"), remedy)
         })
     });
+    let settings = UnsubscribeSettings {
+        url: section.optional("url", https_url),
+        address,
+        tls: certificate(&mut section),
+        page: section.optional("page", https_url),
+        mail: section.flag("mail", default.mail),
+        proxies: section.list("proxies", default.proxies, "[\"203.0.113.7\"]", intake::network),
+    };
+    let without_address = ["certificate", "page", "proxies"].into_iter().filter(|_| address.is_none());
+    for name in without_address.filter(|name| section.has(name)) {
+        let remedy = "write address = \"0.0.0.0:443\", or remove it";
+        section.error(name, Problem::new("has no effect where no address takes requests", remedy));
+    }
+    if settings.page.is_some() && settings.page == settings.url {
+        let problem = "is the link itself: whoever opens it would be sent round and round";
+        section.error("page", Problem::new(problem, "name a page of your own, or remove it"));
+    }
+    section.close();
+    settings
+}
+
+fn certificate(section: &mut Section<'_>) -> Option<CertificateFiles> {
     let certificate = section.path("certificate", PathKind::Certificate);
     let key = section.path("key", PathKind::PrivateKey);
     for (name, other) in [("certificate", "key"), ("key", "certificate")] {
@@ -32,37 +57,37 @@ pub(super) fn read(mut section: Section<'_>) -> UnsubscribeSettings {
             section.error(name, Problem::new(format!("means nothing without {other}"), remedy));
         }
     }
-    for name in ["certificate", "page"].into_iter().filter(|name| section.has(name) && address.is_none()) {
-        let remedy = "write address = \"0.0.0.0:443\", or remove it";
-        section.error(name, Problem::new("has no effect where no address takes requests", remedy));
-    }
-    let settings = UnsubscribeSettings {
-        url: section.optional("url", https_url),
-        address,
-        tls: certificate.zip(key).map(|(certificate, key)| CertificateFiles { certificate, key }),
-        page: section.optional("page", https_url),
-        mail: section.flag("mail", default.mail),
-    };
-    section.close();
-    settings
+    Some(CertificateFiles { certificate: certificate?, key: key? })
 }
 
-/// What is to be said once all of the config is known.
-pub(super) fn check(
-    root: &mut Section<'_>,
-    settings: &UnsubscribeSettings,
-    directory: &Directory,
-    feedback: &FeedbackSettings,
-) {
+/// What is to be said once all of the config is known. `lifetime`: of links, from the acceptance of their message.
+pub(super) fn check(root: &Section<'_>, settings: &UnsubscribeSettings, directory: &Directory, lifetime: Duration) {
+    let warn = |problem: &str, remedy: &str| root.warn("unsubscribe", Problem::new(problem, remedy));
     let has_links = directory.sets().any(|set| set.unsubscribe_url.is_some());
-    if settings.address.is_some() && !has_links {
+    if (settings.address.is_some() || settings.url.is_some()) && !has_links {
         let remedy =
             "write url = \"https://mail.example.com/unsubscribe/\", and bulk = true in a [[configuration_set]]";
-        root.warn("unsubscribe", Problem::new("no message has a link to this address", remedy));
+        warn("no message has a link", remedy);
     }
-    if settings.address.is_some() && feedback.sent_retention < LINK_LIFETIME_MIN {
-        let problem = "links work only as long as sent_retention in [feedback], less than 30 days";
-        root.warn("unsubscribe", Problem::new(problem, "write sent_retention = \"30d\", or longer"));
+    let is_by_mail = directory.unsubscribes_by_mail && directory.sets().any(|set| set.is_bulk);
+    let is_ours = (settings.address.is_some() && has_links) || is_by_mail;
+    if is_ours && lifetime < LINK_LIFETIME_MIN {
+        let problem = "recipients can unsubscribe only as long as both sent_retention in [feedback] and token_lifetime \
+                       in [return_path], less than 30 days";
+        warn(problem, "write \"30d\" or longer for both");
+    }
+    let is_open =
+        |address: &SocketAddr| address.ip().is_unspecified() || check_address(address.ip(), &[], false).is_ok();
+    if settings.tls.is_none() && settings.address.filter(is_open).is_some() {
+        let problem = "everybody can reach the address, and it speaks no TLS, which links of HTTPS need";
+        warn(problem, "write certificate and key, or a loopback address and let a proxy speak TLS");
+    }
+    let has_several = directory.tenants().count() > 1;
+    let is_shared = |set: &ConfigurationSet| set.is_bulk && set.tenants.len() != 1 && has_several;
+    if is_ours && directory.sets().any(|set| is_shared(set)) {
+        let problem =
+            "several tenants may use a bulk set: who unsubscribes from it gets no more of it from any of them";
+        warn(problem, "give each tenant a bulk set of its own with tenants = [\"NAME\"]");
     }
 }
 
@@ -70,14 +95,16 @@ pub(super) fn check(
 pub(super) fn https_url(value: &Value<'_>) -> Result<Arc<str>, Problem> {
     let text = value.text()?;
     let allowed = |byte: u8| byte.is_ascii_graphic() && !b"<>\"#".contains(&byte);
-    let has_host =
-        text.strip_prefix("https://").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric()));
-    if has_host && text.len() <= URL_BYTES_MAX && text.bytes().all(allowed) {
-        return Ok(text.into());
-    }
+    let rest = text.strip_prefix("https://").unwrap_or_default();
+    let has_host = rest.starts_with(|c: char| c.is_ascii_alphanumeric());
     let remedy = "write one such as \"https://mail.example.com/unsubscribe/\"; a token is put behind it";
-    Err(Problem::new(
-        format!("{text:?} is no HTTPS URL of at most {URL_BYTES_MAX} octets without < > \" and #"),
-        remedy,
-    ))
+    if !has_host || text.len() > URL_BYTES_MAX || !text.bytes().all(allowed) {
+        let problem = format!("{text:?} is no HTTPS URL of at most {URL_BYTES_MAX} octets without < > \" and #");
+        return Err(Problem::new(problem, remedy));
+    }
+    // Else the token would be a part of the host's name, or of a word.
+    if !rest.contains('/') || text.ends_with(|c: char| c.is_ascii_alphanumeric()) {
+        return Err(Problem::new(format!("{text:?} ends within a word, or has no path"), remedy));
+    }
+    Ok(text.into())
 }

@@ -39,6 +39,19 @@ fn what_cannot_be_is_refused_with_what_to_write() {
         ],
     );
     refused(
+        "[unsubscribe]\nurl = \"https://u.test/off\"\npage = \"https://u.test\"\naddress = \"127.0.0.1:1\"\n",
+        &[
+            "c.toml:4:7: unsubscribe.url: \"https://u.test/off\" ends within a word, or has no path; write one such as \"https://mail.example.com/unsubscribe/\"; a token is put behind it",
+            "c.toml:5:8: unsubscribe.page: \"https://u.test\" ends within a word, or has no path; write one such as \"https://mail.example.com/unsubscribe/\"; a token is put behind it",
+        ],
+    );
+    refused(
+        &format!("{URL}page = \"https://u.test/\"\naddress = \"127.0.0.1:1\"\n"),
+        &[
+            "c.toml:5:8: unsubscribe.page: is the link itself: whoever opens it would be sent round and round; name a page of your own, or remove it",
+        ],
+    );
+    refused(
         "[unsubscribe]\naddress = \"127.0.0.1:1\"\nkey = \"/k.pem\"\n",
         &[
             "c.toml:5:7: unsubscribe.key: means nothing without certificate; write certificate = \"/etc/posthaste/certificate.pem\"",
@@ -51,13 +64,18 @@ fn an_address_that_no_link_leads_to_and_links_that_end_too_soon_are_warned_of() 
     warned(
         "[unsubscribe]\naddress = \"127.0.0.1:1\"\n",
         &[
-            "c.toml:3:1: unsubscribe: no message has a link to this address; write url = \"https://mail.example.com/unsubscribe/\", and bulk = true in a [[configuration_set]]",
+            "c.toml:3:1: unsubscribe: no message has a link; write url = \"https://mail.example.com/unsubscribe/\", and bulk = true in a [[configuration_set]]",
         ],
     );
+    let short = "c.toml:5:1: unsubscribe: recipients can unsubscribe only as long as both sent_retention in [feedback] and \
+                 token_lifetime in [return_path], less than 30 days; write \"30d\" or longer for both";
+    warned(&format!("[feedback]\nsent_retention = \"7d\"\n{URL}address = \"127.0.0.1:1\"\n{BULK}"), &[short]);
+    warned(&format!("[return_path]\ntoken_lifetime = \"7d\"\n{URL}address = \"127.0.0.1:1\"\n{BULK}"), &[short]);
     warned(
-        &format!("[feedback]\nsent_retention = \"7d\"\n{URL}address = \"127.0.0.1:1\"\n{BULK}"),
+        &format!("{URL}address = \"0.0.0.0:443\"\n{BULK}[[tenant]]\nname = \"shop\"\n"),
         &[
-            "c.toml:5:1: unsubscribe: links work only as long as sent_retention in [feedback], less than 30 days; write sent_retention = \"30d\", or longer",
+            "c.toml:3:1: unsubscribe: everybody can reach the address, and it speaks no TLS, which links of HTTPS need; write certificate and key, or a loopback address and let a proxy speak TLS",
+            "c.toml:3:1: unsubscribe: several tenants may use a bulk set: who unsubscribes from it gets no more of it from any of them; give each tenant a bulk set of its own with tenants = [\"NAME\"]",
         ],
     );
 }

@@ -2,7 +2,7 @@
 //!
 //! POST unsubscribes whom the link's token names, GET asks first, on a page or by a redirection to one; a POST is never redirected
 //! (RFC 8058 §3.1). Promises: a request changes something only with a token that we made; the answer 200 comes when the change is on the
-//! disk; connections, also of one client, the time and the size of a request are bounded; nothing of a request is shown or logged. Does
+//! disk; connections, also of one client, the time and the size of a request, and the requests that the store works on, are bounded; nothing of a request is shown or logged. Does
 //! not: ask for cookies or logins, as the RFC wants it.
 
 mod request;
@@ -18,8 +18,10 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use ipnet::IpNet;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::request::{Asked, BODY_BYTES_MAX, Page};
@@ -29,13 +31,21 @@ use crate::events::metric;
 use crate::feedback::desk::{Desk, Unsubscribed, Way};
 use crate::net::{BoxFuture, BoxStream, tls_server};
 use crate::policy::routing::check_address;
+use crate::policy::token::TokenContent;
 
 /// Clients may come from anywhere; a proxy's connections are counted together only.
-const LIMITS: Limits = Limits { connections_max: 512, per_client_max: 32 };
+const LIMITS: Limits =
+    Limits { connections_max: 512, per_client_max: 32, single_request_max: Some(Duration::from_secs(40)) };
+/// Requests that the store works on at the same time. Above, or longer than [`ANSWER_TIMEOUT`]: 503.
+const WORKING_MAX: usize = 64;
+/// See [`WORKING_MAX`].
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// A body that does not come within this time is none.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// When a mail program may ask again where the store does not answer.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("60");
+/// What may be asked.
+const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST");
 /// Of every page: nothing is kept, loaded, framed or passed on.
 const HEADERS: [(header::HeaderName, HeaderValue); 6] = [
     (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
@@ -56,6 +66,7 @@ const HEADERS: [(header::HeaderName, HeaderValue); 6] = [
 pub(super) struct Live {
     tls: Option<Arc<ServerConfig>>,
     page: Option<Arc<str>>,
+    proxies: Vec<IpNet>,
 }
 
 impl Live {
@@ -64,7 +75,11 @@ impl Live {
         let load = |files: &crate::reception::settings::CertificateFiles| {
             tls_server::load_http(&files.certificate, &files.key).map_err(|error| format!("[unsubscribe]: {error}"))
         };
-        Ok(Live { tls: settings.tls.as_ref().map(load).transpose()?, page: settings.page.clone() })
+        Ok(Live {
+            tls: settings.tls.as_ref().map(load).transpose()?,
+            page: settings.page.clone(),
+            proxies: settings.proxies.clone(),
+        })
     }
 }
 
@@ -90,7 +105,8 @@ impl Endpoint {
 
     /// Serves until `stop` is cancelled.
     pub(super) async fn serve(self, desk: Arc<Desk>, stop: CancellationToken) {
-        let router = Router::new().fallback(answer).with_state(Links { desk, live: Arc::clone(&self.live) });
+        let working = Arc::new(Semaphore::new(WORKING_MAX));
+        let router = Router::new().fallback(answer).with_state(Links { desk, live: Arc::clone(&self.live), working });
         http::serve(self, router, LIMITS, stop).await;
     }
 }
@@ -100,60 +116,91 @@ impl Accept for Endpoint {
     type Opening = BoxFuture<'static, io::Result<BoxStream>>;
 
     async fn accept(&mut self) -> io::Result<Option<Accepted<Self::Opening>>> {
-        let (stream, client) = self.listener.accept().await?;
-        let tls = self.live.load().tls.clone();
+        let (stream, peer) = self.listener.accept().await?;
+        let live = self.live.load_full();
+        let client = counted(peer.ip(), &live.proxies);
         let opening: Self::Opening = Box::pin(async move {
-            match tls {
+            match live.tls.clone() {
                 Some(tls) => tls_server::accept(tls, stream).await,
                 None => Ok(Box::new(stream) as BoxStream),
             }
         });
-        Ok(Some(Accepted { opening, client: counted(client.ip()) }))
+        Ok(Some(Accepted { opening, client }))
     }
 }
 
-/// Private addresses are those of proxies, which speak for many.
-fn counted(client: IpAddr) -> Option<IpAddr> {
-    check_address(client, &[], false).is_ok().then_some(client)
+/// By whom a connection is counted. Private addresses are those of proxies, which speak for many.
+fn counted(client: IpAddr, proxies: &[IpNet]) -> Option<IpAddr> {
+    let client = client.to_canonical();
+    let is_proxy =
+        check_address(client, &[], false).is_err() || proxies.iter().any(|network| network.contains(&client));
+    (!is_proxy).then_some(client)
 }
 
 #[derive(Clone)]
 struct Links {
     desk: Arc<Desk>,
     live: Arc<ArcSwap<Live>>,
+    working: Arc<Semaphore>,
 }
 
 async fn answer(State(links): State<Links>, request: Request) -> Response {
-    let Some(asked) = request::asked(request.method()) else {
-        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD, POST")]).into_response();
-    };
+    let Some(asked) = request::asked(request.method()) else { return show(Page::NotAllowed) };
     let text = request::token(request.uri()).map(str::to_owned);
     let Some((text, token)) = text.and_then(|text| links.desk.unsubscribe_token(&text).map(|token| (text, token)))
     else {
         return show(Page::Unknown);
     };
-    if asked == Asked::Look {
-        return match &links.live.load().page {
-            Some(page) => moved(page, &text),
-            None => show(Page::Confirm),
-        };
-    }
-    if !body(request.into_body()).await.is_some_and(|body| request::is_one_click(&body)) {
+    if asked == Asked::Unsubscribe && !body(request.into_body()).await.is_some_and(|body| request::is_one_click(&body))
+    {
         return show(Page::Bad);
     }
-    // To its end, whatever becomes of the connection.
-    let task = tokio::spawn(async move { links.desk.unsubscribe(token, Way::OneClick).await });
-    match task.await {
-        Ok(Ok(Unsubscribed::Done)) => show(Page::Done),
-        Ok(Ok(Unsubscribed::Unknown)) => show(Page::Unknown),
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "a request to unsubscribe is refused for now");
-            show(Page::Later)
+    let page = links.work(asked, token).await;
+    let own_page = links.live.load().page.clone();
+    match own_page.filter(|_| page == Page::Confirm) {
+        Some(own) => moved(&own, &text),
+        None => show(page),
+    }
+}
+
+impl Links {
+    /// What the store says. It works to its end, whatever becomes of the connection.
+    async fn work(&self, asked: Asked, token: TokenContent) -> Page {
+        let Ok(permit) = Arc::clone(&self.working).try_acquire_owned() else { return Page::Later };
+        let desk = Arc::clone(&self.desk);
+        let task = tokio::spawn(async move {
+            let page = match asked {
+                Asked::Look => {
+                    desk.can_unsubscribe(token).await.map(|can| can.map_or_else(page_of, |()| Page::Confirm))
+                }
+                Asked::Unsubscribe => desk.unsubscribe(token, Way::OneClick).await.map(page_of),
+            };
+            drop(permit);
+            page
+        });
+        match tokio::time::timeout(ANSWER_TIMEOUT, task).await {
+            Ok(Ok(Ok(page))) => page,
+            Ok(Ok(Err(error))) => {
+                tracing::warn!(%error, "a request to unsubscribe is refused for now");
+                Page::Later
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a request to unsubscribe broke");
+                Page::Later
+            }
+            Err(_) => {
+                tracing::warn!("the store is too slow for a request to unsubscribe");
+                Page::Later
+            }
         }
-        Err(error) => {
-            tracing::error!(%error, "a request to unsubscribe broke");
-            show(Page::Later)
-        }
+    }
+}
+
+fn page_of(unsubscribed: Unsubscribed) -> Page {
+    match unsubscribed {
+        Unsubscribed::Done => Page::Done,
+        Unsubscribed::Unknown => Page::Unknown,
+        Unsubscribed::Damaged => Page::Later,
     }
 }
 
@@ -162,19 +209,23 @@ async fn body(body: Body) -> Option<axum::body::Bytes> {
 }
 
 fn show(page: Page) -> Response {
-    metrics::counter!(metric::UNSUBSCRIBE_REQUESTS, "outcome" => page.outcome()).increment(1);
-    let status = StatusCode::from_u16(page.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = (status, HEADERS, page.html()).into_response();
-    if page == Page::Later {
-        response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+    let mut response = (page.status(), HEADERS, page.html()).into_response();
+    let headers = response.headers_mut();
+    match page {
+        Page::Later => drop(headers.insert(header::RETRY_AFTER, RETRY_AFTER)),
+        Page::NotAllowed => drop(headers.insert(header::ALLOW, ALLOWED)),
+        _ => {}
     }
-    response
+    counted_as(page, response)
 }
 
 /// To the operator's own page, which posts the token back.
 fn moved(page: &str, token: &str) -> Response {
-    metrics::counter!(metric::UNSUBSCRIBE_REQUESTS, "outcome" => Page::Confirm.outcome()).increment(1);
-    let to = format!("{page}{token}");
-    let headers = [(header::LOCATION, to), (header::CACHE_CONTROL, "no-store".to_owned())];
-    (StatusCode::SEE_OTHER, headers).into_response()
+    let to = [(header::LOCATION, format!("{page}{token}"))];
+    counted_as(Page::Confirm, (StatusCode::SEE_OTHER, HEADERS, to).into_response())
+}
+
+fn counted_as(page: Page, response: Response) -> Response {
+    metrics::counter!(metric::UNSUBSCRIBE_REQUESTS, "outcome" => page.outcome()).increment(1);
+    response
 }

@@ -3,7 +3,7 @@
 //! A mail program posts `List-Unsubscribe=One-Click` (RFC 8058 §3.1), as a form of either kind; the page's button posts the same. Whoever
 //! only looks (GET, as link checkers do) changes nothing. Nothing of a request ever stands in an answer.
 
-use axum::http::{Method, Uri};
+use axum::http::{Method, StatusCode, Uri};
 
 use crate::policy::token::TOKEN_CHARS;
 
@@ -30,11 +30,10 @@ pub(super) fn asked(method: &Method) -> Option<Asked> {
     }
 }
 
-/// What could be the token of a link: the end of its path, or of its query.
+/// What could be the token of a link: the last word of its length in path and query, since programs add to links.
 pub(super) fn token(uri: &Uri) -> Option<&str> {
     let text = uri.path_and_query()?.as_str();
-    let (before, token) = text.split_at_checked(text.len().checked_sub(TOKEN_CHARS)?)?;
-    before.ends_with(['/', '=', '?', '-', '_']).then_some(token)
+    text.rsplit(|c: char| !c.is_ascii_alphanumeric()).find(|word| word.len() == TOKEN_CHARS)
 }
 
 /// Whether a body asks for it, as a form of either kind.
@@ -56,18 +55,21 @@ pub(super) enum Page {
     Unknown,
     /// It was not asked as it has to be.
     Bad,
+    /// By another method.
+    NotAllowed,
     /// It cannot be done now.
     Later,
 }
 
 impl Page {
     /// The status of HTTP.
-    pub(super) const fn status(self) -> u16 {
+    pub(super) const fn status(self) -> StatusCode {
         match self {
-            Page::Confirm | Page::Done => 200,
-            Page::Bad => 400,
-            Page::Unknown => 404,
-            Page::Later => 503,
+            Page::Confirm | Page::Done => StatusCode::OK,
+            Page::Bad => StatusCode::BAD_REQUEST,
+            Page::Unknown => StatusCode::NOT_FOUND,
+            Page::NotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Page::Later => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -77,7 +79,7 @@ impl Page {
             Page::Confirm => "page",
             Page::Done => "done",
             Page::Unknown => "unknown",
-            Page::Bad => "bad",
+            Page::Bad | Page::NotAllowed => "bad",
             Page::Later => "error",
         }
     }
@@ -99,7 +101,7 @@ impl Page {
                 "This link does not work",
                 "<p>It is not complete, or too old. Use the link of a newer message, or answer the message.</p>",
             ),
-            Page::Bad => {
+            Page::Bad | Page::NotAllowed => {
                 ("This request is not complete", "<p>Open the link once more, and press the button there.</p>")
             }
             Page::Later => {
@@ -123,20 +125,17 @@ mod tests {
     const TOKEN: &str = "abcdefghijklmnopqrstuvwxyz234567abcdefghijklmnopqrstuvwx";
 
     #[test]
-    fn a_token_is_the_end_of_a_link() {
+    fn a_token_is_a_word_of_a_link() {
         let of = |text: String| token(&text.parse().unwrap()).map(str::to_owned);
-        for before in ["/", "/u/", "/unsubscribe?t=", "/u?x=1&token=", "/?"] {
-            assert_eq!(of(format!("{before}{TOKEN}")).as_deref(), Some(TOKEN), "{before}");
+        for before in ["/", "/u/", "/unsubscribe?t=", "/u?x=1&token=", "/?", "http://other.test/u/"] {
+            for behind in ["", "/", "?utm_source=mail", "&x=1"] {
+                assert_eq!(of(format!("{before}{TOKEN}{behind}")).as_deref(), Some(TOKEN), "{before} {behind}");
+            }
         }
-        for text in [
-            format!("/{TOKEN}/"),
-            format!("/x{TOKEN}"),
-            format!("/{}", &TOKEN[1..]),
-            "/".to_owned(),
-            format!("/{}é{}", &TOKEN[..20], &TOKEN[20..]),
-        ] {
-            let Ok(uri) = text.parse::<Uri>() else { continue };
-            assert_eq!(token(&uri).filter(|found| *found == TOKEN), None, "{text}");
+        let other = TOKEN.to_uppercase();
+        assert_eq!(of(format!("/{other}/{TOKEN}")).as_deref(), Some(TOKEN));
+        for text in [format!("/x{TOKEN}"), format!("/{}", &TOKEN[1..]), "/".to_owned(), "*".to_owned()] {
+            assert_eq!(of(text.clone()), None, "{text}");
         }
     }
 
@@ -153,7 +152,7 @@ mod tests {
 
     #[test]
     fn only_the_page_that_asks_has_a_form_and_it_posts_what_mail_programs_post() {
-        for page in [Page::Confirm, Page::Done, Page::Unknown, Page::Bad, Page::Later] {
+        for page in [Page::Confirm, Page::Done, Page::Unknown, Page::Bad, Page::NotAllowed, Page::Later] {
             assert_eq!(page.html().contains("<form method=\"post\">"), page == Page::Confirm);
         }
         assert!(Page::Confirm.html().contains("name=\"List-Unsubscribe\" value=\"One-Click\""));

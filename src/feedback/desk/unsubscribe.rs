@@ -5,11 +5,10 @@
 //! more, by whichever message, is on it again. Other mail of the same tenant goes on.
 
 use super::{Desk, TakeError};
-use crate::feedback::effects::{self, Effects};
+use crate::feedback::effects;
 use crate::policy::token::{Addressee, Purpose, TokenContent, verify};
-use crate::queue::feedback::{FeedbackEffect, FeedbackKind};
+use crate::queue::feedback::FeedbackEffect;
 use crate::queue::sent::SentRecipient;
-use crate::types::SuppressionReason;
 
 /// How a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +36,8 @@ pub enum Unsubscribed {
     Done,
     /// Nobody knows whom it speaks of any more.
     Unknown,
+    /// What is remembered of them is damaged.
+    Damaged,
 }
 
 impl Desk {
@@ -49,32 +50,26 @@ impl Desk {
     /// Does what the owner of a token asks for. An error: nothing of it is done, and it should be asked again. Not cancel-safe: what was
     /// committed stays.
     pub async fn unsubscribe(&self, token: TokenContent, way: Way) -> Result<Unsubscribed, TakeError> {
-        // A token for the whole message would unsubscribe all its recipients.
-        let Addressee::Recipient(_) = token.addressee else { return Ok(Unsubscribed::Unknown) };
-        let sent = self.sent(token).await?;
-        let Some(sent) = sent.as_ref().and_then(|sent| sent.first()) else {
-            metrics::counter!(
-                crate::events::metric::FEEDBACK,
-                "kind" => FeedbackKind::Unsubscribe.name(),
-                "effect" => "unknown"
-            )
-            .increment(1);
-            return Ok(Unsubscribed::Unknown);
+        let sent = match self.remembered(token).await? {
+            Ok(sent) => sent,
+            Err(unsubscribed) => return Ok(unsubscribed),
         };
-        // Without configuration sets their names are texts of clients, and nothing is looked up by them.
-        let lists = self.settings.load().counting.has_sets && !sent.configuration_set.is_empty();
-        let effects = Effects { lists, ..Effects::default() };
-        let ask = |again| effects::unsubscribe(sent, way.rule(), effects, again, self.clock.now());
-        let effect = self.queue.apply_feedback(ask(false)).await?;
-        if effect == FeedbackEffect::AlreadyKnown && lists && !self.is_unsubscribed(sent).await? {
-            self.queue.apply_feedback(ask(true)).await?;
-        }
-        Ok(Unsubscribed::Done)
+        let effect = self.queue.apply_feedback(effects::unsubscribe(&sent, way.rule(), self.clock.now())).await?;
+        Ok(match effect {
+            FeedbackEffect::Applied | FeedbackEffect::AlreadyKnown => Unsubscribed::Done,
+            FeedbackEffect::Unknown => Unsubscribed::Unknown,
+        })
     }
 
-    async fn is_unsubscribed(&self, sent: &SentRecipient) -> Result<bool, TakeError> {
-        let listed = self.queue.listed(&sent.tenant, Some(&sent.configuration_set), &[&sent.recipient]).await;
-        let listed = listed.map_err(|error| TakeError::Sent(error.into()))?;
-        Ok(listed.first().is_some_and(|(_, listed)| listed.set == Some(SuppressionReason::Unsubscribe)))
+    /// Whether anything could follow from a request with this token; else why nothing can.
+    pub async fn can_unsubscribe(&self, token: TokenContent) -> Result<Result<(), Unsubscribed>, TakeError> {
+        Ok(self.remembered(token).await?.map(drop))
+    }
+
+    async fn remembered(&self, token: TokenContent) -> Result<Result<SentRecipient, Unsubscribed>, TakeError> {
+        // A token for the whole message would unsubscribe all its recipients.
+        let Addressee::Recipient(_) = token.addressee else { return Ok(Err(Unsubscribed::Unknown)) };
+        let Some(sent) = self.sent(token).await? else { return Ok(Err(Unsubscribed::Damaged)) };
+        Ok(sent.into_iter().next().ok_or(Unsubscribed::Unknown))
     }
 }
