@@ -49,7 +49,7 @@ enum Kind {
 }
 
 /// Every metric: name, kind, unit, help. `docs/OPERATIONS.md` has the same table; a test holds both together.
-const METRICS: [(&str, Kind, Unit, &str); 60] = [
+const METRICS: [(&str, Kind, Unit, &str); 61] = [
     (metric::MESSAGES_ACCEPTED, Kind::Counter, Unit::Count, "Messages answered 250."),
     (metric::RECIPIENTS_ACCEPTED, Kind::Counter, Unit::Count, "Recipients of accepted messages."),
     (metric::REFUSALS, Kind::Counter, Unit::Count, "Refusals sent to clients, by reply code."),
@@ -122,6 +122,7 @@ const METRICS: [(&str, Kind, Unit, &str); 60] = [
     (metric::SENT_SWEEPS, Kind::Counter, Unit::Count, "Removals of what need not be remembered any more."),
     (metric::FEEDBACK, Kind::Counter, Unit::Count, "What reports said of single recipients, by kind and effect."),
     (metric::FEEDBACK_MESSAGES, Kind::Counter, Unit::Count, "Messages that came home, by what they are."),
+    (metric::FEEDBACK_FORWARDED, Kind::Counter, Unit::Count, "Bounces and complaints mailed on to the sender."),
     (metric::FEEDBACK_KEPT, Kind::Gauge, Unit::Count, "Messages that nobody understood, kept for the operator."),
     (metric::REPUTATION_BOUNCE_RATE, Kind::Gauge, Unit::Count, "Hard bounces, by scope and name; 1 is all."),
     (

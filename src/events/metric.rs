@@ -107,6 +107,8 @@ pub const FEEDBACK: &str = "posthaste_feedback_total";
 /// Counter, label `report` (bounce, delay, success, auto-reply, complaint, unsubscribe, dmarc, tls-rpt, not-understood): messages that came
 /// home.
 pub const FEEDBACK_MESSAGES: &str = "posthaste_feedback_messages_total";
+/// Counter, label `kind` (bounce, complaint): feedback that was mailed on to the sender of its message.
+pub const FEEDBACK_FORWARDED: &str = "posthaste_feedback_forwarded_total";
 /// Gauge: messages that nobody understood and that are kept for the operator, when the last one was.
 pub const FEEDBACK_KEPT: &str = "posthaste_feedback_kept";
 /// Gauge, labels `scope` (server, tenant, configuration_set, pool, source, provider), `name`: hard bounces over a representative

@@ -2,9 +2,9 @@
 //!
 //! | report | of whom | what follows |
 //! |---|---|---|
-//! | bounce | the recipient of the token; of a token for a whole message, or none, whom the report names | `Bounce` event, the tenant's list where nobody is there |
+//! | bounce | the recipient of the token; of a token for a whole message, or none, whom the report names | `Bounce` event, the tenant's list where nobody is there, perhaps a mail to the sender ([`super::forward`]) |
 //! | delay, success, automatic answer | - | counted |
-//! | complaint | the recipient of the token, or of one within the message that it returns; else whom it names of that message | `Complaint` event, the tenant's list |
+//! | complaint | the recipient of the token, or of one within the message that it returns; else whom it names of that message | `Complaint` event, the tenant's list, perhaps a mail |
 //! | anything else | - | kept |
 //!
 //! Promises: what follows is on the disk when [`Desk::take`] returns `Ok`, so the report may get its 250; the same report once more, or
@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 
 use super::addresses::{Addresses, Recognised, Unknown};
 use super::effects::{self, Effects};
+use super::forward::{self, Forward};
 use super::kept::{Keep, KeepError, Kept};
 use super::report::{
     self, Addressed, AutoReplyKind, Clues, Complaint, ComplaintKind, Context, DeliveryReport, Outcome, RecipientReport,
@@ -32,9 +33,9 @@ use crate::policy::Rules;
 use crate::policy::listing::Listing;
 use crate::policy::reputation::Counting;
 use crate::policy::token::{Addressee, Purpose, TokenContent, TokenKeys, verify};
-use crate::queue::feedback::{FeedbackEffect, FeedbackKind};
+use crate::queue::feedback::{Feedback, FeedbackEffect, FeedbackKind};
 use crate::queue::sent::SentRecipient;
-use crate::queue::{AcceptError, LoadError, Queue};
+use crate::queue::{AcceptError, Intake, LoadError, Queue};
 use crate::types::{Clock, EmailAddress, MessageId, ReversePath, SuppressionReason};
 
 /// Recipients of one message among which a report's is looked for. Those beyond are not found by their address.
@@ -51,6 +52,8 @@ pub struct Settings {
     pub listing: Arc<Listing>,
     /// What counts for reputation.
     pub counting: Counting,
+    /// What is mailed to senders.
+    pub forward: forward::Settings,
 }
 
 /// Who else hears of a complaint, the first time that it is told.
@@ -147,7 +150,7 @@ impl Desk {
                 Entry::Vacant(new) => new.insert(self.read(&message, addressed).await?),
             };
             metrics::counter!(metric::FEEDBACK_MESSAGES, "report" => name_of(report)).increment(1);
-            is_puzzling |= self.handle(report, addressed, token).await? == Handled::Puzzling;
+            is_puzzling |= self.handle(&message, report, addressed, token).await? == Handled::Puzzling;
         }
         if is_puzzling { self.keep(message, has_token).await } else { Ok(()) }
     }
@@ -162,23 +165,29 @@ impl Desk {
 
     async fn handle(
         &self,
+        message: &Message,
         report: &Report,
         addressed: Addressed,
         token: Option<TokenContent>,
     ) -> Result<Handled, TakeError> {
         match report {
-            Report::Delivery(delivery) => self.delivery(delivery, token).await,
+            Report::Delivery(delivery) => self.delivery(&message.octets, delivery, token).await,
             // To postmaster and abuse, programs write what an operator must see.
             Report::AutoReply(AutoReplyKind::Generated) if addressed == Addressed::Postmaster => Ok(Handled::Puzzling),
             Report::AutoReply(_) => Ok(Handled::Done),
-            Report::Complaint(complaint) => self.complaint(complaint, token).await,
+            Report::Complaint(complaint) => self.complaint(&message.octets, complaint, token).await,
             Report::Unsubscribe(_) | Report::DmarcAggregate(_) | Report::TlsReport(_) | Report::NotUnderstood(_) => {
                 Ok(Handled::Puzzling)
             }
         }
     }
 
-    async fn delivery(&self, report: &DeliveryReport, token: Option<TokenContent>) -> Result<Handled, TakeError> {
+    async fn delivery(
+        &self,
+        octets: &Bytes,
+        report: &DeliveryReport,
+        token: Option<TokenContent>,
+    ) -> Result<Handled, TakeError> {
         let bounced: Vec<_> =
             report.recipients.iter().filter(|recipient| recipient.outcome.bounce().is_some()).collect();
         if bounced.is_empty() {
@@ -199,12 +208,19 @@ impl Desk {
             let Outcome::Bounced(verdict) = &recipient.outcome else { continue };
             let effects = self.effects_on(sent, SuppressionReason::Bounce);
             let effect = effects::bounce(sent, report, recipient, verdict, effects, self.clock.now());
+            let effect =
+                self.forwarded(effect, sent, || Forward::bounce(sent, report, recipient, verdict, octets)).await?;
             self.queue.apply_feedback(effect).await?;
         }
         Ok(Handled::Done)
     }
 
-    async fn complaint(&self, report: &Complaint, token: Option<TokenContent>) -> Result<Handled, TakeError> {
+    async fn complaint(
+        &self,
+        octets: &Bytes,
+        report: &Complaint,
+        token: Option<TokenContent>,
+    ) -> Result<Handled, TakeError> {
         let purposes = [Purpose::ReturnPath, Purpose::Complaint];
         let Some(token) = token.or_else(|| self.token_of(&report.clues, &purposes)) else {
             return Ok(Handled::Puzzling);
@@ -221,19 +237,39 @@ impl Desk {
         if complained.is_empty() {
             return Ok(unresolved(&sent, FeedbackKind::Complaint));
         }
-        // Told, but held against nobody: praise, and mail that somebody forged in the sender's name, perhaps.
-        let is_held_against = !matches!(report.kind, Some(ComplaintKind::NotSpam | ComplaintKind::AuthFailure));
+        let is_held_against = !report.kind.is_some_and(ComplaintKind::is_harmless);
         for sent in complained {
             let effects = match is_held_against {
                 true => self.effects_on(sent, SuppressionReason::Complaint),
                 false => Effects::default(),
             };
             let effect = effects::complaint(sent, report, effects, self.clock.now());
+            let effect = self.forwarded(effect, sent, || Forward::complaint(sent, report, octets)).await?;
             if self.queue.apply_feedback(effect).await? == FeedbackEffect::Applied && effects.counts {
                 (self.complained)(sent);
             }
         }
         Ok(Handled::Done)
+    }
+
+    /// The same with a mail to the sender, where that is to have one.
+    async fn forwarded(
+        &self,
+        mut feedback: Feedback,
+        sent: &SentRecipient,
+        forward: impl FnOnce() -> Forward,
+    ) -> Result<Feedback, TakeError> {
+        let settings = self.settings.load_full();
+        let Some(to) = settings.forward.addressee(sent, feedback.kind).cloned() else { return Ok(feedback) };
+        // It would come home as a report on another message, or be refused.
+        if self.recognise(&to).is_ok() {
+            return Ok(feedback);
+        }
+        let forward = forward();
+        let write = move |queue: &Queue| forward.write(queue.new_id(), &to, &settings.forward);
+        let written = self.queue.reading(write).await.map_err(|error| TakeError::Broken(error.to_string()))?;
+        feedback.notifications.push(written);
+        Ok(feedback)
     }
 
     /// What a bounce or complaint of this recipient does beyond its event.

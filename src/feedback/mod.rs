@@ -5,5 +5,6 @@
 pub mod addresses;
 pub mod desk;
 pub mod effects;
+pub mod forward;
 pub mod kept;
 pub mod report;

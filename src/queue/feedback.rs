@@ -17,7 +17,7 @@ use queue_format as format;
 use tokio::sync::oneshot;
 
 use super::committer::{Completion, Transaction};
-use super::intake::{AcceptError, NewMessage};
+use super::intake::{AcceptError, NewBody, NewMessage};
 use super::list_counts::read_raw;
 use super::reputation::ReputationCharge;
 use super::store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
@@ -103,8 +103,11 @@ impl Queue {
     /// error is a reply of 4yz, as its variants say, so that the report comes again. Runs to its end even where the returned future is
     /// dropped once it was handed over; then the same report finds it known.
     pub async fn apply_feedback(&self, feedback: Feedback) -> Result<FeedbackEffect, AcceptError> {
-        let kind = feedback.kind;
+        let (kind, forwarded) = (feedback.kind, feedback.notifications.len());
         let effect = self.apply(feedback).await?;
+        if effect == FeedbackEffect::Applied && forwarded > 0 {
+            metrics::counter!(metric::FEEDBACK_FORWARDED, "kind" => kind.name()).increment(forwarded as u64);
+        }
         metrics::counter!(metric::FEEDBACK, "kind" => kind.name(), "effect" => effect.name()).increment(1);
         Ok(effect)
     }
@@ -123,6 +126,7 @@ impl Queue {
         if let Some(effect) = look.map_err(|error| not_durable(error.to_string()))? {
             return Ok(effect);
         }
+        self.room_for_all(&notifications)?;
         let mark = Mark::new(id, index, kind);
         let (mut transaction, handoffs) = transition::tell(mark.put(at), events, notifications);
         (transaction.lists, transaction.marks) = (lists, marks);
@@ -144,6 +148,19 @@ impl Queue {
         transaction.done = done;
         self.submit(transaction).await;
         answer.await.unwrap_or(Err(AcceptError::Closed))
+    }
+
+    /// Reports are refused while there is no room; that may have changed since, and what they cause must not add to it. A disk that fails
+    /// is found by the write: it may work again.
+    fn room_for_all(&self, notifications: &[NewMessage]) -> Result<(), AcceptError> {
+        if notifications.is_empty() {
+            return Ok(());
+        }
+        let bytes = |new: &NewMessage| if let NewBody::Inline(octets) = &new.body { octets.len() as u64 } else { 0 };
+        match self.room_for(notifications.iter().map(bytes).sum()) {
+            Err(full @ (AcceptError::QueueFull { .. } | AcceptError::LowDisk { .. })) => Err(full),
+            _ => Ok(()),
+        }
     }
 
     /// What can be said without the committer: that nobody knows the recipient, or that it was told before. What is found was synced, but for

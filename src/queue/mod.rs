@@ -26,6 +26,7 @@ mod lanes_tests;
 mod list_counts;
 mod meta;
 pub mod model;
+pub mod notice;
 mod open;
 pub mod outbox;
 mod pages;

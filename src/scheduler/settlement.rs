@@ -25,6 +25,7 @@ use crate::events::schema::{
 use crate::message::dkim::Signer;
 use crate::message::dsn;
 use crate::policy::listing::Listing;
+use crate::policy::mailing::Mailing;
 use crate::policy::reputation::Counting;
 use crate::policy::retry::{self, Decision, Waiting};
 use crate::policy::{BounceClass, Disposition, Fault, RetryKind, Verdict};
@@ -58,22 +59,6 @@ pub const CANCELLED_RULE: &str = "cancelled";
 /// The class of recipients that a suppression list holds back: no reply gave them one.
 const SUPPRESSED_CLASS: &str = "suppressed";
 
-/// Which bounces are mailed to their sender, where RCPT had no NOTIFY.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MailBounces {
-    /// Those of messages for which nothing else is said.
-    pub otherwise: bool,
-    /// Never those of messages of these configuration sets: their bounces are told in event files.
-    pub not_of_sets: Vec<Box<str>>,
-}
-
-impl MailBounces {
-    /// Whether those of messages of this set are; empty: of none.
-    pub fn are_of(&self, set: &str) -> bool {
-        self.otherwise && !self.not_of_sets.iter().any(|taken| **taken == *set)
-    }
-}
-
 /// What an administrator can set about outcomes.
 #[derive(Clone, Debug)]
 pub struct SettlementSettings {
@@ -81,8 +66,8 @@ pub struct SettlementSettings {
     pub hostname: String,
     /// When to try again, and when to tell of a delay.
     pub retry: retry::Settings,
-    /// Failures are mailed to senders that did not say NOTIFY: no event destination takes `Bounce`.
-    pub mail_bounces: MailBounces,
+    /// Which bounces are mailed to their sender, where RCPT had no NOTIFY.
+    pub mail_bounces: Arc<Mailing>,
     /// How long a notification may be retried.
     pub notification_lifetime: Duration,
     /// Who signs notifications. Shared, since keys change their places at any time.
@@ -389,9 +374,9 @@ impl<'b> Draft<'_, 'b> {
         };
         self.settlement.events.push(event);
         self.list(fate, verdict, state);
-        let set = &self.attempt.message.origin.configuration_set;
-        let notify = self.notify(fate.index);
-        let wanted = notify.map_or_else(|| self.settings.mail_bounces.are_of(set), |set| set.contains(Notify::FAILURE));
+        let origin = &self.attempt.message.origin;
+        let is_mailed = || self.settings.mail_bounces.mails(&origin.configuration_set, &origin.identity);
+        let wanted = self.notify(fate.index).map_or_else(is_mailed, |notify| notify.contains(Notify::FAILURE));
         // Who cancels mail does not want its sender to hear of a failure; of complaints senders hear by events alone.
         let complained = suppressed.is_some_and(|suppressed| suppressed.reason == SuppressionReason::Complaint);
         if wanted && !cancelled && !complained {

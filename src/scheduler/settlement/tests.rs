@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::events::EventKind;
+use crate::policy::mailing::MailRule;
 use crate::types::{BodyKind, Domain, EmailAddress, Envelope, Hour, Mark, PoolName, Priority, Recipient, ReversePath};
 
 const ACCEPTED_AT: Timestamp = Timestamp::from_millis(1_000_000_000);
@@ -60,7 +61,7 @@ fn unanswered(
     let settings = SettlementSettings {
         hostname: "mta.test".to_owned(),
         retry: retry::Settings { delay_notices: vec![Duration::from_secs(600)], ..retry::Settings::default() },
-        mail_bounces: MailBounces::default(),
+        mail_bounces: Arc::new(Mailing::by_rule(MailRule::Never)),
         notification_lifetime: LIFETIME,
         signers: std::sync::Arc::default(),
         counting: Counting::default(),
@@ -109,7 +110,7 @@ fn held_back(tier: SuppressionTier, reason: SuppressionReason, kind: AttemptKind
     let settings = SettlementSettings {
         hostname: "mta.test".to_owned(),
         retry: retry::Settings::default(),
-        mail_bounces: MailBounces { otherwise: true, not_of_sets: Vec::new() },
+        mail_bounces: Arc::new(Mailing::by_rule(MailRule::Always)),
         notification_lifetime: LIFETIME,
         signers: std::sync::Arc::default(),
         counting: Counting::default(),
@@ -183,7 +184,7 @@ fn remembered(message: &StoredMessage, what: &str, kind: AttemptKind) -> usize {
     let settings = SettlementSettings {
         hostname: "mta.test".to_owned(),
         retry: retry::Settings::default(),
-        mail_bounces: MailBounces { otherwise: true, not_of_sets: Vec::new() },
+        mail_bounces: Arc::new(Mailing::by_rule(MailRule::Always)),
         notification_lifetime: LIFETIME,
         signers: std::sync::Arc::default(),
         counting: Counting::default(),
@@ -264,7 +265,7 @@ fn settled_again(
     let settings = SettlementSettings {
         hostname: "mta.test".to_owned(),
         retry: retry::Settings { jitter_percent: 0, ..retry::Settings::default() },
-        mail_bounces: MailBounces::default(),
+        mail_bounces: Arc::new(Mailing::by_rule(MailRule::Never)),
         notification_lifetime: LIFETIME,
         signers: std::sync::Arc::default(),
         counting: Counting::default(),
@@ -317,7 +318,7 @@ fn marks(message: &StoredMessage, fates: &[Fate], counting: Counting, now: Times
     let settings = SettlementSettings {
         hostname: "mta.test".to_owned(),
         retry: retry::Settings::default(),
-        mail_bounces: MailBounces::default(),
+        mail_bounces: Arc::new(Mailing::by_rule(MailRule::Never)),
         notification_lifetime: LIFETIME,
         signers: std::sync::Arc::default(),
         counting,
