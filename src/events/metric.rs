@@ -101,13 +101,13 @@ pub const SUPPRESSION_ENTRIES: &str = "posthaste_suppression_entries";
 pub const SENT_RECORDS: &str = "posthaste_sent_records_total";
 /// Counter: removals of all such records that are older than is kept, one range each.
 pub const SENT_SWEEPS: &str = "posthaste_sent_sweeps_total";
-/// Counter, labels `kind` (bounce, complaint, unsubscribe), `effect` (applied, duplicate, unknown): what reports said of single
+/// Counter, labels `kind` (bounce, complaint, unsubscribe, remark), `effect` (applied, duplicate, unknown): what reports said of single
 /// recipients.
 pub const FEEDBACK: &str = "posthaste_feedback_total";
 /// Counter, label `report` (bounce, delay, success, auto-reply, complaint, unsubscribe, dmarc, tls-rpt, not-understood): messages that came
 /// home.
 pub const FEEDBACK_MESSAGES: &str = "posthaste_feedback_messages_total";
-/// Counter, label `kind` (bounce, complaint): feedback that was mailed on to the sender of its message.
+/// Counter, label `kind` (bounce, complaint, remark): feedback that was mailed on to the sender of its message.
 pub const FEEDBACK_FORWARDED: &str = "posthaste_feedback_forwarded_total";
 /// Gauge: messages that nobody understood and that are kept for the operator, when the last one was.
 pub const FEEDBACK_KEPT: &str = "posthaste_feedback_kept";

@@ -261,8 +261,8 @@ impl Desk {
     ) -> Result<Feedback, TakeError> {
         let settings = self.settings.load_full();
         let Some(to) = settings.forward.addressee(sent, feedback.kind).cloned() else { return Ok(feedback) };
-        // It would come home as a report on another message, or be refused.
-        if self.recognise(&to).is_ok() {
+        // It would come home as one more report.
+        if self.recognise(&to).is_ok_and(|known| known.addressed != Addressed::Postmaster) {
             return Ok(feedback);
         }
         let forward = forward();

@@ -43,7 +43,7 @@ impl Settings {
     pub fn addressee<'a>(&self, sent: &'a SentRecipient, kind: FeedbackKind) -> Option<&'a EmailAddress> {
         let mailing = match kind {
             FeedbackKind::Bounce => &self.bounces,
-            FeedbackKind::Complaint => &self.complaints,
+            FeedbackKind::Complaint | FeedbackKind::Remark => &self.complaints,
             FeedbackKind::Unsubscribe => return None,
         };
         // Told before: the queue would drop it, so it need not be written.

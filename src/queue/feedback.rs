@@ -36,11 +36,14 @@ pub enum FeedbackKind {
     Complaint = 2,
     /// The recipient wants no more of the kind.
     Unsubscribe = 3,
+    /// Told as a complaint and held against nobody: praise, mail that could not be verified. A complaint may still come.
+    Remark = 4,
 }
 
 impl FeedbackKind {
     /// All of them.
-    pub const ALL: [FeedbackKind; 3] = [FeedbackKind::Bounce, FeedbackKind::Complaint, FeedbackKind::Unsubscribe];
+    pub const ALL: [FeedbackKind; 4] =
+        [FeedbackKind::Bounce, FeedbackKind::Complaint, FeedbackKind::Unsubscribe, FeedbackKind::Remark];
 
     /// As metrics and the admin API spell it.
     pub const fn name(self) -> &'static str {
@@ -48,6 +51,7 @@ impl FeedbackKind {
             FeedbackKind::Bounce => "bounce",
             FeedbackKind::Complaint => "complaint",
             FeedbackKind::Unsubscribe => "unsubscribe",
+            FeedbackKind::Remark => "remark",
         }
     }
 

@@ -124,7 +124,9 @@ async fn kinds_and_recipients_are_told_apart_and_a_bounce_in_the_session_was_tol
     use FeedbackEffect::{AlreadyKnown, Applied};
     for (index, kind, expected) in [
         (0, FeedbackKind::Bounce, Applied),
+        (0, FeedbackKind::Remark, Applied),
         (0, FeedbackKind::Complaint, Applied),
+        (0, FeedbackKind::Remark, AlreadyKnown),
         (0, FeedbackKind::Unsubscribe, Applied),
         (0, FeedbackKind::Bounce, AlreadyKnown),
         (0, FeedbackKind::Unsubscribe, AlreadyKnown),
@@ -203,7 +205,7 @@ async fn a_damaged_record_does_not_keep_its_report_away() {
 #[test]
 fn the_stored_numbers_of_kinds_never_change() {
     let codes: Vec<(u8, &str)> = FeedbackKind::ALL.into_iter().map(|kind| (kind as u8, kind.name())).collect();
-    assert_eq!(codes, [(1, "bounce"), (2, "complaint"), (3, "unsubscribe")]);
+    assert_eq!(codes, [(1, "bounce"), (2, "complaint"), (3, "unsubscribe"), (4, "remark")]);
     assert!(FeedbackKind::ALL.into_iter().all(|kind| FeedbackKind::from_code(kind as u8) == Some(kind)));
     assert_eq!(FeedbackKind::from_code(0), None);
 }

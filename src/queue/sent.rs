@@ -63,6 +63,8 @@ pub struct SentRecipient {
     pub complained_at: Option<Timestamp>,
     /// When it unsubscribed.
     pub unsubscribed_at: Option<Timestamp>,
+    /// When a report was told that is held against nobody.
+    pub remarked_at: Option<Timestamp>,
     /// The `mail` object for its events: without header fields, where the recipient has ended.
     pub mail_json: Bytes,
 }
@@ -79,6 +81,7 @@ impl SentRecipient {
             FeedbackKind::Bounce => self.bounced_at,
             FeedbackKind::Complaint => self.complained_at,
             FeedbackKind::Unsubscribe => self.unsubscribed_at,
+            FeedbackKind::Remark => self.remarked_at,
         }
     }
 
@@ -87,6 +90,7 @@ impl SentRecipient {
             FeedbackKind::Bounce => &mut self.bounced_at,
             FeedbackKind::Complaint => &mut self.complained_at,
             FeedbackKind::Unsubscribe => &mut self.unsubscribed_at,
+            FeedbackKind::Remark => &mut self.remarked_at,
         };
         told_at.get_or_insert(at);
     }
@@ -120,6 +124,7 @@ impl SentRecipient {
             bounced_at: ended_at.filter(|_| is_bounce(outcome)),
             complained_at: None,
             unsubscribed_at: None,
+            remarked_at: None,
             mail_json: message.mail_json.clone(),
         })
     }
@@ -159,6 +164,7 @@ impl SentRecipient {
             bounced_at: is_bounce(record.outcome).then_some(ended_at),
             complained_at: None,
             unsubscribed_at: None,
+            remarked_at: None,
             mail_json: whole_mail(id, record.mail_json),
         })
     }

@@ -168,6 +168,7 @@ async fn of_a_delivered_recipient_all_is_remembered_that_a_late_report_needs() {
         bounced_at: None,
         complained_at: None,
         unsubscribed_at: None,
+        remarked_at: None,
         mail_json: Bytes::from_static(b"{}"),
     };
     assert_eq!(lab.queue.sent(message.id, 0).unwrap(), Some(expected.clone()));

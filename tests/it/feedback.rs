@@ -205,6 +205,27 @@ fn a_complaint_whose_recipient_is_redacted_is_told_of_the_right_one_and_the_next
 }
 
 #[test]
+fn praise_does_not_use_up_the_complaint_of_its_recipient() {
+    let home = Home::new();
+    let (id, return_path) = home.send(&tagged());
+    let praise = redacted_arf(&return_path).replace("Feedback-Type: abuse", "Feedback-Type: not-spam");
+    let forged = praise.replace("not-spam", "auth-failure");
+    for report in [&praise, &forged, &praise, &redacted_arf(&return_path), &praise] {
+        home.bring("fbl@provider.test", "fbl@op.test", report);
+    }
+    home.daemon.events().wait_for(|event| event["complaint"]["complaintFeedbackType"] == "abuse");
+    let events = home.events_of(&id, "Complaint");
+    let kinds: Vec<_> =
+        events.iter().map(|event| event["complaint"]["complaintFeedbackType"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["not-spam", "abuse"]);
+    assert_ne!(events[0]["complaint"]["feedbackId"], events[1]["complaint"]["feedbackId"]);
+    // Only now is mail held back.
+    let held = home.lab.client(&home.daemon).send(FROM, &[TO], &tagged());
+    home.daemon.events().wait_kind("Complaint", &held, TO);
+    home.daemon.stop();
+}
+
+#[test]
 fn a_report_in_which_nothing_is_left_but_the_cfbl_fields_finds_its_message() {
     let home = Home::with(|config| config.set("signing.cfbl_address", "\"cfbl@op.test\""));
     let (id, _) = home.send(&tagged());

@@ -33,6 +33,7 @@ fn sent(mail_json: &'static str) -> SentRecipient {
         bounced_at: None,
         complained_at: None,
         unsubscribed_at: None,
+        remarked_at: None,
         mail_json: Bytes::from_static(mail_json.as_bytes()),
     }
 }
@@ -141,6 +142,7 @@ fn the_submitted_reverse_path_hears_of_it_once_and_where_the_config_says_so() {
     let app = || Some("app@sender.example".to_owned());
     assert_eq!(to(&always, &sent(MAIL), FeedbackKind::Bounce), app());
     assert_eq!(to(&always, &sent(MAIL), FeedbackKind::Complaint), app());
+    assert_eq!(to(&always, &sent(MAIL), FeedbackKind::Remark), app());
     assert_eq!(to(&always, &sent(MAIL), FeedbackKind::Unsubscribe), None);
     assert_eq!(to(&settings(MailRule::Never), &sent(MAIL), FeedbackKind::Bounce), None);
     let null = SentRecipient { reverse_path: ReversePath::Null, ..sent(MAIL) };
