@@ -22,7 +22,7 @@ use super::list_counts::read_raw;
 use super::reputation::ReputationCharge;
 use super::store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 use super::suppression::{EntryKey, SuppressionEntry, SuppressionList};
-use super::{LoadError, Queue, transition};
+use super::{LoadError, Queue, sent, telling, transition};
 use crate::events::{EventLine, metric};
 use crate::types::{MessageId, Timestamp};
 
@@ -180,16 +180,34 @@ impl Queue {
     }
 }
 
+/// Where it stands that something of this kind was told of a recipient.
+pub(super) fn mark_key(id: MessageId, index: u16, kind: FeedbackKind) -> Key {
+    Key::new(&format::sent_mark_key(id.as_bytes(), index, kind as u8))
+}
+
 /// That something of this kind was told of a recipient: asked for by the committer, and written with all that follows.
 pub(super) struct Mark {
     key: Key,
+    /// Of a bounce: the record of its recipient, which may have come since somebody looked.
+    record: Option<Key>,
     /// For whoever asked: filled in when the batch is made.
     is_known: Arc<AtomicBool>,
 }
 
 impl Mark {
     fn new(id: MessageId, index: u16, kind: FeedbackKind) -> Self {
-        Self { key: Key::new(&format::sent_mark_key(id.as_bytes(), index, kind as u8)), is_known: Arc::default() }
+        let record = (kind == FeedbackKind::Bounce).then(|| Key::new(&format::sent_key(id.as_bytes(), index)));
+        Self { key: mark_key(id, index, kind), record, is_known: Arc::default() }
+    }
+
+    /// Whether the outcome of its recipient says the same.
+    fn is_outcome(&self, store: &dyn Store) -> Result<bool, StoreError> {
+        let Some(record) = &self.record else { return Ok(false) };
+        match store.get(Family::Sent, record.as_ref()) {
+            Ok(value) => Ok(value.is_some_and(|value| sent::ends_in_bounce(&value))),
+            Err(error) if error.kind == StoreErrorKind::Damaged => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn put(&self, at: Timestamp) -> Change {
@@ -199,12 +217,16 @@ impl Mark {
     }
 }
 
-/// Empties the transactions of a batch whose mark is there already, in the store or by one before them.
+/// Empties the transactions of a batch whose mark is there already, in the store or by one before them, and leaves out of settlements what
+/// reports told before.
 pub(super) fn drop_known(transactions: &mut [Transaction], store: &dyn Store) -> Result<(), StoreError> {
     let mut seen = BTreeSet::new();
     for transaction in transactions {
-        let Some(mark) = &transaction.mark else { continue };
-        let is_known = seen.contains(&mark.key) || is_there(store, &mark.key)?;
+        let Some(mark) = &transaction.mark else {
+            telling::merge(transaction, &mut seen, store)?;
+            continue;
+        };
+        let is_known = seen.contains(&mark.key) || is_there(store, &mark.key)? || mark.is_outcome(store)?;
         mark.is_known.store(is_known, Ordering::Relaxed);
         if is_known {
             let done = std::mem::replace(&mut transaction.done, Box::new(|_| ()));
@@ -217,7 +239,7 @@ pub(super) fn drop_known(transactions: &mut [Transaction], store: &dyn Store) ->
 }
 
 /// A block that is damaged counts as nothing: better told twice than never.
-fn is_there(store: &dyn Store, key: &Key) -> Result<bool, StoreError> {
+pub(super) fn is_there(store: &dyn Store, key: &Key) -> Result<bool, StoreError> {
     match store.get(Family::Sent, key.as_ref()) {
         Err(error) if error.kind == StoreErrorKind::Damaged => {
             tracing::error!(?key, %error, "what is remembered of a recipient is damaged");

@@ -45,6 +45,7 @@ pub mod stored;
 pub mod suppression;
 #[cfg(test)]
 mod suppression_tests;
+pub mod telling;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -342,9 +343,8 @@ impl Queue {
             if result.is_ok() {
                 metrics::counter!(metric::SENT_RECORDS).increment(sent);
                 done();
-                for handoff in accepted {
-                    queue.hand_off(handoff);
-                }
+                let told = accepted.into_iter().filter(|accepted| !accepted.is_known.load(Ordering::Relaxed));
+                told.flat_map(|told| told.handoffs).for_each(|handoff| queue.hand_off(handoff));
             }
         });
         self.submit(transaction).await;

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use queue_format as format;
 
 use super::committer::Transaction;
-use super::feedback::FeedbackKind;
+use super::feedback::{FeedbackKind, mark_key};
 use super::store::{Change, Family, Key, Store, StoreError};
 use super::stored::{RecipientOutcome, StoredMessage};
 use super::{LoadError, Queue, pages};
@@ -170,6 +170,11 @@ impl SentRecipient {
     }
 }
 
+/// Whether a record says that its recipient ended in one.
+pub(super) fn ends_in_bounce(value: &[u8]) -> bool {
+    format::SentRecordRef::decode(value).is_ok_and(|record| is_bounce(record.outcome))
+}
+
 /// Whether the end of a recipient was told by a `Bounce` event.
 fn is_bounce(outcome: RecipientOutcome) -> bool {
     use RecipientOutcome::{Bounced, Cancelled, Delivered, Expired, Pending};
@@ -198,6 +203,7 @@ pub struct SentEnd<'a> {
 #[derive(Clone, Debug)]
 pub struct SentEntry {
     index: u16,
+    is_bounce: bool,
     value: Bytes,
 }
 
@@ -228,7 +234,12 @@ impl SentEntry {
         };
         let mut value = Vec::with_capacity(record.encoded_len_hint());
         record.encode(&mut value);
-        Some(Self { index, value: value.into() })
+        Some(Self { index, is_bounce: is_bounce(end.outcome), value: value.into() })
+    }
+
+    /// The mark that says the same, where it ended in a bounce.
+    pub(super) fn claim(&self, id: MessageId) -> Option<Key> {
+        self.is_bounce.then(|| mark_key(id, self.index, FeedbackKind::Bounce))
     }
 
     pub(super) fn put(self, id: MessageId) -> Change {

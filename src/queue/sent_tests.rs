@@ -104,6 +104,18 @@ impl Lab {
 
     /// What its settlement does, written and maybe not synced.
     pub(super) async fn end(&self, message: &StoredMessage, group: u16, outcome: RecipientOutcome) {
+        let told = |settlement: &mut Settlement| settlement.events.push(line(EventKind::Delivery));
+        self.end_telling(message, group, outcome, told).await;
+    }
+
+    /// The same, with something else to tell.
+    pub(super) async fn end_telling(
+        &self,
+        message: &StoredMessage,
+        group: u16,
+        outcome: RecipientOutcome,
+        told: impl FnOnce(&mut Settlement),
+    ) {
         let key = JobKey { id: message.id, group };
         let groups = u16::try_from(message.domains.len()).unwrap();
         let end = EndGroup {
@@ -116,9 +128,8 @@ impl Lab {
             has_states: false,
         };
         let sent = entry(message, group.into(), outcome);
-        let events = vec![line(EventKind::Delivery)];
-        let settlement =
-            Settlement { sent, events, ..Settlement::new(key, Some(message.accepted_at), Next::Ended(end)) };
+        let mut settlement = Settlement { sent, ..Settlement::new(key, Some(message.accepted_at), Next::Ended(end)) };
+        told(&mut settlement);
         let (sender, written) = oneshot::channel();
         let done = move || {
             let _ = sender.send(());

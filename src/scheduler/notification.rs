@@ -28,7 +28,14 @@ impl Told {
     }
 }
 
-/// One message for each kind of news; none for a null reverse-path (RFC 5321 §4.5.5).
+impl Told {
+    /// Of whom it tells that they failed.
+    pub(super) fn failed(&self) -> impl Iterator<Item = usize> {
+        self.failed.iter().map(|fate| fate.index)
+    }
+}
+
+/// One message for each kind of news, that of failures first; none for a null reverse-path (RFC 5321 §4.5.5).
 pub(super) fn build(
     attempt: &Attempt<'_>,
     told: &Told,

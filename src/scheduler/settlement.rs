@@ -239,6 +239,8 @@ struct Draft<'a, 'b> {
     /// A recipient is due at once: it was not tried, or another source may take it. Where another one was deferred, both wait for its
     /// time: they are one job, and that one must not be tried sooner.
     at_once: bool,
+    /// An attempt was made for the recipient before this one.
+    was_tried: bool,
     told: Told,
     tally: Tally,
 }
@@ -266,6 +268,7 @@ pub fn settle(
         source: None,
         blocked: false,
         at_once: false,
+        was_tried: false,
         told: Told::default(),
         tally: Tally::default(),
     };
@@ -273,7 +276,7 @@ pub fn settle(
         draft.take(fate);
     }
     let mut decided = draft.finish(new_id);
-    decided.settlement.marks = reputation::charges(attempt, fates, &decided.settlement.states, &settings.counting);
+    reputation::charge(&mut decided.settlement, attempt, fates, &settings.counting);
     decided
 }
 
@@ -311,6 +314,7 @@ impl<'b> Draft<'_, 'b> {
             self.keep_source();
             return self.settlement.states.push((u32::try_from(fate.index).unwrap_or(u32::MAX), state));
         }
+        self.was_tried = state.attempts > 0 || state.ambiguous || attempt.ambiguous;
         if attempt.kind == AttemptKind::Counts && fate.as_suppressed().is_none() {
             state.attempts = state.attempts.saturating_add(1);
         }
@@ -367,12 +371,13 @@ impl<'b> Draft<'_, 'b> {
         if let Some(suppressed) = suppressed {
             self.tally.suppressed.push(suppressed);
         }
-        let event = if suppressed.is_some_and(Suppressed::is_complaint) {
-            self.complaint_event(fate, verdict, state, ambiguous)
+        if suppressed.is_some_and(Suppressed::is_complaint) {
+            let event = self.complaint_event(fate, verdict, state, ambiguous);
+            self.settlement.events.push(event);
         } else {
-            self.bounce_event(fate, verdict, state, ambiguous)
-        };
-        self.settlement.events.push(event);
+            let event = self.bounce_event(fate, verdict, state, ambiguous);
+            self.tell_bounce(fate.index, event);
+        }
         self.list(fate, verdict, state);
         let origin = &self.attempt.message.origin;
         let is_mailed = || self.settings.mail_bounces.mails(&origin.configuration_set, &origin.identity);
@@ -514,6 +519,7 @@ impl<'b> Draft<'_, 'b> {
             };
         }
         self.settlement.notifications = notification::build(attempt, &self.told, self.settings, new_id);
+        self.tell_failures_once();
         Decided { settlement: self.settlement, settled, tally: self.tally }
     }
 

@@ -227,3 +227,41 @@ fn feedback_on_what_was_forwarded_is_not_forwarded_and_one_to_ourselves_neither(
     assert_eq!(forwarded(&home, &sender).len(), 1);
     home.daemon.stop();
 }
+
+#[test]
+fn a_report_on_mail_that_still_waits_is_told_and_its_end_in_the_session_no_more() {
+    let home = Home::with(|config| {
+        config
+            .table("[[configuration_set]]\nname = \"none\"\nsuppression = []\n")
+            .set("dsn.bounce_messages", "\"always\"")
+    });
+    let sender = sender(&home);
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let is_reported = Arc::new(AtomicBool::new(false));
+    let (paths, reported) = (Arc::clone(&seen), Arc::clone(&is_reported));
+    // The host puts the message off, reports that it failed, and refuses the next try.
+    let host = home.lab.mx_scripted(4, move |ask| match ask.stage {
+        Stage::Rcpt if reported.load(Ordering::Relaxed) => Answer::say("550 5.1.1 No such user"),
+        Stage::Dot => {
+            paths.lock().unwrap().push(ask.from.to_owned());
+            Answer::say("451 4.3.0 later")
+        }
+        _ => Answer::Usual,
+    });
+    home.lab.domain("doubtful.test", &[4]);
+    let to = "gone@doubtful.test";
+    let message = format!("X-SES-CONFIGURATION-SET: none\r\n{}", tagged());
+    let id = home.lab.client(&home.daemon).send(FROM, &[to], &message);
+    host.wait_transactions(1);
+    let return_path = seen.lock().unwrap()[0].clone();
+    home.bring("", &return_path, &dsn(to, "5.1.1", "550 5.1.1 No such user", "failed"));
+    is_reported.store(true, Ordering::Relaxed);
+    home.daemon.events().wait_kind("Bounce", &id, to);
+    sender.wait_accepted(1);
+    assert_eq!(forwarded(&home, &sender).len(), 1, "one failure, one mail");
+    assert!(host.asked(to) >= 2, "it was tried again");
+    let bounces = Events::read_all(&home.daemon.events_path());
+    let bounces = bounces.iter().filter(|event| event["mail"]["messageId"] == id && event["eventType"] == "Bounce");
+    assert_eq!(bounces.count(), 1, "one bounce, one event");
+    home.daemon.stop();
+}
