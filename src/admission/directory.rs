@@ -256,6 +256,11 @@ impl Directory {
         self.identities.of(address)
     }
 
+    /// Whether bounces and complaints of messages of this identity are mailed to their sender, where it or a domain above it says so.
+    pub fn forwards_feedback(&self, identity: &Identity) -> Option<bool> {
+        self.identities.forward_feedback(identity)
+    }
+
     /// What hosts see as the reverse-path of messages of this identity and set; `None`: what was submitted.
     pub fn return_path(&self, identity: Option<&Identity>, set: Option<&ConfigurationSet>) -> Option<ReturnPath> {
         let of_identity = identity.and_then(|identity| self.identities.mail_from(identity));

@@ -89,6 +89,8 @@ pub struct Identity {
     pub configuration_set: Option<Name>,
     /// The domain of the reverse-path that hosts see: a subdomain of its domain.
     pub mail_from: Option<Domain>,
+    /// Whether bounces and complaints are mailed to the sender; `None`: as those of the domain above it, else as for all.
+    pub forward_feedback: Option<bool>,
     /// User names that may send as it besides the tenant's own, where they name it (`X-SES-SOURCE-ARN` and its like).
     pub delegates: Vec<Arc<str>>,
 }
@@ -131,11 +133,19 @@ impl Identities {
 
     /// The MAIL FROM domain of an identity: its own, or that of the nearest domain above it that its tenant owns.
     pub(super) fn mail_from<'a>(&'a self, identity: &'a Identity) -> Option<&'a Domain> {
-        let inherited = || {
-            let above = identity.name.domain().with_parents().filter_map(|parent| self.domains.get(parent));
-            above.filter(|above| above.tenant == identity.tenant).find_map(|above| above.mail_from.as_ref())
-        };
+        let inherited = || self.above(identity).find_map(|above| above.mail_from.as_ref());
         identity.mail_from.as_ref().or_else(inherited)
+    }
+
+    /// Whether its feedback is forwarded, likewise.
+    pub(super) fn forward_feedback(&self, identity: &Identity) -> Option<bool> {
+        identity.forward_feedback.or_else(|| self.above(identity).find_map(|above| above.forward_feedback))
+    }
+
+    /// The domains from that of the identity up, as far as its tenant owns them.
+    fn above<'a>(&'a self, identity: &'a Identity) -> impl Iterator<Item = &'a Arc<Identity>> {
+        let above = identity.name.domain().with_parents().filter_map(|parent| self.domains.get(parent));
+        above.filter(|above| above.tenant == identity.tenant)
     }
 
     /// All of them, in no order.
@@ -175,6 +185,7 @@ mod tests {
                     tenant,
                     configuration_set: None,
                     mail_from: None,
+                    forward_feedback: None,
                     delegates: Vec::new(),
                 });
             }

@@ -260,6 +260,7 @@ mod tests {
                 name: IdentityName::parse(name).unwrap(),
                 tenant: Name::parse(tenant).unwrap(),
                 configuration_set: None,
+                forward_feedback: None,
                 delegates: Vec::new(),
                 mail_from: None,
             });

@@ -41,6 +41,7 @@ fn identity(text: &str, tenant: &str, set: Option<&str>, delegates: &[&str]) -> 
         name: identity_name(text),
         tenant: name(tenant),
         configuration_set: set.map(name),
+        forward_feedback: None,
         delegates: delegates.iter().map(|user| (*user).into()).collect(),
     }
 }

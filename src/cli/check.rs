@@ -9,6 +9,7 @@ use crate::daemon::config::units::{format_duration, format_size};
 use crate::daemon::config::{Config, DEFAULT_PATH, EventFileSettings, Finding, RuleSettings};
 use crate::daemon::signing::Signatures;
 use crate::delivery::settings::{Egress, Settings, Source};
+use crate::policy::mailing::{MailRule, Mailing};
 use crate::policy::replies::Origin;
 use crate::reception::settings::{ListenerSettings, ListenerTakes, ListenerTls};
 use crate::types::SourceName;
@@ -93,17 +94,21 @@ fn print_summary(config: &Config, out: &mut dyn Write) -> io::Result<()> {
         let kinds = if is_default { "all kinds".to_owned() } else { names.join(", ") };
         writeln!(out, "  events     {}/{}.jsonl: {kinds}", config.events.directory.display(), file.name)?;
     }
-    let mailed = config.mail_bounces();
-    let bounces = match (mailed.otherwise, mailed.not_of_sets.is_empty()) {
-        (true, true) => "mailed to the sender",
-        (true, false) => "mailed to the sender, but for configuration sets whose event files take them",
-        (false, _) => "told in event files only",
-    };
-    writeln!(out, "  bounces    {bounces}, unless the client says NOTIFY")?;
     writeln!(out, "  opt out    {}", shown_unsubscribe(config))?;
+    writeln!(out, "  bounces    {}, unless the client says NOTIFY", shown_mailing(&config.mailed_bounces()))?;
+    writeln!(out, "  complaints {}", shown_mailing(&config.mailed_complaints()))?;
     let metrics = config.metrics.address.map_or("off".to_owned(), |address| format!("http://{address}/metrics"));
     writeln!(out, "  metrics    {metrics}")?;
     writeln!(out, "  admin      {}", config.admin.socket.display())
+}
+
+/// Who hears of what goes wrong, where an identity says nothing.
+fn shown_mailing(mailing: &Mailing) -> &'static str {
+    match (mailing.mails("", ""), mailing.rule, mailing.takers.sets.is_empty()) {
+        (true, MailRule::Auto, false) => "mailed to the sender, but for configuration sets whose event files take them",
+        (true, ..) => "mailed to the sender",
+        (false, ..) => "told in event files only",
+    }
 }
 
 /// `any address`, `192.0.2.1`, `far (192.0.2.7 by socks5 10.0.0.1:1080)`.

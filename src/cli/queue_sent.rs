@@ -51,6 +51,7 @@ fn print_recipient(recipient: &SentDetail, now: Timestamp, out: &mut dyn Write) 
         ("bounce", recipient.bounced_at),
         ("complaint", recipient.complained_at),
         ("unsubscribed", recipient.unsubscribed_at),
+        ("remark", recipient.remarked_at),
     ] {
         if let Some(at) = at {
             writeln!(out, "  {name} told {}", moment(at, now))?;

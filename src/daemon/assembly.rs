@@ -125,7 +125,7 @@ pub(super) fn reloadable(
         settlement: SettlementSettings {
             hostname,
             retry: retry_settings(config),
-            mail_bounces: config.mail_bounces(),
+            mail_bounces: Arc::new(config.mailed_bounces()),
             notification_lifetime: config.queue.lifetime,
             signers: own_signers,
             counting: config.counting(),

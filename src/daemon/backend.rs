@@ -377,6 +377,7 @@ fn sent_detail(sent: &SentRecipient) -> SentDetail {
         bounced_at: sent.bounced_at,
         complained_at: sent.complained_at,
         unsubscribed_at: sent.unsubscribed_at,
+        remarked_at: sent.remarked_at,
     }
 }
 

@@ -5,10 +5,12 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 
+use super::assembly::OwnSigners;
 use super::config::Config;
 use crate::delivery::dispatch::Dispatcher;
 use crate::feedback::addresses::{Addresses, Unknown};
 use crate::feedback::desk::{Complained, Desk, Message, Settings, TakeError};
+use crate::feedback::forward;
 use crate::feedback::kept::Kept;
 use crate::feedback::receivers::OwnDomains;
 use crate::net::BoxFuture;
@@ -24,7 +26,7 @@ use crate::types::{Clock, EmailAddress, Reply, ReversePath};
 const KEPT_DIRECTORY: &str = "feedback";
 
 /// What the desk goes by.
-pub(super) fn settings(config: &Config, rules: &Arc<crate::policy::Rules>) -> Settings {
+pub(super) fn settings(config: &Config, rules: &Arc<crate::policy::Rules>, signers: OwnSigners) -> Settings {
     let admission = &config.admission;
     let mail_from = admission.identities().filter_map(|identity| identity.mail_from.clone());
     let return_paths: HashSet<_> = admission.return_path_domain.iter().cloned().chain(mail_from).collect();
@@ -41,6 +43,13 @@ pub(super) fn settings(config: &Config, rules: &Arc<crate::policy::Rules>) -> Se
         listing: Arc::new(config.listing()),
         counting: config.counting(),
         own_domains: Arc::new(own_domains(config)),
+        forward: forward::Settings {
+            hostname: config.hostname.as_str().into(),
+            bounces: Arc::new(config.mailed_bounces()),
+            complaints: Arc::new(config.mailed_complaints()),
+            lifetime: config.queue.lifetime,
+            signers,
+        },
     }
 }
 
@@ -84,9 +93,10 @@ pub(super) fn open(
     queue: &Queue,
     keys: Arc<ArcSwap<TokenKeys>>,
     rules: &Arc<crate::policy::Rules>,
+    signers: OwnSigners,
     clock: &Arc<dyn Clock>,
 ) -> Opened {
-    let settings = Arc::new(ArcSwap::from_pointee(settings(config, rules)));
+    let settings = Arc::new(ArcSwap::from_pointee(settings(config, rules, signers)));
     let dispatcher = Arc::new(OnceLock::new());
     let complained = tell_warmups(Arc::clone(&dispatcher));
     let kept = Kept::new(config.queue.data_dir.join(KEPT_DIRECTORY));

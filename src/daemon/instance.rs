@@ -116,7 +116,7 @@ impl Instance {
             reloadable: Arc::clone(&reloadable),
             counts: Arc::clone(&counts),
         };
-        let desk = feedback::open(&config, &queue, token_keys.keys(), &reloadable.load().rules, &clock);
+        let desk = feedback::open(&config, &queue, token_keys.keys(), &reloadable.load().rules, signing.own(), &clock);
         let ports = Ports {
             settings: Arc::clone(&reception_settings),
             admission: Arc::clone(&admission),
@@ -304,7 +304,7 @@ impl Instance {
         // Nothing below can fail.
         self.token_keys.adopt(token_keys);
         self.links.store(Arc::new(links));
-        self.feedback.store(Arc::new(feedback::settings(&new, &reloadable.rules)));
+        self.feedback.store(Arc::new(feedback::settings(&new, &reloadable.rules, self.signing.own())));
         self.reloadable.store(Arc::new(reloadable));
         self.signing.adopt(signatures);
         self.reception_settings.store(Arc::new(new.reception.clone()));

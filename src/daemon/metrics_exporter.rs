@@ -50,7 +50,7 @@ enum Kind {
 }
 
 /// Every metric: name, kind, unit, help. `docs/OPERATIONS.md` has the same table; a test holds both together.
-const METRICS: [(&str, Kind, Unit, &str); 65] = [
+const METRICS: [(&str, Kind, Unit, &str); 66] = [
     (metric::MESSAGES_ACCEPTED, Kind::Counter, Unit::Count, "Messages answered 250."),
     (metric::RECIPIENTS_ACCEPTED, Kind::Counter, Unit::Count, "Recipients of accepted messages."),
     (metric::REFUSALS, Kind::Counter, Unit::Count, "Refusals sent to clients, by reply code."),
@@ -133,6 +133,7 @@ const METRICS: [(&str, Kind, Unit, &str); 65] = [
     (metric::REPORTS, Kind::Counter, Unit::Count, "DMARC and TLS reports of receivers, by kind and effect."),
     (metric::DMARC_MESSAGES, Kind::Counter, Unit::Count, "Messages that DMARC reports speak of, by domain and result."),
     (metric::TLS_SESSIONS, Kind::Counter, Unit::Count, "Sessions that TLS reports speak of, by domain and result."),
+    (metric::FEEDBACK_FORWARDED, Kind::Counter, Unit::Count, "Bounces and complaints mailed on to the sender."),
     (metric::FEEDBACK_KEPT, Kind::Gauge, Unit::Count, "Messages that nobody understood, kept for the operator."),
     (metric::REPUTATION_BOUNCE_RATE, Kind::Gauge, Unit::Count, "Hard bounces, by scope and name; 1 is all."),
     (

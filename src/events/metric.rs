@@ -101,7 +101,7 @@ pub const SUPPRESSION_ENTRIES: &str = "posthaste_suppression_entries";
 pub const SENT_RECORDS: &str = "posthaste_sent_records_total";
 /// Counter: removals of all such records that are older than is kept, one range each.
 pub const SENT_SWEEPS: &str = "posthaste_sent_sweeps_total";
-/// Counter, labels `kind` (bounce, complaint, unsubscribe), `effect` (applied, duplicate, unknown): what reports said of single
+/// Counter, labels `kind` (bounce, complaint, unsubscribe, remark), `effect` (applied, duplicate, unknown): what reports said of single
 /// recipients.
 pub const FEEDBACK: &str = "posthaste_feedback_total";
 /// Counter, label `report` (bounce, delay, success, auto-reply, complaint, unsubscribe, dmarc, tls-rpt, not-understood): messages that came
@@ -119,6 +119,8 @@ pub const REPORTS: &str = "posthaste_reports_total";
 pub const DMARC_MESSAGES: &str = "posthaste_dmarc_messages_total";
 /// Counter, labels `domain`, `result` (success, a type of failure, unsaid): sessions that TLS reports speak of.
 pub const TLS_SESSIONS: &str = "posthaste_tls_sessions_total";
+/// Counter, label `kind` (bounce, complaint, remark): feedback that was mailed on to the sender of its message.
+pub const FEEDBACK_FORWARDED: &str = "posthaste_feedback_forwarded_total";
 /// Gauge: messages that nobody understood and that are kept for the operator, when the last one was.
 pub const FEEDBACK_KEPT: &str = "posthaste_feedback_kept";
 /// Gauge, labels `scope` (server, tenant, configuration_set, pool, source, provider), `name`: hard bounces over a representative

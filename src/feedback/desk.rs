@@ -2,11 +2,11 @@
 //!
 //! | report | of whom | what follows |
 //! |---|---|---|
-//! | bounce | the recipient of the token; of a token for a whole message, or none, whom the report names | `Bounce` event, the tenant's list where nobody is there |
+//! | bounce | the recipient of the token; of a token for a whole message, or none, whom the report names | `Bounce` event, the tenant's list where nobody is there, perhaps a mail to the sender ([`super::forward`]) |
 //! | delay, success, automatic answer | - | counted |
-//! | complaint | the recipient of the token, or of one within the message that it returns; else whom it names of that message | `Complaint` event, the tenant's list |
 //! | request to unsubscribe | the recipient of the token | `Subscription` event, the configuration set's list |
 //! | DMARC or TLS report | - | a line for each row in the report stream ([`super::receivers`]) |
+//! | complaint | the recipient of the token, or of one within the message that it returns; else whom it names of that message | `Complaint` event, the tenant's list, perhaps a mail |
 //! | anything else | - | kept |
 //!
 //! Promises: what follows is on the disk when [`Desk::take`] returns `Ok`, so the report may get its 250; the same report once more, or
@@ -26,6 +26,7 @@ use tokio::sync::Semaphore;
 
 use super::addresses::{Addresses, Recognised, Unknown};
 use super::effects::{self, Effects};
+use super::forward::{self, Forward};
 use super::kept::{Keep, KeepError, Kept};
 use super::receivers::{OwnDomains, Receivers, Taken};
 use super::report::{
@@ -38,9 +39,9 @@ use crate::policy::Rules;
 use crate::policy::listing::Listing;
 use crate::policy::reputation::Counting;
 use crate::policy::token::{Addressee, Purpose, TokenContent, TokenKeys, verify};
-use crate::queue::feedback::{FeedbackEffect, FeedbackKind};
+use crate::queue::feedback::{Feedback, FeedbackEffect, FeedbackKind};
 use crate::queue::sent::SentRecipient;
-use crate::queue::{AcceptError, LoadError, Queue};
+use crate::queue::{AcceptError, Intake, LoadError, Queue};
 use crate::types::{Clock, EmailAddress, MessageId, ReversePath, SuppressionReason};
 
 pub use unsubscribe::{Unsubscribed, Way};
@@ -61,6 +62,8 @@ pub struct Settings {
     pub counting: Counting,
     /// Which domains metrics may name.
     pub own_domains: Arc<OwnDomains>,
+    /// What is mailed to senders.
+    pub forward: forward::Settings,
 }
 
 /// Who else hears of a complaint, the first time that it is told.
@@ -181,11 +184,11 @@ impl Desk {
         token: Option<TokenContent>,
     ) -> Result<Handled, TakeError> {
         match &**report {
-            Report::Delivery(delivery) => self.delivery(delivery, token).await,
+            Report::Delivery(delivery) => self.delivery(&message.octets, delivery, token).await,
             // To postmaster and abuse, programs write what an operator must see.
             Report::AutoReply(AutoReplyKind::Generated) if addressed == Addressed::Postmaster => Ok(Handled::Puzzling),
             Report::AutoReply(_) => Ok(Handled::Done),
-            Report::Complaint(complaint) => self.complaint(complaint, token).await,
+            Report::Complaint(complaint) => self.complaint(&message.octets, complaint, token).await,
             Report::Unsubscribe(_) => match token {
                 Some(token) => Ok(match self.unsubscribe(token, Way::Mail).await? {
                     Unsubscribed::Done => Handled::Done,
@@ -208,7 +211,12 @@ impl Desk {
         })
     }
 
-    async fn delivery(&self, report: &DeliveryReport, token: Option<TokenContent>) -> Result<Handled, TakeError> {
+    async fn delivery(
+        &self,
+        octets: &Bytes,
+        report: &DeliveryReport,
+        token: Option<TokenContent>,
+    ) -> Result<Handled, TakeError> {
         let bounced: Vec<_> =
             report.recipients.iter().filter(|recipient| recipient.outcome.bounce().is_some()).collect();
         if bounced.is_empty() {
@@ -229,12 +237,19 @@ impl Desk {
             let Outcome::Bounced(verdict) = &recipient.outcome else { continue };
             let effects = self.effects_on(sent, SuppressionReason::Bounce);
             let effect = effects::bounce(sent, report, recipient, verdict, effects, self.clock.now());
+            let effect =
+                self.forwarded(effect, sent, || Forward::bounce(sent, report, recipient, verdict, octets)).await?;
             self.queue.apply_feedback(effect).await?;
         }
         Ok(Handled::Done)
     }
 
-    async fn complaint(&self, report: &Complaint, token: Option<TokenContent>) -> Result<Handled, TakeError> {
+    async fn complaint(
+        &self,
+        octets: &Bytes,
+        report: &Complaint,
+        token: Option<TokenContent>,
+    ) -> Result<Handled, TakeError> {
         // Whoever reads a message may unsubscribe its recipient by the link in it, so may complain for him, too.
         let purposes = [Purpose::ReturnPath, Purpose::Complaint, Purpose::Unsubscribe];
         let Some(token) = token.or_else(|| self.token_of(&report.clues, &purposes)) else {
@@ -252,19 +267,39 @@ impl Desk {
         if complained.is_empty() {
             return Ok(unresolved(&sent, FeedbackKind::Complaint));
         }
-        // Told, but held against nobody: praise, and mail that somebody forged in the sender's name, perhaps.
-        let is_held_against = !matches!(report.kind, Some(ComplaintKind::NotSpam | ComplaintKind::AuthFailure));
+        let is_held_against = !report.kind.is_some_and(ComplaintKind::is_harmless);
         for sent in complained {
             let effects = match is_held_against {
                 true => self.effects_on(sent, SuppressionReason::Complaint),
                 false => Effects::default(),
             };
             let effect = effects::complaint(sent, report, effects, self.clock.now());
+            let effect = self.forwarded(effect, sent, || Forward::complaint(sent, report, octets)).await?;
             if self.queue.apply_feedback(effect).await? == FeedbackEffect::Applied && effects.counts {
                 (self.complained)(sent);
             }
         }
         Ok(Handled::Done)
+    }
+
+    /// The same with a mail to the sender, where that is to have one.
+    async fn forwarded(
+        &self,
+        mut feedback: Feedback,
+        sent: &SentRecipient,
+        forward: impl FnOnce() -> Forward,
+    ) -> Result<Feedback, TakeError> {
+        let settings = self.settings.load_full();
+        let Some(to) = settings.forward.addressee(sent, feedback.kind).cloned() else { return Ok(feedback) };
+        // It would come home as one more report.
+        if self.recognise(&to).is_ok_and(|known| known.addressed != Addressed::Postmaster) {
+            return Ok(feedback);
+        }
+        let forward = forward();
+        let write = move |queue: &Queue| forward.write(queue.new_id(), &to, &settings.forward);
+        let written = self.queue.reading(write).await.map_err(|error| TakeError::Broken(error.to_string()))?;
+        feedback.notifications.push(written);
+        Ok(feedback)
     }
 
     /// What a bounce or complaint of this recipient does beyond its event.

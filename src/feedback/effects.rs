@@ -64,8 +64,12 @@ pub fn bounce(
 
 /// A complaint of the recipient.
 pub fn complaint(sent: &SentRecipient, complaint: &Complaint, effects: Effects, now: Timestamp) -> Feedback {
-    // Another one than that of a bounce: both may come.
-    let id = format!("{}-complaint", feedback_id(sent.id, sent.index.into()));
+    let kind = match complaint.kind {
+        Some(kind) if kind.is_harmless() => FeedbackKind::Remark,
+        _ => FeedbackKind::Complaint,
+    };
+    // Another one than that of a bounce: all of them may come.
+    let id = format!("{}-{}", feedback_id(sent.id, sent.index.into()), kind.name());
     let recipients = [sent.recipient.as_str()];
     let report = ComplaintReport {
         user_agent: complaint.user_agent.as_deref(),
@@ -74,7 +78,7 @@ pub fn complaint(sent: &SentRecipient, complaint: &Complaint, effects: Effects, 
     };
     let info = ComplaintInfo { at: now, recipients: &recipients, feedback_id: &id, report: Some(report) };
     let event = schema::complaint(mail(sent), &info, &extras(sent, None, COMPLAINT_CLASS, None));
-    let told = Told { kind: FeedbackKind::Complaint, mark: Mark::Complaint, reason: SuppressionReason::Complaint };
+    let told = Told { kind, mark: Mark::Complaint, reason: SuppressionReason::Complaint };
     effect(sent, &told, event, effects, now)
 }
 

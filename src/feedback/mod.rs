@@ -5,6 +5,7 @@
 pub mod addresses;
 pub mod desk;
 pub mod effects;
+pub mod forward;
 pub mod kept;
 pub mod receivers;
 pub mod report;

@@ -5,32 +5,21 @@
 //! itself has one (then only its header is returned), ASCII outside of the returned message and of the sender's own
 //! address; text that a peer chose cannot start a field or a part. The null reverse-path, whether a notification is due
 //! at all (NOTIFY, a null sender), and rate limits are the caller's.
-//!
-//! The MIME frame is mail-builder's. Three of its defaults would break a report and are avoided here: a text part gets
-//! quoted-printable as soon as a line passes 77 octets, which RFC 3464 §2.1 forbids for `message/delivery-status` (an
-//! explicit `Content-Transfer-Encoding` keeps the octets as they are); every text part gets a `charset` (so the parts
-//! are made from raw headers); boundary, `Date` and `Message-ID` come from the system clock (so all three are given).
 
-mod status;
-mod text;
+pub(super) mod status;
+pub(super) mod text;
 
-use mail_builder::MessageBuilder;
-use mail_builder::headers::address::Address;
-use mail_builder::headers::content_type::ContentType;
-use mail_builder::headers::message_id::MessageId as MessageIdField;
-use mail_builder::headers::raw::Raw;
-use mail_builder::mime::{BodyPart, MimePart};
+use mail_builder::mime::MimePart;
 
 use super::header::{Fields, Known, Single, first_line};
 use super::original::{decode, unfold};
-use crate::types::{BodyKind, DsnReturn, EmailAddress, EnhancedStatus, MessageId, OriginalRecipient, Reply, Timestamp};
+use super::report::{self, Frame, QUOTED_FIELD_BYTES_MAX, is_clean, part};
+use crate::types::{DsnReturn, EmailAddress, EnhancedStatus, MessageId, OriginalRecipient, Reply, Timestamp};
+
+pub use super::report::Built;
 
 /// Octets of a returned header. Above: cut at a line end.
 const RETURNED_HEADER_BYTES_MAX: usize = 64 * 1024;
-/// Octets of a subject or Message-ID taken over from the original message. Above: cut, or left out.
-const QUOTED_FIELD_BYTES_MAX: usize = 500;
-/// RFC 5322 §2.1.1, without CRLF.
-const LINE_BYTES_MAX: usize = 998;
 
 /// What a notification tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,68 +96,23 @@ pub enum Diagnostic<'a> {
     Local(&'a str),
 }
 
-/// A notification, ready for the queue.
-#[derive(Clone, Debug)]
-pub struct Built {
-    /// Header, empty line and body; CRLF line ends, ending in CRLF.
-    pub message: Vec<u8>,
-    /// Octets of the header, the empty line included.
-    pub header_bytes: usize,
-    /// Whether octets above 127 occur in the body.
-    pub body: BodyKind,
-    /// The sender's address has a non-ASCII local part, so that only an SMTPUTF8 path can carry this.
-    pub smtputf8: bool,
-}
-
 /// Builds a notification.
 pub fn build(notification: &Notification<'_>) -> Built {
-    // A fresh id cannot occur in a message that is older than it.
-    let boundary = format!("report_{}", notification.id);
-    let report_type = ContentType::new("multipart/report")
-        .attribute("report-type", "delivery-status")
-        .attribute("boundary", boundary);
     let parts = vec![
         text::part(notification),
         part("message/delivery-status", Some("7bit"), status::write(notification).into_bytes()),
         returned_part(notification),
     ];
-    let id = format!("{}@{}", notification.id, notification.hostname);
-    let mut builder = MessageBuilder::new()
-        .from(Address::new_address(Some("Mail Delivery System"), format!("MAILER-DAEMON@{}", notification.hostname)))
-        .to(Address::new_address(None::<&str>, notification.to.to_ascii_domain()))
-        .header("Subject", Raw::new(text::subject(notification.kind)))
-        .header("Date", Raw::new(notification.now.to_rfc5322()))
-        .message_id(id)
-        .header("Auto-Submitted", Raw::new("auto-replied"))
-        .header("MIME-Version", Raw::new("1.0"));
-    if let Some(original_id) = original_message_id(notification.original.header) {
-        builder = builder
-            .header("In-Reply-To", MessageIdField::new(original_id.clone()))
-            .header("References", MessageIdField::new(original_id));
-    }
-    let body =
-        MimePart { headers: vec![("Content-Type".into(), report_type.into())], contents: BodyPart::Multipart(parts) };
-    let mut message = Vec::new();
-    builder.body(body).serialize(&mut message);
-    let header_bytes = super::header::block_end(&message, 0).unwrap_or(message.len());
-    let is_ascii = message.get(header_bytes..).is_none_or(<[u8]>::is_ascii);
-    let body = if is_ascii { BodyKind::SevenBit } else { BodyKind::EightBitMime };
-    Built { message, header_bytes, body, smtputf8: notification.to.needs_smtputf8() }
-}
-
-/// A part with exactly this type. With an encoding the octets stay as they are; without one mail-builder chooses.
-fn part(content_type: &'static str, encoding: Option<&'static str>, octets: Vec<u8>) -> MimePart<'static> {
-    let mut headers = vec![("Content-Type".into(), Raw::new(content_type).into())];
-    if let Some(encoding) = encoding {
-        headers.push(("Content-Transfer-Encoding".into(), Raw::new(encoding).into()));
-        return MimePart { headers, contents: BodyPart::Binary(octets.into()) };
-    }
-    let text = String::from_utf8(octets).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
-    if text.replace("\r\n", "").contains(['\r', '\n', '\0']) {
-        // No text encoding keeps these; base64 does.
-        return MimePart { headers, contents: BodyPart::Binary(text.into_bytes().into()) };
-    }
-    MimePart { headers, contents: BodyPart::Text(text.into()) }
+    report::build(Frame {
+        id: notification.id,
+        now: notification.now,
+        hostname: notification.hostname,
+        to: notification.to,
+        subject: text::subject(notification.kind),
+        report_type: "delivery-status",
+        answers: original_message_id(notification.original.header),
+        parts,
+    })
 }
 
 /// The third part: the message where it was asked for, is small enough and clean, else its header. Types of RFC 6533
@@ -205,28 +149,9 @@ fn returned_header(header: &[u8]) -> Vec<u8> {
     lines
 }
 
-/// Only CRLF line ends, no NUL, no line above 998 octets, ends with CRLF or is empty.
-fn is_clean(octets: &[u8]) -> bool {
-    let mut rest = octets;
-    while !rest.is_empty() {
-        let line = first_line(rest);
-        rest = rest.get(line.len()..).unwrap_or_default();
-        let Some(content) = line.strip_suffix(b"\r\n") else { return false };
-        if content.len() > LINE_BYTES_MAX || memchr::memchr2(b'\r', 0, content).is_some() {
-            return false;
-        }
-    }
-    true
-}
-
 /// The original's Message-ID without angle brackets, if it is one that can be repeated.
 fn original_message_id(header: &[u8]) -> Option<String> {
-    let value = field(header, Single::MessageId)?;
-    let id = value.strip_prefix('<')?.strip_suffix('>')?;
-    let valid = id.len() <= QUOTED_FIELD_BYTES_MAX
-        && id.contains('@')
-        && id.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>'));
-    valid.then(|| id.to_owned())
+    report::quotable_id(&field(header, Single::MessageId)?)
 }
 
 /// The original's subject, decoded, on one line, cut.

@@ -12,11 +12,13 @@ pub mod dkim;
 pub mod dsn;
 mod encode;
 mod fold;
+pub mod forward;
 pub mod header;
 pub mod mime;
 pub mod one_click;
 mod original;
 mod received;
+mod report;
 pub mod stamp;
 pub mod tags;
 

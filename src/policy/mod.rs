@@ -13,6 +13,7 @@ pub mod lane;
 pub mod limits;
 pub mod listing;
 pub mod logins;
+pub mod mailing;
 mod phrase;
 pub mod pools;
 pub mod providers;

@@ -27,6 +27,7 @@ use super::list_counts::{ListBatch, ListChanges, ListCounts};
 use super::outbox::QueueOutbox;
 use super::reputation::{MarkBook, MarkInbox, ReputationCharge};
 use super::store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
+use super::telling::Prepared;
 use crate::events::{EventId, EventLine, OutboxEvent, metric};
 use crate::types::MessageId;
 
@@ -68,6 +69,10 @@ pub(super) struct Transaction {
     pub(super) lists: Option<Box<ListChanges>>,
     /// Where this is there already, nothing of the transaction is written.
     pub(super) mark: Option<Box<Mark>>,
+    /// What is told unless it was before: merged into the others when the batch is made.
+    pub(super) tellings: Vec<Prepared>,
+    /// Marks that need not be written, since it says the same otherwise: of recipients that bounce by it.
+    pub(super) claims: Vec<Key>,
     /// The caller's promise depends on the disk: accept.
     pub(super) sync: bool,
     /// The caller waits for the disk, but asks for no sync of its own: it is told after the next one.
@@ -474,6 +479,8 @@ impl Transaction {
             ends: None,
             lists: None,
             mark: None,
+            tellings: Vec::new(),
+            claims: Vec::new(),
             sync: false,
             told_when_synced: false,
             may_fail: false,
@@ -484,7 +491,8 @@ impl Transaction {
     fn bytes(&self) -> usize {
         let changes =
             self.changes.iter().map(|change| if let Change::Put { value, .. } = change { value.len() } else { 0 });
-        changes.sum::<usize>() + self.events.iter().map(|line| line.json.len()).sum::<usize>()
+        let tellings = self.tellings.iter().map(Prepared::bytes).sum::<usize>();
+        changes.sum::<usize>() + self.events.iter().map(|line| line.json.len()).sum::<usize>() + tellings
     }
 }
 

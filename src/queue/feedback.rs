@@ -17,12 +17,12 @@ use queue_format as format;
 use tokio::sync::oneshot;
 
 use super::committer::{Completion, Transaction};
-use super::intake::{AcceptError, NewMessage};
+use super::intake::{AcceptError, NewBody, NewMessage};
 use super::list_counts::read_raw;
 use super::reputation::ReputationCharge;
 use super::store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 use super::suppression::{EntryKey, SuppressionEntry, SuppressionList};
-use super::{LoadError, Queue, suppression, transition};
+use super::{LoadError, Queue, sent, suppression, telling, transition};
 use crate::events::{EventLine, metric};
 use crate::types::{MessageId, SuppressionReason, Timestamp};
 
@@ -36,11 +36,14 @@ pub enum FeedbackKind {
     Complaint = 2,
     /// The recipient wants no more of the kind.
     Unsubscribe = 3,
+    /// Told as a complaint and held against nobody: praise, mail that could not be verified. A complaint may still come.
+    Remark = 4,
 }
 
 impl FeedbackKind {
     /// All of them.
-    pub const ALL: [FeedbackKind; 3] = [FeedbackKind::Bounce, FeedbackKind::Complaint, FeedbackKind::Unsubscribe];
+    pub const ALL: [FeedbackKind; 4] =
+        [FeedbackKind::Bounce, FeedbackKind::Complaint, FeedbackKind::Unsubscribe, FeedbackKind::Remark];
 
     /// As metrics and the admin API spell it.
     pub const fn name(self) -> &'static str {
@@ -48,6 +51,7 @@ impl FeedbackKind {
             FeedbackKind::Bounce => "bounce",
             FeedbackKind::Complaint => "complaint",
             FeedbackKind::Unsubscribe => "unsubscribe",
+            FeedbackKind::Remark => "remark",
         }
     }
 
@@ -106,8 +110,11 @@ impl Queue {
     /// error is a reply of 4yz, as its variants say, so that the report comes again. Runs to its end even where the returned future is
     /// dropped once it was handed over; then the same report finds it known.
     pub async fn apply_feedback(&self, feedback: Feedback) -> Result<FeedbackEffect, AcceptError> {
-        let kind = feedback.kind;
+        let (kind, forwarded) = (feedback.kind, feedback.notifications.len());
         let effect = self.apply(feedback).await?;
+        if effect == FeedbackEffect::Applied && forwarded > 0 {
+            metrics::counter!(metric::FEEDBACK_FORWARDED, "kind" => kind.name()).increment(forwarded as u64);
+        }
         metrics::counter!(metric::FEEDBACK, "kind" => kind.name(), "effect" => effect.name()).increment(1);
         Ok(effect)
     }
@@ -132,6 +139,7 @@ impl Queue {
         if let Some(effect) = look.map_err(|error: StoreError| not_durable(error.to_string()))? {
             return Ok(effect);
         }
+        self.room_for_all(&notifications)?;
         let (mut transaction, handoffs) = transition::tell(mark.put(at), events, notifications);
         (transaction.lists, transaction.marks) = (lists, marks);
         let is_known = mark.is_known();
@@ -154,6 +162,19 @@ impl Queue {
         answer.await.unwrap_or(Err(AcceptError::Closed))
     }
 
+    /// Reports are refused while there is no room; that may have changed since, and what they cause must not add to it. A disk that fails
+    /// is found by the write: it may work again.
+    fn room_for_all(&self, notifications: &[NewMessage]) -> Result<(), AcceptError> {
+        if notifications.is_empty() {
+            return Ok(());
+        }
+        let bytes = |new: &NewMessage| if let NewBody::Inline(octets) = &new.body { octets.len() as u64 } else { 0 };
+        match self.room_for(notifications.iter().map(bytes).sum()) {
+            Err(full @ (AcceptError::QueueFull { .. } | AcceptError::LowDisk { .. })) => Err(full),
+            _ => Ok(()),
+        }
+    }
+
     /// What can be said without the committer: that nobody knows the recipient, or that it was told before. What is found was synced, but for
     /// a bounce in the session: where a power cut takes that back, the attempt is made again and tells of it.
     fn told_before(&self, id: MessageId, index: u16, kind: FeedbackKind) -> Result<Option<FeedbackEffect>, StoreError> {
@@ -167,6 +188,11 @@ impl Queue {
     }
 }
 
+/// Where it stands that something of this kind was told of a recipient.
+pub(super) fn mark_key(id: MessageId, index: u16, kind: FeedbackKind) -> Key {
+    Key::new(&format::sent_mark_key(id.as_bytes(), index, kind as u8))
+}
+
 /// That something of this kind was told of a recipient, or a part of a report taken: asked for by the committer, and written with all that
 /// follows.
 pub(super) struct Mark {
@@ -174,23 +200,36 @@ pub(super) struct Mark {
     key: Key,
     /// It counts only while these entries stand.
     listed: Vec<(EntryKey, SuppressionReason)>,
+    /// Of a bounce: the record of its recipient, which may have come since somebody looked.
+    record: Option<Key>,
     /// For whoever asked: filled in when the batch is made.
     is_known: Arc<AtomicBool>,
 }
 
 impl Mark {
     fn new(id: MessageId, index: u16, kind: FeedbackKind) -> Self {
-        Self::at(Family::Sent, Key::new(&format::sent_mark_key(id.as_bytes(), index, kind as u8)))
+        let record = (kind == FeedbackKind::Bounce).then(|| Key::new(&format::sent_key(id.as_bytes(), index)));
+        Self { record, ..Self::at(Family::Sent, mark_key(id, index, kind)) }
     }
 
     /// Under this key, which the transaction itself has to write.
     pub(super) fn at(family: Family, key: Key) -> Self {
-        Self { family, key, listed: Vec::new(), is_known: Arc::default() }
+        Self { family, key, listed: Vec::new(), record: None, is_known: Arc::default() }
     }
 
     /// Whether it was there already, once the transaction is done.
     pub(super) fn is_known(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.is_known)
+    }
+
+    /// Whether the outcome of its recipient says the same.
+    fn is_outcome(&self, store: &dyn Store) -> Result<bool, StoreError> {
+        let Some(record) = &self.record else { return Ok(false) };
+        match store.get(Family::Sent, record.as_ref()) {
+            Ok(value) => Ok(value.is_some_and(|value| sent::ends_in_bounce(&value))),
+            Err(error) if error.kind == StoreErrorKind::Damaged => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn put(&self, at: Timestamp) -> Change {
@@ -200,14 +239,19 @@ impl Mark {
     }
 }
 
-/// Empties the transactions of a batch whose mark is there already, in the store or by one before them.
+/// Empties the transactions of a batch whose mark is there already, in the store or by one before them, and leaves out of settlements what
+/// reports told before.
 pub(super) fn drop_known(transactions: &mut [Transaction], store: &dyn Store) -> Result<(), StoreError> {
     let mut seen = BTreeSet::new();
     for transaction in transactions {
-        let Some(mark) = &transaction.mark else { continue };
+        let Some(mark) = &transaction.mark else {
+            telling::merge(transaction, &mut seen, store)?;
+            continue;
+        };
         let place = (mark.family, mark.key);
-        let is_known =
-            seen.contains(&place) || (is_there(store, mark.family, &mark.key)? && all_stand(store, &mark.listed)?);
+        let is_known = seen.contains(&place)
+            || (is_there(store, mark.family, &mark.key)? && all_stand(store, &mark.listed)?)
+            || mark.is_outcome(store)?;
         mark.is_known.store(is_known, Ordering::Relaxed);
         if is_known {
             let done = std::mem::replace(&mut transaction.done, Box::new(|_| ()));
@@ -231,7 +275,7 @@ fn all_stand(store: &dyn Store, listed: &[(EntryKey, SuppressionReason)]) -> Res
 }
 
 /// A block that is damaged counts as nothing: better told twice than never.
-fn is_there(store: &dyn Store, family: Family, key: &Key) -> Result<bool, StoreError> {
+pub(super) fn is_there(store: &dyn Store, family: Family, key: &Key) -> Result<bool, StoreError> {
     match store.get(family, key.as_ref()) {
         Err(error) if error.kind == StoreErrorKind::Damaged => {
             tracing::error!(?key, %error, "what is remembered of a recipient or a report is damaged");

@@ -7,6 +7,7 @@ use super::rocks::{RocksSettings, RocksStore};
 use super::sent_tests::{AT, Lab, feedback, settings};
 use super::store::{Change, Family, Key, Store};
 use super::suppression_tests::{entry, list};
+use super::telling::Telling;
 use super::testing::{line, new_message};
 use super::*;
 use crate::events::EventKind;
@@ -124,7 +125,9 @@ async fn kinds_and_recipients_are_told_apart_and_a_bounce_in_the_session_was_tol
     use FeedbackEffect::{AlreadyKnown, Applied};
     for (index, kind, expected) in [
         (0, FeedbackKind::Bounce, Applied),
+        (0, FeedbackKind::Remark, Applied),
         (0, FeedbackKind::Complaint, Applied),
+        (0, FeedbackKind::Remark, AlreadyKnown),
         (0, FeedbackKind::Unsubscribe, Applied),
         (0, FeedbackKind::Bounce, AlreadyKnown),
         (0, FeedbackKind::Unsubscribe, AlreadyKnown),
@@ -149,6 +152,84 @@ async fn a_report_that_is_faster_than_its_outcome_is_kept_beside_it() {
     let sent = lab.queue.sent(message.id, 0).unwrap().unwrap();
     assert_eq!((sent.outcome, sent.bounced_at), (RecipientOutcome::Delivered, Some(AT)));
     assert_eq!(lab.queue.apply_feedback(report()).await.unwrap(), FeedbackEffect::AlreadyKnown);
+    lab.assert_sound();
+}
+
+/// The bounce of a recipient that was tried before: an event, and a message to the sender.
+fn telling(lab: &Lab) -> Telling {
+    let note = new_message(lab.queue.new_id(), 1, NewBody::Inline(Bytes::from_static(b"\r\n")));
+    Telling { recipients: vec![0], events: vec![line(EventKind::Bounce)], notifications: vec![note], marks: Vec::new() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_report_told_of_a_pending_recipient_is_not_told_again_when_it_bounces() {
+    for is_reported in [true, false] {
+        let mut lab = Lab::new();
+        let message = lab.accept(1).await;
+        if is_reported {
+            let report = feedback(message.id, 0, FeedbackKind::Bounce);
+            assert_eq!(lab.queue.apply_feedback(report).await.unwrap(), FeedbackEffect::Applied);
+        }
+        // A complaint is another thing.
+        lab.queue.apply_feedback(feedback(message.id, 0, FeedbackKind::Complaint)).await.unwrap();
+        let (events, told) = (lab.events(), telling(&lab));
+        let note = told.notifications[0].id;
+        lab.end_telling(&message, 0, RecipientOutcome::Bounced, |settlement| settlement.tellings.push(told)).await;
+        let (expected_events, expected_messages) = if is_reported { (0, 0) } else { (2, 1) };
+        assert_eq!(lab.events() - events, expected_events, "{is_reported}");
+        assert_eq!(lab.queue.health().messages(), expected_messages, "{is_reported}");
+        assert_eq!(lab.handoffs.try_recv().ok().map(|handoff| handoff.message.id), (!is_reported).then_some(note));
+        let report = feedback(message.id, 0, FeedbackKind::Bounce);
+        assert_eq!(lab.queue.apply_feedback(report).await.unwrap(), FeedbackEffect::AlreadyKnown);
+        lab.sync().await;
+        lab.assert_sound();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bounce_in_the_session_and_its_report_at_the_same_moment_are_told_once() {
+    for was_tried in [true, false] {
+        let mut lab = Lab::new();
+        let message = lab.accept(1).await;
+        let before = lab.events();
+        let told = telling(&lab);
+        // Whoever looked before the settlement was written must hear of it from the committer.
+        let (report, ()) = tokio::join!(
+            lab.queue.apply_feedback(feedback(message.id, 0, FeedbackKind::Bounce)),
+            lab.end_telling(&message, 0, RecipientOutcome::Bounced, |settlement| {
+                if was_tried {
+                    settlement.tellings.push(told);
+                } else {
+                    settlement.events.extend(told.events);
+                    settlement.notifications.extend(told.notifications);
+                }
+            })
+        );
+        let expected = if report.unwrap() == FeedbackEffect::Applied { 1 } else { 2 };
+        assert_eq!(
+            lab.events() - before,
+            expected,
+            "{was_tried}: the report's, or that of the session and its message's"
+        );
+        lab.sync().await;
+        lab.assert_sound();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fails_keeps_what_a_settlement_tells() {
+    let mut lab = Lab::new();
+    let message = lab.accept(1).await;
+    let (before, told) = (lab.events(), telling(&lab));
+    lab.store.set_failing(true);
+    let ended = lab.end_telling(&message, 0, RecipientOutcome::Bounced, |settlement| settlement.tellings.push(told));
+    let mend = async {
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        lab.store.set_failing(false);
+    };
+    tokio::join!(ended, mend);
+    assert_eq!(lab.events() - before, 2);
+    assert!(lab.handoffs.try_recv().is_ok());
     lab.assert_sound();
 }
 
@@ -203,7 +284,7 @@ async fn a_damaged_record_does_not_keep_its_report_away() {
 #[test]
 fn the_stored_numbers_of_kinds_never_change() {
     let codes: Vec<(u8, &str)> = FeedbackKind::ALL.into_iter().map(|kind| (kind as u8, kind.name())).collect();
-    assert_eq!(codes, [(1, "bounce"), (2, "complaint"), (3, "unsubscribe")]);
+    assert_eq!(codes, [(1, "bounce"), (2, "complaint"), (3, "unsubscribe"), (4, "remark")]);
     assert!(FeedbackKind::ALL.into_iter().all(|kind| FeedbackKind::from_code(kind as u8) == Some(kind)));
     assert_eq!(FeedbackKind::from_code(0), None);
 }

@@ -26,6 +26,7 @@ mod lanes_tests;
 mod list_counts;
 mod meta;
 pub mod model;
+pub mod notice;
 mod open;
 pub mod outbox;
 mod pages;
@@ -47,6 +48,7 @@ pub mod stored;
 pub mod suppression;
 #[cfg(test)]
 mod suppression_tests;
+pub mod telling;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -346,9 +348,8 @@ impl Queue {
             if result.is_ok() {
                 metrics::counter!(metric::SENT_RECORDS).increment(sent);
                 done();
-                for handoff in accepted {
-                    queue.hand_off(handoff);
-                }
+                let told = accepted.into_iter().filter(|accepted| !accepted.is_known.load(Ordering::Relaxed));
+                told.flat_map(|told| told.handoffs).for_each(|handoff| queue.hand_off(handoff));
             }
         });
         self.submit(transaction).await;

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use queue_format as format;
 
 use super::committer::Transaction;
-use super::feedback::FeedbackKind;
+use super::feedback::{FeedbackKind, mark_key};
 use super::store::{Change, Family, Key, Store, StoreError};
 use super::stored::{RecipientOutcome, StoredMessage};
 use super::{LoadError, Queue, pages};
@@ -63,6 +63,8 @@ pub struct SentRecipient {
     pub complained_at: Option<Timestamp>,
     /// When it unsubscribed.
     pub unsubscribed_at: Option<Timestamp>,
+    /// When a report was told that is held against nobody.
+    pub remarked_at: Option<Timestamp>,
     /// The `mail` object for its events: without header fields, where the recipient has ended.
     pub mail_json: Bytes,
 }
@@ -79,6 +81,7 @@ impl SentRecipient {
             FeedbackKind::Bounce => self.bounced_at,
             FeedbackKind::Complaint => self.complained_at,
             FeedbackKind::Unsubscribe => self.unsubscribed_at,
+            FeedbackKind::Remark => self.remarked_at,
         }
     }
 
@@ -87,6 +90,7 @@ impl SentRecipient {
             FeedbackKind::Bounce => &mut self.bounced_at,
             FeedbackKind::Complaint => &mut self.complained_at,
             FeedbackKind::Unsubscribe => &mut self.unsubscribed_at,
+            FeedbackKind::Remark => &mut self.remarked_at,
         };
         told_at.get_or_insert(at);
     }
@@ -120,6 +124,7 @@ impl SentRecipient {
             bounced_at: ended_at.filter(|_| is_bounce(outcome)),
             complained_at: None,
             unsubscribed_at: None,
+            remarked_at: None,
             mail_json: message.mail_json.clone(),
         })
     }
@@ -159,9 +164,15 @@ impl SentRecipient {
             bounced_at: is_bounce(record.outcome).then_some(ended_at),
             complained_at: None,
             unsubscribed_at: None,
+            remarked_at: None,
             mail_json: whole_mail(id, record.mail_json),
         })
     }
+}
+
+/// Whether a record says that its recipient ended in one.
+pub(super) fn ends_in_bounce(value: &[u8]) -> bool {
+    format::SentRecordRef::decode(value).is_ok_and(|record| is_bounce(record.outcome))
 }
 
 /// Whether the end of a recipient was told by a `Bounce` event.
@@ -192,6 +203,7 @@ pub struct SentEnd<'a> {
 #[derive(Clone, Debug)]
 pub struct SentEntry {
     index: u16,
+    is_bounce: bool,
     value: Bytes,
 }
 
@@ -222,7 +234,12 @@ impl SentEntry {
         };
         let mut value = Vec::with_capacity(record.encoded_len_hint());
         record.encode(&mut value);
-        Some(Self { index, value: value.into() })
+        Some(Self { index, is_bounce: is_bounce(end.outcome), value: value.into() })
+    }
+
+    /// The mark that says the same, where it ended in a bounce.
+    pub(super) fn claim(&self, id: MessageId) -> Option<Key> {
+        self.is_bounce.then(|| mark_key(id, self.index, FeedbackKind::Bounce))
     }
 
     pub(super) fn put(self, id: MessageId) -> Change {

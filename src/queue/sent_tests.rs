@@ -114,6 +114,18 @@ impl Lab {
 
     /// What its settlement does, written and maybe not synced.
     pub(super) async fn end(&self, message: &StoredMessage, group: u16, outcome: RecipientOutcome) {
+        let told = |settlement: &mut Settlement| settlement.events.push(line(EventKind::Delivery));
+        self.end_telling(message, group, outcome, told).await;
+    }
+
+    /// The same, with something else to tell.
+    pub(super) async fn end_telling(
+        &self,
+        message: &StoredMessage,
+        group: u16,
+        outcome: RecipientOutcome,
+        told: impl FnOnce(&mut Settlement),
+    ) {
         let key = JobKey { id: message.id, group };
         let groups = u16::try_from(message.domains.len()).unwrap();
         let end = EndGroup {
@@ -126,9 +138,8 @@ impl Lab {
             has_states: false,
         };
         let sent = entry(message, group.into(), outcome);
-        let events = vec![line(EventKind::Delivery)];
-        let settlement =
-            Settlement { sent, events, ..Settlement::new(key, Some(message.accepted_at), Next::Ended(end)) };
+        let mut settlement = Settlement { sent, ..Settlement::new(key, Some(message.accepted_at), Next::Ended(end)) };
+        told(&mut settlement);
         let (sender, written) = oneshot::channel();
         let done = move || {
             let _ = sender.send(());
@@ -178,6 +189,7 @@ async fn of_a_delivered_recipient_all_is_remembered_that_a_late_report_needs() {
         bounced_at: None,
         complained_at: None,
         unsubscribed_at: None,
+        remarked_at: None,
         mail_json: Bytes::from_static(b"{}"),
     };
     assert_eq!(lab.queue.sent(message.id, 0).unwrap(), Some(expected.clone()));

@@ -3,16 +3,19 @@
 //! Pure: no store, no clock. What is built here is committed as one batch or not at all.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use queue_format as format;
 
 use super::committer::{ENDED_GROUPS_INDEX, EndGroup, Transaction};
+use super::feedback::{FeedbackKind, mark_key};
 use super::list_counts::ListChanges;
 use super::reputation::ReputationCharge;
 use super::sent::SentEntry;
 use super::store::{Change, Family, Key, Store, StoreError};
 use super::stored::{DueEntry, JobKey, RecipientHeaders, RecipientState, StoredBody, StoredMessage};
 use super::suppression::{SuppressionEntry, SuppressionList};
+use super::telling::{Prepared, Telling};
 use super::{Handoff, NewBody, NewMessage};
 use crate::events::{EventLine, metric};
 use crate::types::{MessageId, Timestamp};
@@ -32,6 +35,8 @@ pub struct Settlement {
     pub events: Vec<EventLine>,
     /// DSNs that it causes; each becomes a message of its own.
     pub notifications: Vec<NewMessage>,
+    /// The same of recipients that bounce after an attempt before this one: unless a report told of them.
+    pub tellings: Vec<Telling>,
     /// What is remembered of the recipients that ended.
     pub sent: Vec<SentEntry>,
     /// What it means for the reputation of who sent it.
@@ -51,11 +56,18 @@ impl Settlement {
             next,
             events,
             notifications,
+            tellings: Vec::new(),
             sent: Vec::new(),
             marks: Vec::new(),
             suppress: Vec::new(),
         }
     }
+}
+
+/// Messages that a transaction accepts, to be handed on once it is written, unless it was known before what they tell.
+pub(super) struct Accepted {
+    pub(super) handoffs: Vec<Handoff>,
+    pub(super) is_known: Arc<AtomicBool>,
 }
 
 /// Where a job stands after a settlement.
@@ -218,8 +230,10 @@ pub(super) fn list_changes(suppress: &[(SuppressionList, SuppressionEntry)]) -> 
 }
 
 /// queued or held to queued, held or absent.
-pub(super) fn settle(settlement: Settlement, now: Timestamp) -> (Transaction, Vec<Handoff>) {
-    let Settlement { key, due_at, states, next, mut events, notifications, sent, marks, suppress } = settlement;
+pub(super) fn settle(settlement: Settlement, now: Timestamp) -> (Transaction, Vec<Accepted>) {
+    let Settlement { key, due_at, states, next, mut events, notifications, tellings, sent, marks, suppress } =
+        settlement;
+    let claims = sent.iter().filter_map(|entry| entry.claim(key.id)).collect();
     let mut changes = Vec::with_capacity(2 + states.len() + sent.len());
     changes.push(match due_at {
         Some(due_at) => Change::Delete { family: Family::Due, key: due_key(due_at, key) },
@@ -246,10 +260,28 @@ pub(super) fn settle(settlement: Settlement, now: Timestamp) -> (Transaction, Ve
     // A notification goes out as soon as it is committed: a power cut must not forget one that its sender has.
     let sync = !handoffs.is_empty();
     let lists = list_changes(&suppress);
-    (
-        Transaction { changes, events, marks, lists, accepts, kept, new_jobs, ends, sync, ..Transaction::empty() },
-        handoffs,
-    )
+    let mut accepted = vec![Accepted { handoffs, is_known: Arc::default() }];
+    let tellings = tellings.into_iter().map(|telling| {
+        let (prepared, told) = prepare(key.id, telling);
+        accepted.push(told);
+        prepared
+    });
+    let tellings = tellings.collect();
+    let transaction =
+        Transaction { changes, events, marks, lists, accepts, kept, new_jobs, ends, sync, ..Transaction::empty() };
+    (Transaction { tellings, claims, ..transaction }, accepted)
+}
+
+fn prepare(id: MessageId, telling: Telling) -> (Prepared, Accepted) {
+    let Telling { recipients, mut events, notifications, marks } = telling;
+    let (mut changes, mut handoffs) = (Vec::new(), Vec::with_capacity(notifications.len()));
+    let accepts = put_notifications(notifications, &mut changes, &mut events, &mut handoffs);
+    let (kept, new_jobs) = sizes_of(&handoffs);
+    let sync = !handoffs.is_empty();
+    let rest = Transaction { changes, events, marks, accepts, kept, new_jobs, sync, ..Transaction::empty() };
+    let about = recipients.into_iter().map(|index| mark_key(id, index, FeedbackKind::Bounce)).collect();
+    let is_known: Arc<AtomicBool> = Arc::default();
+    (Prepared { about, rest: Box::new(rest), is_known: Arc::clone(&is_known) }, Accepted { handoffs, is_known })
 }
 
 /// What a report said of a recipient, with its mark.

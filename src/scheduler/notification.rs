@@ -1,18 +1,13 @@
 //! Notifications to senders (RFC 3464): collected while recipients are settled, made into messages of the same batch.
 
-use bytes::Bytes;
-
 use super::settlement::{Attempt, Fate, SettlementSettings, Words};
-use crate::events::schema::{self, CommonHeaders, Extras, Mail, MailObject};
-use crate::message::dkim;
 use crate::message::dsn::{self, Diagnostic, Kind, Notification, Original, RecipientStatus};
-use crate::queue::{Charges, Ended, NewBody, NewMessage, Origin};
-use crate::types::{Envelope, MessageId, Notify, Recipient, ReversePath, Timestamp};
+use crate::queue::NewMessage;
+use crate::queue::notice::Notice;
+use crate::types::{EmailAddress, MessageId, ReversePath};
 
 /// A failed message up to this size is returned in full where RET=FULL asks for it.
 const FULL_BYTES_MAX: usize = 100 * 1024;
-/// `callerIdentity` of notifications.
-const CALLER: &str = "posthaste";
 
 /// Whom to tell what.
 #[derive(Debug, Default)]
@@ -33,7 +28,14 @@ impl Told {
     }
 }
 
-/// One message for each kind of news; none for a null reverse-path (RFC 5321 §4.5.5).
+impl Told {
+    /// Of whom it tells that they failed.
+    pub(super) fn failed(&self) -> impl Iterator<Item = usize> {
+        self.failed.iter().map(|fate| fate.index)
+    }
+}
+
+/// One message for each kind of news, that of failures first; none for a null reverse-path (RFC 5321 §4.5.5).
 pub(super) fn build(
     attempt: &Attempt<'_>,
     told: &Told,
@@ -65,27 +67,9 @@ pub(super) fn build(
             original: Original { header, full: whole.then_some(attempt.original) },
             recipients: &recipients,
         });
-        let envelope = Envelope {
-            reverse_path: ReversePath::Null,
-            recipients: vec![Recipient { address: sender.clone(), notify: Some(Notify::NEVER), orcpt: None }],
-            body: built.body,
-            smtputf8: built.smtputf8,
-            ret: None,
-            envid: None,
-        };
-        messages.push(new_message(id, envelope, signed(built, id, settings), settings, &attempt.message.origin));
+        messages.push(new_message(id, sender, built, settings, attempt));
     }
     messages
-}
-
-/// With our signatures in front, where there are keys. A key that fails leaves the notification unsigned: it is better than none.
-fn signed(mut built: dsn::Built, id: MessageId, settings: &SettlementSettings) -> dsn::Built {
-    let signers = settings.signers.load();
-    match dkim::sign_message(&mut built.message, built.header_bytes, id.accepted_at(), &signers) {
-        Ok(added_bytes) => built.header_bytes += added_bytes,
-        Err(error) => tracing::error!(%error, "notification not signed"),
-    }
-    built
 }
 
 fn status<'a>(attempt: &'a Attempt<'_>, kind: Kind, fate: &'a Fate) -> Option<RecipientStatus<'a>> {
@@ -105,44 +89,26 @@ fn status<'a>(attempt: &'a Attempt<'_>, kind: Kind, fate: &'a Fate) -> Option<Re
     })
 }
 
-/// `about`: that of the message that it tells of, whose pool it takes.
 fn new_message(
     id: MessageId,
-    envelope: Envelope,
-    built: dsn::Built,
+    to: &EmailAddress,
+    mut built: dsn::Built,
     settings: &SettlementSettings,
-    about: &Origin,
+    attempt: &Attempt<'_>,
 ) -> NewMessage {
-    let from = [format!("MAILER-DAEMON@{}", settings.hostname)];
-    let to = [envelope.recipients.first().map_or_else(String::new, |to| to.address.to_string())];
-    let date = Timestamp::to_rfc5322(id.accepted_at());
-    let mail_json = schema::render_mail(&MailObject {
-        message_id: id,
-        source: &envelope.reverse_path,
-        source_ip: None,
-        caller_identity: CALLER,
-        destination: &envelope.recipients,
-        headers: &[],
-        headers_truncated: false,
-        common: CommonHeaders { from: &from, to: &to, date: Some(&date), ..CommonHeaders::default() },
-        tags: &std::collections::BTreeMap::new(),
-        from_domain: Some(&settings.hostname),
-        configuration_set: None,
-        source_tls: None,
-    });
-    let send_event = schema::send(Mail { id, json: &mail_json }, &Extras::default());
-    NewMessage {
-        id,
-        envelope,
-        body: NewBody::Inline(Bytes::from(built.message)),
-        header_bytes: u32::try_from(built.header_bytes).unwrap_or(u32::MAX),
-        recipient_headers: Vec::new(),
-        mail_json,
-        send_event,
-        origin: Origin { caller: CALLER.into(), pool: about.pool.clone(), ..Origin::default() },
-        lifetime: settings.notification_lifetime,
-        // Nobody pays for what we have to say.
-        charges: Charges::default(),
-        ended: Ended::default(),
+    if let Err(error) = built.sign(id.accepted_at(), &settings.signers.load()) {
+        tracing::error!(%error, "notification not signed");
     }
+    let notice = Notice {
+        id,
+        to,
+        octets: built.message,
+        header_bytes: built.header_bytes,
+        body: built.body,
+        smtputf8: built.smtputf8,
+        hostname: &settings.hostname,
+        pool: &attempt.message.origin.pool,
+        lifetime: settings.notification_lifetime,
+    };
+    notice.into_message()
 }

@@ -24,6 +24,7 @@ use crate::events::schema::{
 use crate::message::dkim::Signer;
 use crate::message::dsn;
 use crate::policy::listing::Listing;
+use crate::policy::mailing::Mailing;
 use crate::policy::reputation::Counting;
 use crate::policy::retry::{self, Decision, Waiting};
 use crate::policy::{BounceClass, Disposition, Fault, RetryKind, Verdict};
@@ -55,22 +56,6 @@ pub const CANCELLED_RULE: &str = "cancelled";
 /// The class of recipients that a suppression list holds back: no reply gave them one.
 const SUPPRESSED_CLASS: &str = "suppressed";
 
-/// Which bounces are mailed to their sender, where RCPT had no NOTIFY.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MailBounces {
-    /// Those of messages for which nothing else is said.
-    pub otherwise: bool,
-    /// Never those of messages of these configuration sets: their bounces are told in event files.
-    pub not_of_sets: Vec<Box<str>>,
-}
-
-impl MailBounces {
-    /// Whether those of messages of this set are; empty: of none.
-    pub fn are_of(&self, set: &str) -> bool {
-        self.otherwise && !self.not_of_sets.iter().any(|taken| **taken == *set)
-    }
-}
-
 /// What an administrator can set about outcomes.
 #[derive(Clone, Debug)]
 pub struct SettlementSettings {
@@ -78,8 +63,8 @@ pub struct SettlementSettings {
     pub hostname: String,
     /// When to try again, and when to tell of a delay.
     pub retry: retry::Settings,
-    /// Failures are mailed to senders that did not say NOTIFY: no event destination takes `Bounce`.
-    pub mail_bounces: MailBounces,
+    /// Which bounces are mailed to their sender, where RCPT had no NOTIFY.
+    pub mail_bounces: Arc<Mailing>,
     /// How long a notification may be retried.
     pub notification_lifetime: Duration,
     /// Who signs notifications. Shared, since keys change their places at any time.
@@ -251,6 +236,8 @@ struct Draft<'a, 'b> {
     /// A recipient is due at once: it was not tried, or another source may take it. Where another one was deferred, both wait for its
     /// time: they are one job, and that one must not be tried sooner.
     at_once: bool,
+    /// An attempt was made for the recipient before this one.
+    was_tried: bool,
     told: Told,
     tally: Tally,
 }
@@ -278,6 +265,7 @@ pub fn settle(
         source: None,
         blocked: false,
         at_once: false,
+        was_tried: false,
         told: Told::default(),
         tally: Tally::default(),
     };
@@ -285,7 +273,7 @@ pub fn settle(
         draft.take(fate);
     }
     let mut decided = draft.finish(new_id);
-    decided.settlement.marks = reputation::charges(attempt, fates, &decided.settlement.states, &settings.counting);
+    reputation::charge(&mut decided.settlement, attempt, fates, &settings.counting);
     decided
 }
 
@@ -323,6 +311,7 @@ impl<'b> Draft<'_, 'b> {
             self.keep_source();
             return self.settlement.states.push((u32::try_from(fate.index).unwrap_or(u32::MAX), state));
         }
+        self.was_tried = state.attempts > 0 || state.ambiguous || attempt.ambiguous;
         if attempt.kind == AttemptKind::Counts && fate.as_suppressed().is_none() {
             state.attempts = state.attempts.saturating_add(1);
         }
@@ -379,16 +368,17 @@ impl<'b> Draft<'_, 'b> {
         if let Some(suppressed) = suppressed {
             self.tally.suppressed.push(suppressed);
         }
-        let event = if suppressed.is_some_and(Suppressed::is_complaint) {
-            self.complaint_event(fate, verdict, state, ambiguous)
+        if suppressed.is_some_and(Suppressed::is_complaint) {
+            let event = self.complaint_event(fate, verdict, state, ambiguous);
+            self.settlement.events.push(event);
         } else {
-            self.bounce_event(fate, verdict, state, ambiguous)
-        };
-        self.settlement.events.push(event);
+            let event = self.bounce_event(fate, verdict, state, ambiguous);
+            self.tell_bounce(fate.index, event);
+        }
         self.list(fate, verdict, state);
-        let set = &self.attempt.message.origin.configuration_set;
-        let notify = self.notify(fate.index);
-        let wanted = notify.map_or_else(|| self.settings.mail_bounces.are_of(set), |set| set.contains(Notify::FAILURE));
+        let origin = &self.attempt.message.origin;
+        let is_mailed = || self.settings.mail_bounces.mails(&origin.configuration_set, &origin.identity);
+        let wanted = self.notify(fate.index).map_or_else(is_mailed, |notify| notify.contains(Notify::FAILURE));
         // Who cancels mail does not want its sender to hear of a failure; of complaints senders hear by events alone.
         let complained = suppressed.is_some_and(|suppressed| suppressed.reason == SuppressionReason::Complaint);
         if wanted && !cancelled && !complained {
@@ -522,6 +512,7 @@ impl<'b> Draft<'_, 'b> {
             };
         }
         self.settlement.notifications = notification::build(attempt, &self.told, self.settings, new_id);
+        self.tell_failures_once();
         Decided { settlement: self.settlement, settled, tally: self.tally }
     }
 

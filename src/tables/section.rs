@@ -108,9 +108,7 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn flag(&mut self, key: &'static str, default: bool) -> bool {
-        self.read(key, default, |value| {
-            value.value.as_bool().ok_or_else(|| value.expected("true or false", "true or false without quotes"))
-        })
+        self.read(key, default, Value::flag)
     }
 
     /// A whole number.
@@ -267,6 +265,10 @@ impl<'a> Section<'a> {
 impl Value<'_> {
     pub(crate) fn text(&self) -> Result<&str, Problem> {
         self.value.as_str().ok_or_else(|| self.expected("a text in quotes", "put it in \"quotes\""))
+    }
+
+    pub(crate) fn flag(&self) -> Result<bool, Problem> {
+        self.value.as_bool().ok_or_else(|| self.expected("true or false", "true or false without quotes"))
     }
 
     /// A domain.

@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use crate::harness::*;
 
-const FROM: &str = "app@sender.example";
-const TO: &str = "you@example.test";
+pub(crate) const FROM: &str = "app@sender.example";
+pub(crate) const TO: &str = "you@example.test";
 
 /// A host that takes everything, a daemon that sends there and takes what comes home.
-struct Home {
-    lab: Lab,
-    mx: Mx,
-    daemon: Daemon,
+pub(crate) struct Home {
+    pub(crate) lab: Lab,
+    pub(crate) mx: Mx,
+    pub(crate) daemon: Daemon,
 }
 
 impl Home {
@@ -21,7 +21,7 @@ impl Home {
         Self::with(|config| config)
     }
 
-    fn with(change: impl FnOnce(ConfigText) -> ConfigText) -> Self {
+    pub(crate) fn with(change: impl FnOnce(ConfigText) -> ConfigText) -> Self {
         let lab = Lab::new();
         let mx = lab.mx(2);
         lab.domain("example.test", &[2]);
@@ -39,7 +39,7 @@ impl Home {
     }
 
     /// Sends a message that is delivered: its id, and the return path that the host saw.
-    fn send(&self, message: &str) -> (String, String) {
+    pub(crate) fn send(&self, message: &str) -> (String, String) {
         let before = self.mx.accepted().len();
         let id = self.lab.client(&self.daemon).send(FROM, &[TO], message);
         let transactions = self.mx.wait_accepted(before + 1);
@@ -48,7 +48,7 @@ impl Home {
     }
 
     /// A report is taken.
-    fn bring(&self, from: &str, to: &str, report: &str) {
+    pub(crate) fn bring(&self, from: &str, to: &str, report: &str) {
         Client::hello(self.address()).send(from, &[to], report);
     }
 
@@ -58,13 +58,13 @@ impl Home {
     }
 }
 
-fn tagged() -> String {
+pub(crate) fn tagged() -> String {
     "From: app@sender.example\r\nTo: you@example.test\r\nSubject: tagged\r\nX-SES-MESSAGE-TAGS: campaign=spring\r\n\r\nhello\r\n"
         .to_owned()
 }
 
 /// As Postfix writes it, shortened.
-fn dsn(recipient: &str, status: &str, diagnostic: &str, action: &str) -> String {
+pub(crate) fn dsn(recipient: &str, status: &str, diagnostic: &str, action: &str) -> String {
     format!(
         "From: MAILER-DAEMON@mx.example.test (Mail Delivery System)\r\n\
          Subject: Undelivered Mail Returned to Sender\r\n\
@@ -79,12 +79,12 @@ fn dsn(recipient: &str, status: &str, diagnostic: &str, action: &str) -> String 
     )
 }
 
-fn no_such_user() -> String {
+pub(crate) fn no_such_user() -> String {
     dsn(TO, "5.1.1", "550 5.1.1 <you@example.test>: Recipient address rejected: User unknown", "failed")
 }
 
 /// As feedback loops send it, with every address taken out but that of the return path.
-fn redacted_arf(return_path: &str) -> String {
+pub(crate) fn redacted_arf(return_path: &str) -> String {
     format!(
         "From: <fbl@provider.test>\r\nSubject: FW: tagged\r\nMIME-Version: 1.0\r\n\
          Content-Type: multipart/report; report-type=feedback-report; boundary=\"b\"\r\n\r\n\
@@ -201,6 +201,27 @@ fn a_complaint_whose_recipient_is_redacted_is_told_of_the_right_one_and_the_next
     let event = home.daemon.events().wait_kind("Complaint", &held, TO);
     assert_eq!(event["complaint"]["complaintSubType"], "OnAccountSuppressionList");
     assert_eq!(home.events_of(&id, "Complaint").len(), 1);
+    home.daemon.stop();
+}
+
+#[test]
+fn praise_does_not_use_up_the_complaint_of_its_recipient() {
+    let home = Home::new();
+    let (id, return_path) = home.send(&tagged());
+    let praise = redacted_arf(&return_path).replace("Feedback-Type: abuse", "Feedback-Type: not-spam");
+    let forged = praise.replace("not-spam", "auth-failure");
+    for report in [&praise, &forged, &praise, &redacted_arf(&return_path), &praise] {
+        home.bring("fbl@provider.test", "fbl@op.test", report);
+    }
+    home.daemon.events().wait_for(|event| event["complaint"]["complaintFeedbackType"] == "abuse");
+    let events = home.events_of(&id, "Complaint");
+    let kinds: Vec<_> =
+        events.iter().map(|event| event["complaint"]["complaintFeedbackType"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["not-spam", "abuse"]);
+    assert_ne!(events[0]["complaint"]["feedbackId"], events[1]["complaint"]["feedbackId"]);
+    // Only now is mail held back.
+    let held = home.lab.client(&home.daemon).send(FROM, &[TO], &tagged());
+    home.daemon.events().wait_kind("Complaint", &held, TO);
     home.daemon.stop();
 }
 

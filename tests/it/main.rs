@@ -24,6 +24,7 @@ mod events_files;
 mod explain;
 #[cfg(test)]
 mod feedback;
+mod forwarding;
 #[cfg(test)]
 mod fuzz_seeds;
 #[cfg(test)]

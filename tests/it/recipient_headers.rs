@@ -19,6 +19,7 @@ use posthaste::net::dial::TcpDialer;
 use posthaste::net::dns::HickoryResolver;
 use posthaste::net::tls_client::TlsClient;
 use posthaste::policy::limits::LaneLimits;
+use posthaste::policy::mailing::{MailRule, Mailing};
 use posthaste::policy::reputation::Counting;
 use posthaste::policy::token::{Addressee, KeyRing, Purpose, Secret, TokenKeys, mint};
 use posthaste::policy::{Providers, Rules, retry};
@@ -28,7 +29,7 @@ use posthaste::queue::{
     Charges, Ended, Granularity, Intake, NewBody, NewMessage, Opened, Origin, Queue, ReturnPath, Settings, invariants,
 };
 use posthaste::scheduler;
-use posthaste::scheduler::settlement::{MailBounces, SettlementSettings};
+use posthaste::scheduler::settlement::SettlementSettings;
 use posthaste::types::{
     BodyKind, Clock, Domain, EmailAddress, Envelope, MessageId, Recipient, ReversePath, SystemClock, Timestamp,
 };
@@ -106,7 +107,7 @@ fn reloadable(lab: &Lab, clock: &Arc<dyn Clock>) -> Reloadable {
         settlement: SettlementSettings {
             hostname: "sender.example".to_owned(),
             retry: retry::Settings { steps: vec![Duration::from_secs(1)], ..retry::Settings::default() },
-            mail_bounces: MailBounces::default(),
+            mail_bounces: Arc::new(Mailing::by_rule(MailRule::Never)),
             notification_lifetime: Duration::from_secs(3_600),
             signers: std::sync::Arc::default(),
             counting: Counting::default(),

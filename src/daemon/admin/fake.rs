@@ -107,6 +107,7 @@ fn sent_report(message: &MessageDetail) -> SentReport {
         bounced_at: None,
         complained_at: Some(message.accepted_at),
         unsubscribed_at: None,
+        remarked_at: None,
     };
     SentReport {
         id: message.id,

@@ -71,6 +71,9 @@ pub struct SentDetail {
     /// When it unsubscribed.
     #[serde(with = "text_option")]
     pub unsubscribed_at: Option<Timestamp>,
+    /// When a report came that is held against nobody.
+    #[serde(with = "text_option")]
+    pub remarked_at: Option<Timestamp>,
 }
 
 pub(super) fn router() -> Router<Shared> {

@@ -69,7 +69,7 @@ fn the_least_config_has_the_defaults_of_every_module() {
     assert_eq!(config.admission.lifetime, config.queue.lifetime);
     assert_eq!(config.listeners.len(), 1);
     assert_eq!(config.listeners[0].tls, ListenerTls::None);
-    assert!(!config.mail_bounces().otherwise);
+    assert!(!config.mailed_bounces().mails("", "") && !config.mailed_complaints().mails("", ""));
 }
 
 #[test]

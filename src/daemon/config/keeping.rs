@@ -5,12 +5,13 @@ use std::time::Duration;
 use super::findings::{PathKind, Problem};
 use super::section::{Section, Value};
 use super::settings::{
-    AuditStreamSettings, BounceMessages, DsnSettings, EventFileSettings, EventsSettings, QueueSettings, RetrySettings,
+    AuditStreamSettings, DsnSettings, EventFileSettings, EventsSettings, QueueSettings, RetrySettings,
 };
 use super::submission;
 use super::units::format_duration;
 use crate::admission::Directory;
 use crate::events::EventKind;
+use crate::policy::mailing::MailRule;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -184,8 +185,11 @@ fn event_file_name(value: &Value<'_>) -> Result<String, Problem> {
 }
 
 pub(super) fn dsn(mut section: Section<'_>) -> DsnSettings {
-    let words = [("auto", BounceMessages::Auto), ("never", BounceMessages::Never), ("always", BounceMessages::Always)];
-    let settings = DsnSettings { bounce_messages: section.word("bounce_messages", BounceMessages::Auto, &words) };
+    let words = [("auto", MailRule::Auto), ("never", MailRule::Never), ("always", MailRule::Always)];
+    let settings = DsnSettings {
+        bounce_messages: section.word("bounce_messages", MailRule::Auto, &words),
+        complaint_messages: section.word("complaint_messages", MailRule::Auto, &words),
+    };
     section.close();
     settings
 }

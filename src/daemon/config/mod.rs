@@ -53,19 +53,20 @@ pub use crate::tables::units;
 pub use crate::tables::{ConfigErrors, Finding};
 pub use rules::RuleSettings;
 pub use settings::{
-    AdminSettings, AuditStreamSettings, BounceMessages, DEFAULT_SOCKET, DsnSettings, EventFileSettings, EventsSettings,
+    AdminSettings, AuditStreamSettings, DEFAULT_SOCKET, DsnSettings, EventFileSettings, EventsSettings,
     FeedbackSettings, LogFormat, LogLevel, LogSettings, MetricsSettings, QueueSettings, RetrySettings,
     ReturnPathSettings, ShutdownSettings, UnsubscribeSettings,
 };
 
+use crate::admission::identity::Identity;
 use crate::admission::{Directory, signing as signing_keys};
 use crate::events::EventKind;
 use crate::net::settings::DnsSettings;
 use crate::policy::listing::Listing;
+use crate::policy::mailing::{MailRule, Mailing, Takers};
 use crate::policy::reputation::Counting;
 use crate::policy::warmup::Plan;
 use crate::reception::settings::{ListenerSettings, ListenerTakes};
-use crate::scheduler::settlement::MailBounces;
 use crate::tables::{findings, section};
 use crate::types::Domain;
 use crate::{delivery, reception, tables};
@@ -166,17 +167,26 @@ impl Config {
         Listing { sets: sets.collect(), tenants: tenants.collect() }
     }
 
-    /// Which bounces without NOTIFY are mailed to their sender: see [`BounceMessages`].
-    pub fn mail_bounces(&self) -> MailBounces {
-        match self.dsn.bounce_messages {
-            BounceMessages::Always => MailBounces { otherwise: true, not_of_sets: Vec::new() },
-            BounceMessages::Never => MailBounces::default(),
-            BounceMessages::Auto => {
-                let takers = || self.events.files.iter().filter(|file| file.types.contains(&EventKind::Bounce));
-                let sets = takers().flat_map(|file| &file.sets).map(|set| set.as_str().into());
-                MailBounces { otherwise: takers().all(|file| !file.sets.is_empty()), not_of_sets: sets.collect() }
-            }
-        }
+    /// Which bounces without NOTIFY are mailed to the sender of their message.
+    pub fn mailed_bounces(&self) -> Mailing {
+        self.mailed(EventKind::Bounce, self.dsn.bounce_messages)
+    }
+
+    /// Which complaints are.
+    pub fn mailed_complaints(&self) -> Mailing {
+        self.mailed(EventKind::Complaint, self.dsn.complaint_messages)
+    }
+
+    fn mailed(&self, kind: EventKind, rule: MailRule) -> Mailing {
+        let takers = || self.events.files.iter().filter(|file| file.types.contains(&kind));
+        let sets = takers().flat_map(|file| &file.sets).map(|set| set.as_str().into());
+        let takers = Takers { of_all: takers().any(|file| file.sets.is_empty()), sets: sets.collect() };
+        let said = |identity: &Arc<Identity>| {
+            let forwards = self.admission.forwards_feedback(identity)?;
+            Some((identity.name.to_string().into(), forwards))
+        };
+        let identities = Arc::new(self.admission.identities().filter_map(said).collect());
+        Mailing { rule, takers, identities }
     }
 }
 

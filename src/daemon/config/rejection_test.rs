@@ -341,10 +341,15 @@ fn event_files_are_checked_and_decide_about_bounces() {
     );
     let config = taken("[[events.file]]\nname = \"ok\"\ntypes = [\"Delivery\", \"Send\"]\n");
     assert_eq!(config.events.files[0].types, [EventKind::Send, EventKind::Delivery]);
-    assert!(config.mail_bounces().otherwise);
-    assert!(taken("[events]\nfile = []\n").mail_bounces().otherwise);
-    assert!(!taken("[events]\nfile = []\n[dsn]\nbounce_messages = \"never\"\n").mail_bounces().otherwise);
-    assert!(taken("[dsn]\nbounce_messages = \"always\"\n").mail_bounces().otherwise);
+    let mailed = |text: &str| {
+        let config = taken(text);
+        (config.mailed_bounces().mails("", ""), config.mailed_complaints().mails("", ""))
+    };
+    assert_eq!(mailed("[[events.file]]\ntypes = [\"Delivery\", \"Bounce\"]\n"), (false, true));
+    assert_eq!(mailed("[events]\nfile = []\n"), (true, true));
+    assert_eq!(mailed("[events]\nfile = []\n[dsn]\nbounce_messages = \"never\"\n"), (false, true));
+    assert_eq!(mailed("[dsn]\nbounce_messages = \"always\"\n"), (true, false));
+    assert_eq!(mailed("[dsn]\ncomplaint_messages = \"always\"\n"), (false, true));
 }
 
 #[test]

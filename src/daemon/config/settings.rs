@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::events::EventKind;
+use crate::policy::mailing::MailRule;
 use crate::reception::settings::CertificateFiles;
 use crate::types::EmailAddress;
 
@@ -229,24 +230,13 @@ impl Default for AuditStreamSettings {
     }
 }
 
-/// Whether a bounce is mailed to the envelope sender where RCPT had no NOTIFY. An explicit NOTIFY (RFC 3461) is always
-/// honoured, and a null sender never gets one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BounceMessages {
-    /// Only where no event file takes `Bounce`.
-    #[default]
-    Auto,
-    /// Never.
-    Never,
-    /// Always.
-    Always,
-}
-
-/// Delivery status notifications (RFC 3464).
+/// What is mailed to envelope senders. A null sender never gets anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DsnSettings {
-    /// What happens without NOTIFY.
-    pub bounce_messages: BounceMessages,
+    /// Bounces without NOTIFY. In the session, an explicit NOTIFY (RFC 3461) is always honoured.
+    pub bounce_messages: MailRule,
+    /// Complaints.
+    pub complaint_messages: MailRule,
 }
 
 /// The Prometheus listener.

@@ -187,13 +187,14 @@ fn identity(mut section: Section<'_>, directory: &mut Directory) {
     let configuration_set = known_set(&mut section, directory);
     let mail_from = return_path::mail_from(&mut section, name.as_ref());
     let delegates = section.list("delegates", Vec::new(), "[\"user name\"]", user);
+    let forward_feedback = section.optional("forward_feedback", Value::flag);
     if let Some(name) = name.as_ref().filter(|name| directory.identity(name).is_some()) {
         section.error("name", taken("identity", &name.to_string()));
     }
     section.close();
     if let (Some(name), Some(tenant)) = (name, tenant) {
         let tenant = tenant.name.clone();
-        directory.add_identity(Identity { name, tenant, configuration_set, mail_from, delegates });
+        directory.add_identity(Identity { name, tenant, configuration_set, mail_from, forward_feedback, delegates });
     }
 }
 

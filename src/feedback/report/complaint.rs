@@ -49,6 +49,11 @@ impl ComplaintKind {
         }
     }
 
+    /// Told, but held against nobody: praise, and mail that somebody forged in the sender's name, perhaps.
+    pub const fn is_harmless(self) -> bool {
+        matches!(self, ComplaintKind::NotSpam | ComplaintKind::AuthFailure)
+    }
+
     /// Of a `Feedback-Type`, in any case. What is not known is [`ComplaintKind::Other`].
     pub fn of(text: &str) -> Self {
         match text.trim().to_ascii_lowercase().replace('_', "-").as_str() {
@@ -153,6 +158,13 @@ const FEEDBACK: [&str; 3] = ["message/feedback-report", "text/feedback-report", 
 pub(super) fn read(mail: &Mail<'_>) -> Option<(Complaint, usize)> {
     let (at, part) = mail.find(&FEEDBACK).or_else(|| unlabelled(mail))?;
     of_feedback(mail, at, part).map(|complaint| (complaint, part.depth))
+}
+
+/// The part of feedback of a message, its transfer encoding undone, where it has one of at most `bytes_max` octets.
+pub(super) fn part_of(mail: &Mail<'_>, bytes_max: usize) -> Option<Vec<u8>> {
+    let (_, part) = mail.find(&FEEDBACK).or_else(|| unlabelled(mail))?;
+    let content = part.content(bytes_max.saturating_add(1));
+    (content.len() <= bytes_max).then(|| content.into_owned())
 }
 
 fn of_feedback(mail: &Mail<'_>, at: usize, part: &Part<'_>) -> Option<Complaint> {

@@ -285,6 +285,14 @@ pub fn read(message: &[u8], context: &Context<'_>) -> Report {
     }
 }
 
+/// The part of feedback (RFC 5965 §3) that a message holds, its transfer encoding undone, where it has at most `bytes_max` octets.
+pub fn feedback_part(message: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
+    if message.len() > MESSAGE_BYTES_MAX {
+        return None;
+    }
+    complaint::part_of(&Mail::parse(message), bytes_max)
+}
+
 /// Reports that are built as such.
 fn structured(mail: &Mail<'_>, context: &Context<'_>) -> Option<Report> {
     let status = mail.find(&dsn::STATUS);

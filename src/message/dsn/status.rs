@@ -7,9 +7,9 @@ use super::{Diagnostic, Kind, Notification, RecipientStatus};
 use crate::types::{EmailAddress, OriginalRecipient};
 
 /// Characters of a diagnostic that are kept. Long enough for every reply that a provider is known to give.
-const DIAGNOSTIC_CHARS_MAX: usize = 2_000;
+pub(in crate::message) const DIAGNOSTIC_CHARS_MAX: usize = 2_000;
 /// Characters of a name or address that a peer or client chose.
-const NAME_CHARS_MAX: usize = 600;
+pub(in crate::message) const NAME_CHARS_MAX: usize = 600;
 /// Where lines are folded (RFC 5322 §2.1.1 recommends 78).
 const FOLD_AT: usize = 76;
 /// A word above this is cut into pieces, so that no line passes 998 octets.
@@ -58,7 +58,7 @@ fn write_recipient(out: &mut String, kind: Kind, recipient: &RecipientStatus<'_>
     }
 }
 
-fn final_recipient(address: &EmailAddress) -> String {
+pub(in crate::message) fn final_recipient(address: &EmailAddress) -> String {
     if address.needs_smtputf8() {
         format!("utf-8; {}", utf8_address(&address.to_ascii_domain()))
     } else {
@@ -90,7 +90,7 @@ fn utf8_address(address: &str) -> String {
 }
 
 /// Printable ASCII on one line: white space and controls become spaces, runs of them one; other characters `?`.
-pub(super) fn ascii(text: &str, chars_max: usize) -> String {
+pub(in crate::message) fn ascii(text: &str, chars_max: usize) -> String {
     let mut out = String::with_capacity(text.len().min(chars_max));
     for c in text.chars().take(chars_max) {
         match c {
@@ -107,7 +107,7 @@ pub(super) fn ascii(text: &str, chars_max: usize) -> String {
 }
 
 /// Appends `name: value`, folded at spaces.
-fn field(out: &mut String, name: &str, value: &str) {
+pub(in crate::message) fn field(out: &mut String, name: &str, value: &str) {
     out.push_str(name);
     out.push(':');
     let mut column = name.len() + 1;

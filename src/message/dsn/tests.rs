@@ -4,7 +4,7 @@ use mail_parser::{MessageParser, MimeHeaders, PartType};
 use proptest::prelude::*;
 
 use super::*;
-use crate::types::ReplyCode;
+use crate::types::{BodyKind, ReplyCode};
 
 const HEADER: &[u8] = b"From: a@b.test\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nMessage-ID: <orig@b.test>\r\n\r\n";
 const FULL: &[u8] = b"Subject: x\r\n\r\nbody\r\n";

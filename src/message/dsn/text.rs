@@ -7,7 +7,7 @@ use super::{Diagnostic, Kind, Notification, RecipientStatus, original_subject};
 use crate::types::EnhancedStatus;
 
 /// Characters of a peer's words that are shown.
-const QUOTE_CHARS_MAX: usize = 500;
+pub(in crate::message) const QUOTE_CHARS_MAX: usize = 500;
 /// Width of the text.
 const WIDTH: usize = 72;
 
@@ -84,7 +84,7 @@ fn advice(kind: Kind) -> &'static str {
 }
 
 /// One sentence for a status (RFC 3463), in plain words.
-fn explain(status: EnhancedStatus) -> &'static str {
+pub(in crate::message) fn explain(status: EnhancedStatus) -> &'static str {
     let is_final = status.class() == 5;
     match (status.subject(), status.detail()) {
         (1, 1 | 3) => "There is no such address. Please check the spelling.",
@@ -108,7 +108,7 @@ fn explain(status: EnhancedStatus) -> &'static str {
 }
 
 /// Appends `text` in lines of about 72 characters, each led by `indent`.
-fn paragraph(out: &mut String, indent: &str, text: &str) {
+pub(in crate::message) fn paragraph(out: &mut String, indent: &str, text: &str) {
     let mut column = 0;
     for word in text.split_whitespace() {
         let chars = word.chars().count();

@@ -1,8 +1,12 @@
 //! What is remembered of a recipient that ends here: for reports that come later, and for mail to it that comes later.
 
+use std::collections::BTreeSet;
+
 use super::{Draft, Fate};
+use crate::events::EventLine;
 use crate::policy::Verdict;
 use crate::queue::suppression::SuppressionEntry;
+use crate::queue::telling::Telling;
 use crate::queue::{RecipientOutcome, RecipientState, SentEnd, SentEntry};
 use crate::types::SuppressionReason;
 
@@ -20,6 +24,30 @@ impl Draft<'_, '_> {
             site: fate.way.site.as_deref(),
         };
         self.settlement.sent.extend(SentEntry::of(self.attempt.message, &end));
+    }
+
+    /// Where an attempt was made before, its host may have reported by now what ends here.
+    pub(super) fn tell_bounce(&mut self, index: usize, event: EventLine) {
+        match u16::try_from(index) {
+            Ok(index) if self.was_tried => {
+                let telling = Telling { recipients: vec![index], events: vec![event], ..Telling::default() };
+                self.settlement.tellings.push(telling);
+            }
+            _ => self.settlement.events.push(event),
+        }
+    }
+
+    /// The notification of failures, the first one, where all of them may have been reported.
+    pub(super) fn tell_failures_once(&mut self) {
+        let may_be_known: BTreeSet<u16> =
+            self.settlement.tellings.iter().flat_map(|telling| &telling.recipients).copied().collect();
+        let failed: Vec<u16> = self.told.failed().filter_map(|index| u16::try_from(index).ok()).collect();
+        let notifications = &mut self.settlement.notifications;
+        if notifications.is_empty() || failed.is_empty() || !failed.iter().all(|index| may_be_known.contains(index)) {
+            return;
+        }
+        let notifications = vec![notifications.remove(0)];
+        self.settlement.tellings.push(Telling { recipients: failed, notifications, ..Telling::default() });
     }
 
     /// An address where nobody is goes on the list of its tenant, where that wants it. Not where mail does not count.

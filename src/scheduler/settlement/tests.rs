@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::events::EventKind;
+use crate::policy::mailing::MailRule;
 use crate::types::{
     BodyKind, Domain, EmailAddress, Envelope, Hour, Mark, PoolName, Priority, Recipient, ReversePath, SuppressionTier,
 };
@@ -62,7 +63,7 @@ fn unanswered(
     let settings = SettlementSettings {
         hostname: "mta.test".to_owned(),
         retry: retry::Settings { delay_notices: vec![Duration::from_secs(600)], ..retry::Settings::default() },
-        mail_bounces: MailBounces::default(),
+        mail_bounces: Arc::new(Mailing::by_rule(MailRule::Never)),
         notification_lifetime: LIFETIME,
         signers: std::sync::Arc::default(),
         counting: Counting::default(),
@@ -111,7 +112,7 @@ fn held_back(tier: SuppressionTier, reason: SuppressionReason, kind: AttemptKind
     let settings = SettlementSettings {
         hostname: "mta.test".to_owned(),
         retry: retry::Settings::default(),
-        mail_bounces: MailBounces { otherwise: true, not_of_sets: Vec::new() },
+        mail_bounces: Arc::new(Mailing::by_rule(MailRule::Always)),
         notification_lifetime: LIFETIME,
         signers: std::sync::Arc::default(),
         counting: Counting::default(),
@@ -189,7 +190,7 @@ fn remembered(message: &StoredMessage, what: &str, kind: AttemptKind) -> usize {
     let settings = SettlementSettings {
         hostname: "mta.test".to_owned(),
         retry: retry::Settings::default(),
-        mail_bounces: MailBounces { otherwise: true, not_of_sets: Vec::new() },
+        mail_bounces: Arc::new(Mailing::by_rule(MailRule::Always)),
         notification_lifetime: LIFETIME,
         signers: std::sync::Arc::default(),
         counting: Counting::default(),
@@ -270,7 +271,7 @@ fn settled_again(
     let settings = SettlementSettings {
         hostname: "mta.test".to_owned(),
         retry: retry::Settings { jitter_percent: 0, ..retry::Settings::default() },
-        mail_bounces: MailBounces::default(),
+        mail_bounces: Arc::new(Mailing::by_rule(MailRule::Never)),
         notification_lifetime: LIFETIME,
         signers: std::sync::Arc::default(),
         counting: Counting::default(),
@@ -323,7 +324,7 @@ fn marks(message: &StoredMessage, fates: &[Fate], counting: Counting, now: Times
     let settings = SettlementSettings {
         hostname: "mta.test".to_owned(),
         retry: retry::Settings::default(),
-        mail_bounces: MailBounces::default(),
+        mail_bounces: Arc::new(Mailing::by_rule(MailRule::Never)),
         notification_lifetime: LIFETIME,
         signers: std::sync::Arc::default(),
         counting,
@@ -425,4 +426,51 @@ fn suppressed_cancelled_and_exempt_recipients_and_our_own_mail_do_not_count() {
     let exempt = Counting { exempt_domains: vec![Domain::parse("a.test").unwrap()], has_sets: true };
     assert_eq!(marks(&to_many(1), &bounce(), exempt, ACCEPTED_AT), []);
     assert_eq!(marks(&message(), &bounce(), counting(), ACCEPTED_AT), [], "a notification has no tenant");
+}
+
+#[test]
+fn what_bounces_after_an_earlier_attempt_is_told_with_all_that_follows_unless_a_report_told_it() {
+    let settings = SettlementSettings {
+        hostname: "mta.test".to_owned(),
+        retry: retry::Settings::default(),
+        mail_bounces: Arc::new(Mailing::by_rule(MailRule::Always)),
+        notification_lifetime: LIFETIME,
+        signers: std::sync::Arc::default(),
+        counting: Counting::default(),
+        listing: std::sync::Arc::default(),
+    };
+    let decide = |states: Vec<Option<RecipientState>>, ambiguous| {
+        let mut message = StoredMessage { states, ..message() };
+        message.envelope.reverse_path = ReversePath::Mailbox(EmailAddress::parse("from@b.test", false).unwrap());
+        message.origin.tenant = "shop".into();
+        let attempt = Attempt {
+            message: &message,
+            key: JobKey { id: message.id, group: 0 },
+            due_at: Some(ACCEPTED_AT),
+            now: ACCEPTED_AT,
+            ambiguous,
+            kind: AttemptKind::Counts,
+            blocks: 0,
+            source: None,
+            original: b"Subject: x\r\n\r\n",
+        };
+        let words = Words::Local("no such domain".to_owned());
+        let verdict = Fault::NoAddress.verdict();
+        let fate = Fate { index: 0, verdict, status: Fault::NoAddress.status(), words, way: Arc::default() };
+        settle(&attempt, &[fate], &settings, &mut || MessageId::new(ACCEPTED_AT, 2)).settlement
+    };
+    let first = decide(vec![None], false);
+    let counts = (first.events.len(), first.notifications.len(), first.marks.len(), first.tellings.len());
+    assert_eq!(counts, (1, 1, 1, 0), "{first:?}");
+    let tried = RecipientState { attempts: 1, ..RecipientState::default() };
+    for later in [decide(vec![Some(tried)], false), decide(vec![None], true)] {
+        assert!(later.events.is_empty() && later.notifications.is_empty() && later.marks.is_empty(), "{later:?}");
+        let [event, notification] = &later.tellings[..] else { panic!("{later:?}") };
+        assert_eq!((event.events.len(), event.notifications.len(), &event.recipients[..]), (1, 0, &[0][..]));
+        assert_eq!(event.marks, first.marks);
+        assert_eq!(
+            (notification.events.len(), notification.notifications.len(), &notification.recipients[..]),
+            (0, 1, &[0][..])
+        );
+    }
 }

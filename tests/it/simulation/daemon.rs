@@ -25,6 +25,7 @@ use posthaste::events::{self, EventKind, SinkSettings};
 use posthaste::message::dkim::{Key, Signer};
 use posthaste::net::tls_client::TlsClient;
 use posthaste::policy::limits::{LaneLimits, Span};
+use posthaste::policy::mailing::{MailRule, Mailing};
 use posthaste::policy::quota::{Minute, WINDOW_MINUTES};
 use posthaste::policy::reputation::Counting;
 use posthaste::policy::token::{KeyRing, Secret, TokenKeys};
@@ -36,7 +37,7 @@ use posthaste::reception::Signing;
 use posthaste::reception::settings::Settings as ReceptionSettings;
 use posthaste::reception::{self, Reception};
 use posthaste::scheduler;
-use posthaste::scheduler::settlement::{MailBounces, SettlementSettings};
+use posthaste::scheduler::settlement::SettlementSettings;
 use posthaste::types::{Clock, Domain, Timestamp};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -298,7 +299,11 @@ fn reloadable(plan: &Plan, ports: &Arc<network::Ports>, clock: &Arc<dyn Clock>, 
         settlement: SettlementSettings {
             hostname: HOSTNAME.to_owned(),
             retry: retry_settings(),
-            mail_bounces: MailBounces { otherwise: plan.mail_bounces, not_of_sets: Vec::new() },
+            mail_bounces: Arc::new(Mailing::by_rule(if plan.mail_bounces {
+                MailRule::Always
+            } else {
+                MailRule::Never
+            })),
             notification_lifetime: plan.lifetime,
             signers: std::sync::Arc::default(),
             counting: Counting { exempt_domains: Vec::new(), has_sets: true },
