@@ -7,9 +7,9 @@ use super::{Diagnostic, Kind, Notification, RecipientStatus};
 use crate::types::{EmailAddress, OriginalRecipient};
 
 /// Characters of a diagnostic that are kept. Long enough for every reply that a provider is known to give.
-pub(in crate::message) const DIAGNOSTIC_CHARS_MAX: usize = 2_000;
+pub(crate) const DIAGNOSTIC_CHARS_MAX: usize = 2_000;
 /// Characters of a name or address that a peer or client chose.
-pub(in crate::message) const NAME_CHARS_MAX: usize = 600;
+pub(crate) const NAME_CHARS_MAX: usize = 600;
 /// Where lines are folded (RFC 5322 §2.1.1 recommends 78).
 const FOLD_AT: usize = 76;
 /// A word above this is cut into pieces, so that no line passes 998 octets.

@@ -7,7 +7,7 @@ use super::{Diagnostic, Kind, Notification, RecipientStatus, original_subject};
 use crate::types::EnhancedStatus;
 
 /// Characters of a peer's words that are shown.
-pub(in crate::message) const QUOTE_CHARS_MAX: usize = 500;
+pub(crate) const QUOTE_CHARS_MAX: usize = 500;
 /// Width of the text.
 const WIDTH: usize = 72;
 
