@@ -93,7 +93,8 @@ impl Scene {
             .config()
             .set("return_path.domain", "\"bounces.op.test\"")
             .set("metrics.address", &format!("\"{metrics}\""))
-            .table("[[listener]]\nname = \"home\"\naddress = \"127.0.0.1:0\"\ntakes = \"feedback\"\n");
+            .table("[[listener]]\nname = \"home\"\naddress = \"127.0.0.1:0\"\ntakes = \"feedback\"\n")
+            .table("[[configuration_set]]\nname = \"together\"\nreturn_path = \"per-message\"\n");
         let daemon = lab.daemon_with(config);
         let behind = lab.mx_scripted(3, |ask| match (ask.stage, ask.recipient) {
             (Stage::Rcpt, to) if to.starts_with("gone") => Answer::say("550 5.1.1 no such user here"),
@@ -107,11 +108,12 @@ impl Scene {
         Self { lab, daemon, metrics, _server: server, _behind: behind }
     }
 
-    /// Sends one message; the server takes it for all.
+    /// Sends one message; the server takes it for all, of several in one transaction.
     fn send(&self, mailboxes: &[&str]) -> String {
         let to: Vec<String> = mailboxes.iter().map(|mailbox| format!("{mailbox}@receiver.test")).collect();
         let to: Vec<&str> = to.iter().map(String::as_str).collect();
-        let message = format!("X-SES-MESSAGE-TAGS: campaign=spring\r\n{}", simple("to be bounced"));
+        let set = if to.len() > 1 { "X-SES-CONFIGURATION-SET: together\r\n" } else { "" };
+        let message = format!("{set}X-SES-MESSAGE-TAGS: campaign=spring\r\n{}", simple("to be bounced"));
         let id = self.lab.client(&self.daemon).send(FROM, &to, &message);
         for to in to {
             self.daemon.events().wait_kind("Delivery", &id, to);
