@@ -128,33 +128,50 @@ install_test_tools() {
 }
 
 # unpack NAME PACKAGE...: Debian packages of which only one can be installed (each wants to be the mail server of the machine), in a
-# directory of their own, $test_tools_dir/roots/NAME, with the libraries that their programs need: tests copy it, and run them there by
-# chroot. Nothing of it touches the system.
+# directory of their own, $test_tools_dir/roots/NAME, with the libraries that their programs need, from here or from their packages: tests
+# copy it, and run them there by chroot. Nothing of it touches the system.
 unpack() {
-  local root=$test_tools_dir/roots/$1 work deb file library
+  local root=$test_tools_dir/roots/$1 work deb file library libraries
   shift
   [ ! -f "$root.stamp" ] || return 0
   say "unpacking $* into $root"
   command -v apt-get >/dev/null || die "the tests need what these Debian packages hold, unpacked into $root: $*"
   work=$(mktemp -d)
+  mapfile -t libraries < <(missing_libraries "$@" | sort -u)
   # Fails where the lists of packages are old.
-  (cd "$work" && apt-get -q download "$@") >&2 || {
+  (cd "$work" && apt-get -q download "$@" "${libraries[@]}") >&2 || {
     as_root apt-get -q update >&2
-    (cd "$work" && apt-get -q download "$@") >&2
+    mapfile -t libraries < <(missing_libraries "$@" | sort -u)
+    (cd "$work" && apt-get -q download "$@" "${libraries[@]}") >&2
   }
   rm -rf "$root"
   mkdir -p "$root/etc" "$root/dev" "$root/tmp" "$root/var/run"
   for deb in "$work"/*.deb; do
     dpkg -x "$deb" "$root"
   done
-  rm -rf "$work" "${root:?}/usr/share"
-  find "$root" -type f -perm /111 | while read -r file; do
+  rm -rf "$work"
+  # Sendmail's macros for its config are there.
+  find "$root/usr/share" -mindepth 1 -maxdepth 1 ! -name sendmail -exec rm -rf {} +
+  find "$root" -type f '(' -perm /111 -o -name '*.so*' ')' | while read -r file; do
     ldd "$file" 2>/dev/null | awk '/=> \// { print $3 } /^\t\// { print $1 }' || true
   done | sort -u | while read -r library; do
     mkdir -p "$root$(dirname "$library")"
     cp -L "$library" "$root$library"
   done
   touch "$root.stamp"
+}
+
+# The libraries that packages need, as far as they are not installed on this machine.
+missing_libraries() {
+  local package found next=("$@")
+  while [ ${#next[@]} -gt 0 ]; do
+    mapfile -t found < <(apt-cache depends "${next[@]}" | awk '/^  (Pre)?Depends: lib/ { print $2 }' | sort -u)
+    next=()
+    for package in "${found[@]}"; do
+      is_installed "$package:-" || next+=("$package")
+    done
+    [ ${#next[@]} -eq 0 ] || printf '%s\n' "${next[@]}"
+  done
 }
 
 # Whether the tests of the systemd unit can run: they boot a systemd in namespaces and a cgroup of its own. Says what is

@@ -187,7 +187,7 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// A connection to the server.
-struct Connection {
+pub(crate) struct Connection {
     stream: Box<dyn Stream>,
     output: Vec<u8>,
     input: Vec<u8>,
@@ -195,7 +195,7 @@ struct Connection {
 
 impl Connection {
     /// Connects, reads the greeting, says EHLO, logs in. 421 is waited out.
-    async fn open(server: SocketAddr, login: Option<&Login>) -> Result<Self> {
+    pub(crate) async fn open(server: SocketAddr, login: Option<&Login>) -> Result<Self> {
         for _ in 0..REFUSALS_MAX {
             let stream = TcpStream::connect(server).await.context(|| format!("connection to {server}"))?;
             stream.set_nodelay(true).context(|| format!("connection to {server}"))?;
@@ -216,13 +216,13 @@ impl Connection {
     }
 
     /// Sends a command; false for a 4xx reply.
-    async fn command(&mut self, command: &str, expected: u16) -> Result<bool> {
+    pub(crate) async fn command(&mut self, command: &str, expected: u16) -> Result<bool> {
         self.stream.write_all(command.as_bytes()).await.context(|| "submission".to_owned())?;
         self.reply(expected).await
     }
 
     /// Sends message data with its end in one write.
-    async fn message(&mut self, header: &str, body: &[u8]) -> Result<bool> {
+    pub(crate) async fn message(&mut self, header: &str, body: &[u8]) -> Result<bool> {
         self.output.clear();
         self.output.extend_from_slice(header.as_bytes());
         self.output.extend_from_slice(body);
@@ -253,7 +253,7 @@ impl Connection {
     }
 
     /// Says QUIT and leaves when the server does.
-    async fn quit(mut self) {
+    pub(crate) async fn quit(mut self) {
         if self.stream.write_all(b"QUIT\r\n").await.is_ok() {
             self.input.clear();
             let _ = timeout(REPLY_MAX, self.stream.read_buf(&mut self.input)).await;
@@ -281,7 +281,7 @@ fn header(number: u32, recipient: &str) -> String {
 }
 
 /// Lines of characters that do not compress well, so that no server gains by compression what real mail would not give.
-fn body(size: usize) -> Vec<u8> {
+pub(crate) fn body(size: usize) -> Vec<u8> {
     const CHARACTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let length = size.saturating_sub(header(0, "m0@d0.bench.test").len());
     let mut body = Vec::with_capacity(length + 2);

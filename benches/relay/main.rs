@@ -17,6 +17,7 @@ mod login;
 mod namespace;
 mod options;
 mod report;
+mod reports;
 mod server;
 mod signing;
 mod sink;

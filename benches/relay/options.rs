@@ -65,6 +65,14 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 8_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) hostile_connections: u32,
 
+    /// Reports of `reports`: so many at once, and at most so many at a pace.
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) reports: u32,
+
+    /// Their pace beside the load.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=6_000_000))]
+    pub(crate) reports_per_minute: u32,
+
     /// A run ends with what it has after this many seconds.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=36_000))]
     pub(crate) seconds_max: u64,
@@ -126,6 +134,9 @@ pub(crate) enum Work {
     /// As `one`, three times: alone, then by clients that log in (AUTH PLAIN under TLS), on kept connections and with a new connection
     /// for each message; 1,000 tenants in the config. posthaste only.
     Login,
+    /// As `one`, three times: alone, after as many bounces and complaints as are taken at once (`--reports`), and while they come at a
+    /// pace (`--reports-per-minute`). posthaste only.
+    Reports,
     /// As `one`, each message signed by two RSA keys of 2048 bits: the author's domain's and the operator's; then unsigned
     /// at the same pace: what signing costs beyond the signatures themselves. posthaste only.
     SignedRsa,
@@ -136,7 +147,8 @@ pub(crate) enum Work {
 impl Work {
     /// Whether this server does it.
     pub(crate) fn is_for(self, server: Server) -> bool {
-        let others = matches!(self, Self::Hostile | Self::Login | Self::SignedRsa | Self::SignedEd25519);
+        let others =
+            matches!(self, Self::Hostile | Self::Login | Self::Reports | Self::SignedRsa | Self::SignedEd25519);
         !others || server == Server::Posthaste
     }
 }

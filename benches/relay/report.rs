@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::options::{Options, Server, Work};
+use crate::reports::BesideReports;
 use crate::server::version;
 use crate::work::Figures;
 
@@ -111,10 +112,38 @@ fn remarks(work: Work, figures: &Figures) -> Vec<String> {
             ratio(logins.new_rate, figures.rate),
         ));
     }
+    if let Some(beside) = &figures.beside_reports {
+        remarks.extend(reports(beside));
+    }
     if let Some(cpu) = figures.signatures_cpu {
         remarks.push(format!("the signatures alone {cpu:.3} CPU s/1,000"));
     }
     remarks.push(format!("stopped in {}", milliseconds(figures.stop)));
+    remarks
+}
+
+fn reports(beside: &BesideReports) -> Vec<String> {
+    let mut remarks = vec![
+        format!("reports alone {:.0}/s at {:.3} CPU s/1,000", beside.storm_rate, beside.storm_cpu),
+        format!("after them {:.0} msg/s at {:.3} CPU s/1,000", beside.alone_rate, beside.alone_cpu),
+        format!(
+            "beside {:.0} reports a minute {:.0} msg/s ({} of that) at {:.3} CPU s/1,000 ({})",
+            beside.per_minute,
+            beside.beside_rate,
+            ratio(beside.beside_rate, beside.alone_rate),
+            beside.beside_cpu,
+            ratio(beside.beside_cpu, beside.alone_cpu),
+        ),
+        format!(
+            "replies to these reports p50 {}, p99 {}",
+            milliseconds(beside.reply(50)),
+            milliseconds(beside.reply(99))
+        ),
+        format!("{} of {} reports gave an event", beside.events, beside.accepted),
+    ];
+    if beside.ran_out {
+        remarks.push("TOO FEW REPORTS for the whole time: raise --reports".to_owned());
+    }
     remarks
 }
 
@@ -168,6 +197,7 @@ fn name(work: Work) -> &'static str {
         Work::Dead => "dead",
         Work::Hostile => "hostile",
         Work::Login => "login",
+        Work::Reports => "reports",
         Work::SignedRsa => "signed-rsa",
         Work::SignedEd25519 => "signed-ed25519",
     }

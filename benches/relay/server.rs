@@ -15,6 +15,7 @@ use crate::dns;
 use crate::failure::{Context, Failure, Result};
 use crate::login;
 use crate::options::Work;
+use crate::reports;
 use crate::signing;
 use crate::sink;
 
@@ -25,6 +26,9 @@ const SUBMISSION: ([u8; 4], u16) = ([127, 0, 0, 1], 2525);
 pub(crate) const CERTIFICATE: &str = "certificate.pem";
 /// Where posthaste takes submissions with TLS from the first octet, in `hostile` and `login`.
 pub(crate) const IMPLICIT_TLS: ([u8; 4], u16) = ([127, 0, 0, 1], 2465);
+
+/// Where posthaste takes reports, in `reports`.
+pub(crate) const FEEDBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 2526);
 
 /// A running server.
 pub(crate) struct Running {
@@ -64,6 +68,8 @@ pub(crate) enum More {
     Hostile(u32),
     /// Tenants with credentials, and a listener with TLS.
     Logins,
+    /// A listener for feedback.
+    Reports,
     /// Keys of this work for the author's domain and the operator's.
     Keys(Work),
 }
@@ -91,6 +97,7 @@ pub(crate) async fn posthaste(
             text.push_str(&tls_listener(directory)?);
             text.push_str(&login::config());
         }
+        More::Reports => text.push_str(&reports::config()),
         More::Keys(work) => text.push_str(&signing::config(directory, work)?),
     }
     fs::write(&config, text).context(|| format!("{}", config.display()))?;

@@ -3,7 +3,7 @@
 //! 8BITMIME, as smtp-sink does.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -27,12 +27,33 @@ const LINE_BYTES_MAX: usize = 4_096;
 /// The end of a message.
 const END: &[u8] = b"\r\n.\r\n";
 
+/// A message that came.
+pub(crate) struct Received {
+    /// The first that its recipients stand for.
+    pub(crate) number: u32,
+    pub(crate) return_path: String,
+    pub(crate) recipient: String,
+}
+
+/// What a sink remembers, if it does.
+type Memory = Option<Arc<Mutex<Vec<Received>>>>;
+
 /// A listening sink; dropped, it closes everything.
 pub(crate) struct Sink(JoinHandle<()>);
 
 impl Sink {
     /// Listens on [`PORT`] of all IPv4 addresses.
     pub(crate) fn start(ledger: Arc<Ledger>, latency: Duration) -> Result<Self> {
+        Self::listen(ledger, latency, None)
+    }
+
+    /// The same, at once, and remembers what came.
+    pub(crate) fn remembering(ledger: Arc<Ledger>) -> Result<(Self, Arc<Mutex<Vec<Received>>>)> {
+        let memory = Arc::new(Mutex::new(Vec::new()));
+        Ok((Self::listen(ledger, Duration::ZERO, Some(Arc::clone(&memory)))?, memory))
+    }
+
+    fn listen(ledger: Arc<Ledger>, latency: Duration, memory: Memory) -> Result<Self> {
         let address = SocketAddr::from(([0, 0, 0, 0], PORT));
         let socket = TcpSocket::new_v4().context(|| "socket of the sink".to_owned())?;
         socket.set_reuseaddr(true).context(|| "socket of the sink".to_owned())?;
@@ -43,7 +64,7 @@ impl Sink {
             loop {
                 while sessions.try_join_next().is_some() {}
                 match listener.accept().await {
-                    Ok((stream, _)) => sessions.spawn(session(stream, Arc::clone(&ledger), latency)),
+                    Ok((stream, _)) => sessions.spawn(session(stream, Arc::clone(&ledger), latency, memory.clone())),
                     Err(_) => sessions.spawn(sleep(Duration::from_millis(10))),
                 };
             }
@@ -68,18 +89,23 @@ struct Session {
     expects: Expects,
     /// Messages that the recipients of this transaction stand for.
     recipients: Vec<u32>,
+    /// Of this transaction, where a sink remembers.
+    paths: (String, String),
+    memory: Memory,
     replies: Vec<u8>,
     ended: bool,
 }
 
 /// Serves one client until it leaves; what goes wrong is the client's business.
-async fn session(mut stream: TcpStream, ledger: Arc<Ledger>, latency: Duration) {
+async fn session(mut stream: TcpStream, ledger: Arc<Ledger>, latency: Duration, memory: Memory) {
     let _ = stream.set_nodelay(true);
     let finder = Finder::new(END);
     let mut input = BytesMut::with_capacity(READ_BYTES);
     let mut session = Session {
         expects: Expects::Command,
         recipients: Vec::new(),
+        paths: Default::default(),
+        memory,
         replies: b"220 mx.bench.test ESMTP sink\r\n".to_vec(),
         ended: false,
     };
@@ -128,10 +154,16 @@ impl Session {
             b"HELO" | b"NOOP" => b"250 Ok\r\n",
             b"MAIL" | b"RSET" => {
                 self.recipients.clear();
+                if self.memory.is_some() {
+                    self.paths.0 = path(&line);
+                }
                 b"250 2.1.0 Ok\r\n"
             }
             b"RCPT" => {
                 self.recipients.extend(message_number(&line));
+                if self.memory.is_some() {
+                    self.paths.1 = path(&line);
+                }
                 b"250 2.1.5 Ok\r\n"
             }
             b"DATA" => {
@@ -156,12 +188,29 @@ impl Session {
         };
         input.advance(end + END.len());
         self.expects = Expects::Command;
+        self.remember();
         for number in self.recipients.drain(..) {
             ledger.receive(number);
         }
         self.replies.extend_from_slice(b"250 2.0.0 Ok\r\n");
         true
     }
+
+    /// Before the ledger has the message: who waits for the last one finds all of them.
+    fn remember(&mut self) {
+        let (Some(memory), Some(number)) = (&self.memory, self.recipients.first()) else { return };
+        let (return_path, recipient) = std::mem::take(&mut self.paths);
+        if let Ok(mut memory) = memory.lock() {
+            memory.push(Received { number: *number, return_path, recipient });
+        }
+    }
+}
+
+/// What stands in angle brackets.
+fn path(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let inside = text.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
+    inside.map(|(path, _)| path.to_owned()).unwrap_or_default()
 }
 
 /// The number in `RCPT TO:<m123@...>` (and in smtp-source's `<123m@...>`).

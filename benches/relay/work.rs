@@ -18,13 +18,14 @@ use crate::ledger::{Ledger, percentile};
 use crate::load::{self, Destinations, Plan};
 use crate::login::Login;
 use crate::options::{Generator, Options, Server, Work};
+use crate::reports::{self, BesideReports};
 use crate::server::{self, Connections, Running};
 use crate::sink::{self, Sink};
 use crate::usage::{self, MemoryWatch};
 
 /// Between the last receipt and the last look at CPU time, so that what follows a delivery (removal from the queue, events,
 /// log) counts.
-const SETTLE: Duration = Duration::from_secs(1);
+pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 /// Connections of posthaste where the work sets none: its default in all, Postfix's default to one destination.
 const CONNECTIONS: Connections = Connections { all: 1_000, site: 20 };
 /// Messages of the run without a server.
@@ -66,6 +67,8 @@ pub(crate) struct Figures {
     pub(crate) bare_cpu: Option<f64>,
     /// `login` only; the other figures are those of the run without, memory aside.
     pub(crate) logins: Option<Logins>,
+    /// `reports` only; the other figures are those of the run before the reports came, memory aside.
+    pub(crate) beside_reports: Option<BesideReports>,
 }
 
 /// What the same work showed with clients that log in under TLS.
@@ -139,6 +142,9 @@ impl Bench<'_> {
         if work == Work::Login {
             figures.logins = Some(self.logins(&running, &directory).await?);
         }
+        if work == Work::Reports {
+            figures.beside_reports = Some(reports::measure(self, &running, &directory).await?);
+        }
         figures.memory_mib = memory.peak_mib();
         figures.processes = memory.processes();
         drop(memory);
@@ -157,7 +163,13 @@ impl Bench<'_> {
     }
 
     /// Submits and waits for the last receipt, or the end of the time.
-    async fn drive(&self, running: &Running, work: Work, rate: Option<u32>, ledger: &Arc<Ledger>) -> Result<()> {
+    pub(crate) async fn drive(
+        &self,
+        running: &Running,
+        work: Work,
+        rate: Option<u32>,
+        ledger: &Arc<Ledger>,
+    ) -> Result<()> {
         let plan = Plan { server: running.address, ..self.plan(work, rate) };
         let submit = async {
             match self.options.load {
@@ -251,6 +263,7 @@ impl Bench<'_> {
                 let more = match work {
                     Work::Hostile => server::More::Hostile(self.options.hostile_connections),
                     Work::Login => server::More::Logins,
+                    Work::Reports => server::More::Reports,
                     Work::SignedRsa | Work::SignedEd25519 => server::More::Keys(work),
                     _ => server::More::Nothing,
                 };
@@ -269,7 +282,7 @@ impl Bench<'_> {
     }
 
     /// How many messages.
-    fn messages(&self, server: Server, work: Work) -> u32 {
+    pub(crate) fn messages(&self, server: Server, work: Work) -> u32 {
         let all = match server {
             Server::Postfix => self.options.postfix_messages,
             Server::Posthaste => self.options.messages,
@@ -282,7 +295,7 @@ impl Bench<'_> {
     }
 
     /// What to submit.
-    fn plan(&self, work: Work, rate: Option<u32>) -> Plan {
+    pub(crate) fn plan(&self, work: Work, rate: Option<u32>) -> Plan {
         let options = self.options;
         let to = match work {
             Work::Dead => Destinations::One(dns::DEAD),
@@ -303,7 +316,7 @@ impl Bench<'_> {
 }
 
 /// What the ledger tells; the rest is zero.
-fn figures(ledger: &Ledger) -> Figures {
+pub(crate) fn figures(ledger: &Ledger) -> Figures {
     let (accepted, received, latencies) = (ledger.accepted(), ledger.received(), ledger.latencies());
     let tenth = accepted.len() / 10;
     let first = rate(tenth, accepted.get(tenth.saturating_sub(1)).copied());
@@ -327,6 +340,7 @@ fn figures(ledger: &Ledger) -> Figures {
         restart: None,
         beside_hostile: None,
         logins: None,
+        beside_reports: None,
         signatures_cpu: None,
         bare_cpu: None,
     }
@@ -339,6 +353,6 @@ fn rate(messages: usize, span: Option<Duration>) -> f64 {
 }
 
 /// `seconds` for `messages` in seconds for 1,000.
-fn for_1000(seconds: f64, messages: u32) -> f64 {
+pub(crate) fn for_1000(seconds: f64, messages: u32) -> f64 {
     seconds * 1_000.0 / f64::from(messages.max(1))
 }

@@ -2,7 +2,8 @@
 //!
 //! `dsn.txt` and `text.txt` hold shapes: `=== shape NAME`, then a message with placeholders. `cases.txt` holds one message a line: a
 //! shape, what fills it, and the expectation, stated by hand. `mails.txt` holds whole messages: `=== mail NAME`, lines `@` with
-//! what is known of the envelope, lines `>` with expectations, then the message. All of it was composed from RFCs and documented formats.
+//! what is known of the envelope, lines `>` with expectations, then the message. All of it was composed from RFCs and documented formats,
+//! but for the shapes `live-*`: servers wrote these in `tests/it/peers/reports.rs`.
 
 use std::collections::BTreeMap;
 

@@ -353,8 +353,9 @@ pub(super) fn is_success(subject: &str, text: &str) -> bool {
 }
 
 /// Lines before a returned message, without marks at their edges.
-const CUTS: [&str; 42] = [
+const CUTS: [&str; 43] = [
     "below this line is a copy of the message",
+    "below is a copy of the original message",
     "this is a copy of the message",
     "this is a copy of your message",
     "this is a copy of the headers",

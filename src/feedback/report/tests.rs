@@ -151,6 +151,15 @@ fn a_status_report_gives_all_its_fields() {
     assert_eq!(addresses, ["bob+2Bpromo@example.net", "bob+promo@example.net", "bob+promo@example.net"]);
 }
 
+/// OpenSMTPD quotes replies in its text alone, and goes on with a line of its own.
+#[test]
+fn a_reply_ends_where_the_notice_goes_on_to_the_copy() {
+    let entry = bounces().into_iter().find(|entry| entry.name.starts_with("live-opensmtpd-two ~ ")).unwrap();
+    let Report::Delivery(report) = read_entry(&entry) else { panic!() };
+    let replies: Vec<String> = report.recipients.iter().map(|one| one.reply.as_ref().unwrap().to_string()).collect();
+    assert_eq!(replies, ["550 5.1.1 no such user here", "552 5.2.2 mailbox full"]);
+}
+
 /// A rule of the administrator's decides on reports as on replies.
 #[test]
 fn own_rules_decide_on_reports_too() {

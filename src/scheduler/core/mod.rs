@@ -30,6 +30,8 @@ mod sweep;
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod turn_tests;
 mod warming;
 #[cfg(test)]
 mod warmup_world_tests;

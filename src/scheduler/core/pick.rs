@@ -103,10 +103,14 @@ impl Scheduler {
             }
             _ => return Turn::Nothing,
         };
-        if let Some(queue) = self.queue_at(name, at) {
+        let turn = self.perform(name, at, &task, choice, now, actions);
+        // Who only waits had no turn.
+        if matches!(turn, Turn::Served)
+            && let Some(queue) = self.queue_at(name, at)
+        {
             queue.kept_last = task.keeps.is_some();
         }
-        self.perform(name, at, &task, choice, now, actions)
+        turn
     }
 
     fn queue_at(&mut self, name: &SiteName, at: usize) -> Option<&mut SiteQueue> {

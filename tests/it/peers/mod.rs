@@ -7,6 +7,7 @@
 //! | `upstream` | a Postfix that relays all its mail to us, and its load generator `smtp-source` |
 //! | `receivers` | aiosmtpd, smtp-sink, and a Postfix with mailboxes |
 //! | `relays` | Exim and OpenSMTPD, which take mail from two sources |
+//! | `reports` | Postfix, Exim, OpenSMTPD and Sendmail, whose bounces come home |
 //! | `greylist` | a Postfix that asks postgrey |
 //! | `dkim` | programs that verify signatures: dkimpy, OpenDKIM, Perl's Mail::DKIM |
 //! | `names` | Knot DNS with a zone file |

@@ -2,17 +2,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::unpacked::Unpacked;
+use super::unpacked::{Neighbours, Unpacked};
 use crate::harness::*;
 
 const MESSAGES: usize = 20;
 
 /// Two sources, a server that passes its mail on, and a host behind it that counts where the server says it came from.
-fn check(start: fn(SocketAddr, SocketAddr) -> Unpacked) {
+fn check(start: fn(Neighbours) -> Unpacked) {
     let lab = Lab::new();
     lab.domain("receiver.test", &[2]);
     let behind = lab.mx(3);
-    let _server = start(SocketAddr::new(IpAddr::V4(lab.ip(2)), lab.port()), behind.address());
+    let here = SocketAddr::new(IpAddr::V4(lab.ip(2)), lab.port());
+    let _server = start(Neighbours { here, behind: behind.address(), home: behind.address() });
     let source = |name: &str, host: u8| format!("[[source]]\nname = \"{name}\"\naddress = \"{}\"\n", lab.ip(host));
     let daemon = lab.daemon_with(lab.config().table(&source("a", 11)).table(&source("b", 12)));
     let mut client = lab.client(&daemon);
