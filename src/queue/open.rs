@@ -203,8 +203,38 @@ fn unclean_since(store: &dyn Store, clean: bool, now: Timestamp) -> Result<Optio
     if clean {
         return Ok(read_meta(store, meta::UNCLEAN_SINCE)?.map(Timestamp::from_millis));
     }
+    let newest = store.last(Family::Message)?;
+    let newest =
+        newest.and_then(|(key, _)| Some(MessageId::from_bytes(<[u8; MessageId::BYTES]>::try_from(&*key).ok()?)));
+    if let Some(told) = newest.map(|newest| newest.accepted_at()).filter(|told| *told > now) {
+        bring_back(store, now, told)?;
+    }
     store.write(&[meta_put(meta::UNCLEAN_SINCE, now.millis())], true)?;
     Ok(Some(now))
+}
+
+/// The clock was set back while the daemon was down: what was due by the time that it told may have been in flight, and by the clock of
+/// now it is due later than this start. It is due now, so that it is taken for what it is. A crash in between changes nothing: the next
+/// start goes on.
+fn bring_back(store: &dyn Store, now: Timestamp, told: Timestamp) -> Result<(), StoreError> {
+    let (from, to) = format::due_range(now.millis().saturating_add(1), told.millis());
+    let (mut from, mut jobs) = (from.to_vec(), 0);
+    loop {
+        let due = store.scan(Family::Due, &from, &to, SWEEP_BATCH)?;
+        let Some((last, _)) = due.last() else { break };
+        from = [&last[..], &[0]].concat();
+        let mut changes = Vec::with_capacity(2 * due.len());
+        for (key, value) in due {
+            let Some((_, id, group)) = format::parse_due_key(&key) else { continue };
+            changes.push(Change::Delete { family: Family::Due, key: Key::new(&key) });
+            let key = Key::new(&format::due_key(now.millis(), &id, group));
+            changes.push(Change::Put { family: Family::Due, key, value });
+        }
+        jobs += changes.len() / 2;
+        store.write(&changes, true)?;
+    }
+    tracing::warn!(%told, jobs, "the clock was set back since the last stop, which was not orderly: what was due then is due now");
+    Ok(())
 }
 
 impl Queue {

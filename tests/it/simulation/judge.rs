@@ -197,8 +197,9 @@ fn far_end(ledger: &Ledger, name: &str, story: &Story, dots: &[Dot], found: &mut
     if must_be_ambiguous && !story.ambiguous {
         found.push(format!("AMBIGUOUS: {name} was taken {taken} times, and its last event does not say so"));
     }
-    let may_be_ambiguous =
-        dots.iter().any(|dot| !dot.replied) || ledger.restarts.iter().any(|restart| restart.due.contains(name));
+    let may_be_ambiguous = dots.iter().any(|dot| !dot.replied)
+        || ledger.restarts.iter().any(|restart| restart.due.contains(name))
+        || ledger.is_behind(name);
     if story.ambiguous && !may_be_ambiguous {
         found.push(format!("AMBIGUOUS: {name} says so without a reason"));
     }

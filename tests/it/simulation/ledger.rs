@@ -65,6 +65,10 @@ pub(super) struct Ledger {
     pub(super) restarts: Vec<Restart>,
     /// What stands in the due index, as the daemon's writes say.
     pub(super) due: BTreeMap<Job, Due>,
+    /// The last time by which what is due may have been in flight before an unclean stop.
+    doubtful_until: Option<Timestamp>,
+    /// Jobs that were given a due time by then only after that start: the clock was set back.
+    behind: BTreeSet<Job>,
     /// What was charged to the server, by minute, as the daemon's writes say.
     charged: BTreeMap<u64, u64>,
     /// What was marked of the server, by mark and hour, as the daemon's writes say.
@@ -186,6 +190,9 @@ impl Ledger {
         let entry = DueEntry::decode(value).unwrap();
         let (at, expires_at) = (Timestamp::from_millis(due_at_ms), Timestamp::from_millis(entry.expires_at_ms));
         self.due.insert((id, group), Due { at, expires_at, domain: entry.domain });
+        if self.doubtful_until.is_some_and(|until| at <= until) {
+            self.behind.insert((id, group));
+        }
     }
 
     /// A crash took writes back: the due index and the counters are read anew.
@@ -206,9 +213,15 @@ impl Ledger {
     /// The daemon opened its queue, or is up: what may have been in flight before is known.
     pub(super) fn started(&mut self, now: Timestamp, is_up: bool) {
         let due = self.due_names(now);
+        self.doubtful_until = self.restarts.last().map(|_| now);
         if let Some(restart) = self.restarts.last_mut().filter(|restart| !restart.is_up) {
             (restart.due, restart.is_up) = (due, is_up);
         }
+    }
+
+    /// Whether a clock that was set back made it look like what was in flight before an unclean stop.
+    pub(super) fn is_behind(&self, name: &str) -> bool {
+        self.jobs.get(name).is_some_and(|job| self.behind.contains(job))
     }
 
     /// The names of a job.
