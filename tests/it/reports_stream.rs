@@ -262,6 +262,23 @@ fn a_report_that_a_crash_cut_in_two_is_written_to_its_end_when_it_comes_again() 
 }
 
 #[test]
+fn the_largest_report_is_taken_whole_and_one_row_more_is_kept() {
+    let home = Home::new();
+    let records = |count: u32| -> String {
+        (0..count).map(|row| record(&format!("2001:db8::{row:x}"), 1, "pass", "pass", "none")).collect()
+    };
+    home.bring(DMARC, &dmarc_mail(&dmarc_xml("4711", "sender.test", yesterday(), &records(20_000))));
+    assert_eq!(home.metric("posthaste_reports_total{report=\"dmarc\",effect=\"taken\"}"), 1);
+    let passed = "posthaste_dmarc_messages_total{domain=\"sender.test\",result=\"pass\",disposition=\"none\"}";
+    assert_eq!((home.metric(passed), home.kept()), (20_000, 0));
+    home.bring(DMARC, &dmarc_mail(&dmarc_xml("4712", "sender.test", yesterday(), &records(20_001))));
+    assert_eq!((home.metric(passed), home.kept()), (20_000, 1));
+    home.daemon.stop();
+    let text = std::fs::read_to_string(home.stream()).unwrap();
+    assert_eq!(text.lines().filter(|line| line.contains("\"rows\":20000")).count(), 20_000);
+}
+
+#[test]
 fn what_is_no_report_is_kept_and_what_strangers_write_names_no_metric() {
     let home = Home::new();
     let mut stranger = home.client();

@@ -102,6 +102,7 @@ fn a_dmarc_report_is_read_from_every_packing() {
             ("sender.example", "quarantine", "reject")
         );
         assert_eq!((report.dkim_alignment, report.spf_alignment), ("r", "s"));
+        assert_eq!((report.percent, report.missing_policy, report.is_testing), (Some(100), "", false));
         assert_eq!(report.begins_at.to_iso8601(), "2023-05-05T00:00:00.000Z");
         assert_eq!(report.rows.len(), 2);
         let row = &report.rows[0];
@@ -113,6 +114,19 @@ fn a_dmarc_report_is_read_from_every_packing() {
         let spf = &report.rows[1].spf[0];
         assert_eq!((spf.domain.as_str(), spf.scope, spf.result), ("forger.example", "", "softfail"));
     }
+}
+
+#[test]
+fn control_characters_of_strangers_are_blanks_and_a_percentage_is_one() {
+    let read = |xml: &str| match read_at(Addressed::Dmarc, &mail("text/xml", "r.xml", xml.as_bytes())) {
+        Report::DmarcAggregate(report) => report,
+        other => panic!("{other:?}"),
+    };
+    let report = read(&XML.replace("google.com<", "goo\u{1b}gle&#10;x<"));
+    assert_eq!(report.organization, "goo gle x");
+    let percent = |text: &str| read(&XML.replace("<pct>100</pct>", text)).percent;
+    let texts = ["<pct> 7 </pct>", "<pct>101</pct>", "<pct>-1</pct>", "<pct></pct>", ""];
+    assert_eq!(texts.map(percent), [Some(7), None, None, None, None]);
 }
 
 #[test]
@@ -133,6 +147,8 @@ fn a_tls_report_is_read_from_every_packing() {
             let policy = &report.policies[0];
             assert_eq!((policy.policy_type.as_str(), policy.domain.as_str()), ("sts", "company-y.example"));
             assert_eq!((policy.successes, policy.failures), (5_326, 303));
+            assert_eq!(policy.policy_strings, ["version: STSv1", "mode: testing"]);
+            assert_eq!(policy.details[1].information.as_deref(), Some("https://reports.company-x.example/"));
             assert_eq!(policy.details[0].result, "certificate-expired");
             assert_eq!((policy.details[1].sessions, policy.details[1].receiving_ip.is_some()), (200, true));
         }
