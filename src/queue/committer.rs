@@ -27,7 +27,7 @@ use super::list_counts::{ListBatch, ListChanges, ListCounts};
 use super::outbox::QueueOutbox;
 use super::reputation::{MarkBook, MarkInbox, ReputationCharge};
 use super::store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
-use super::telling::Prepared;
+use super::telling::Bounces;
 use crate::events::{EventId, EventLine, OutboxEvent, metric};
 use crate::types::MessageId;
 
@@ -69,10 +69,8 @@ pub(super) struct Transaction {
     pub(super) lists: Option<Box<ListChanges>>,
     /// Where this is there already, nothing of the transaction is written.
     pub(super) mark: Option<Box<Mark>>,
-    /// What is told unless it was before: merged into the others when the batch is made.
-    pub(super) tellings: Vec<Prepared>,
-    /// Marks that need not be written, since it says the same otherwise: of recipients that bounce by it.
-    pub(super) claims: Vec<Key>,
+    /// What it tells of recipients that bounce by it.
+    pub(super) bounces: Option<Box<Bounces>>,
     /// The caller's promise depends on the disk: accept.
     pub(super) sync: bool,
     /// The caller waits for the disk, but asks for no sync of its own: it is told after the next one.
@@ -479,8 +477,7 @@ impl Transaction {
             ends: None,
             lists: None,
             mark: None,
-            tellings: Vec::new(),
-            claims: Vec::new(),
+            bounces: None,
             sync: false,
             told_when_synced: false,
             may_fail: false,
@@ -488,11 +485,11 @@ impl Transaction {
         }
     }
 
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let changes =
             self.changes.iter().map(|change| if let Change::Put { value, .. } = change { value.len() } else { 0 });
-        let tellings = self.tellings.iter().map(Prepared::bytes).sum::<usize>();
-        changes.sum::<usize>() + self.events.iter().map(|line| line.json.len()).sum::<usize>() + tellings
+        let bounces = self.bounces.as_ref().map_or(0, |bounces| bounces.bytes());
+        changes.sum::<usize>() + self.events.iter().map(|line| line.json.len()).sum::<usize>() + bounces
     }
 }
 

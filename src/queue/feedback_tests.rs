@@ -217,6 +217,22 @@ async fn a_bounce_in_the_session_and_its_report_at_the_same_moment_are_told_once
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_full_queue_takes_no_report_that_is_to_be_forwarded_and_the_same_counts_later() {
+    let mut lab = Lab::new();
+    let message = lab.accept(1).await;
+    lab.end(&message, 0, RecipientOutcome::Delivered).await;
+    let events = lab.events();
+    lab.queue.reload(&Settings { messages_max: 0, ..settings(super::sent_tests::DAY * 30) });
+    let refused = lab.queue.apply_feedback(full(&lab, message.id)).await;
+    assert!(matches!(refused, Err(AcceptError::QueueFull { .. })), "{refused:?}");
+    assert_eq!(lab.events(), events);
+    let plain = feedback(message.id, 0, FeedbackKind::Bounce);
+    assert_eq!(lab.queue.apply_feedback(plain).await.unwrap(), FeedbackEffect::Applied, "it adds no message");
+    lab.queue.reload(&settings(super::sent_tests::DAY * 30));
+    assert_eq!(lab.queue.apply_feedback(full(&lab, message.id)).await.unwrap(), FeedbackEffect::Applied);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_disk_that_fails_keeps_what_a_settlement_tells() {
     let mut lab = Lab::new();
     let message = lab.accept(1).await;

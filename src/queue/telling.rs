@@ -4,7 +4,7 @@
 //! it says one thing and does another. The report is told at once, and leaves a mark beside the recipient ([`super::feedback`]). When the
 //! recipient ends by a bounce later, nobody is to hear of it again. Whether there is a mark the committer sees when it makes the batch: of
 //! what came first, also within one batch. It asks only where an attempt had been made before this one; what ends at its first attempt
-//! costs nothing, and its own bounce keeps a report in the same batch from being told ([`Transaction::claims`]).
+//! costs nothing, and its own bounce keeps a report in the same batch from being told ([`Bounces::claims`]).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::committer::Transaction;
 use super::feedback::is_there;
 use super::intake::NewMessage;
 use super::reputation::ReputationCharge;
-use super::store::{Change, Family, Key, Store, StoreError};
+use super::store::{Family, Key, Store, StoreError};
 use crate::events::EventLine;
 
 /// See the module.
@@ -28,6 +28,15 @@ pub struct Telling {
     pub notifications: Vec<NewMessage>,
     /// What it means for the reputation of who sent it.
     pub marks: Vec<ReputationCharge>,
+}
+
+/// What a transaction tells of recipients that bounce by it.
+#[derive(Default)]
+pub(super) struct Bounces {
+    /// Of those that were tried before: told unless it was told; merged into the rest when the batch is made.
+    pub(super) tellings: Vec<Prepared>,
+    /// Marks that need not be written, since the outcome says the same.
+    pub(super) claims: Vec<Key>,
 }
 
 /// The same as records, for the committer.
@@ -46,14 +55,16 @@ pub(super) fn merge(
     seen: &mut BTreeSet<(Family, Key)>,
     store: &dyn Store,
 ) -> Result<(), StoreError> {
-    for prepared in &transaction.tellings {
+    let Some(bounces) = &mut transaction.bounces else { return Ok(()) };
+    for prepared in &bounces.tellings {
         let mut is_known = true;
         for key in &prepared.about {
             is_known &= seen.contains(&(Family::Sent, *key)) || is_there(store, Family::Sent, key)?;
         }
         prepared.is_known.store(is_known, Ordering::Relaxed);
     }
-    for prepared in std::mem::take(&mut transaction.tellings) {
+    seen.extend(bounces.claims.iter().map(|key| (Family::Sent, *key)));
+    for prepared in std::mem::take(&mut bounces.tellings) {
         if prepared.is_known.load(Ordering::Relaxed) {
             continue;
         }
@@ -66,15 +77,12 @@ pub(super) fn merge(
         transaction.new_jobs += rest.new_jobs;
         transaction.sync |= rest.sync;
     }
-    seen.extend(transaction.claims.iter().map(|key| (Family::Sent, *key)));
     Ok(())
 }
 
-impl Prepared {
+impl Bounces {
     /// Octets, for the bounds of a batch.
     pub(super) fn bytes(&self) -> usize {
-        let put = |change: &Change| if let Change::Put { value, .. } = change { value.len() } else { 0 };
-        let events = self.rest.events.iter().map(|line| line.json.len());
-        self.rest.changes.iter().map(put).chain(events).sum()
+        self.tellings.iter().map(|prepared| prepared.rest.bytes()).sum()
     }
 }

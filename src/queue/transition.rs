@@ -15,7 +15,7 @@ use super::sent::SentEntry;
 use super::store::{Change, Family, Key, Store, StoreError};
 use super::stored::{DueEntry, JobKey, RecipientHeaders, RecipientState, StoredBody, StoredMessage};
 use super::suppression::{SuppressionEntry, SuppressionList};
-use super::telling::{Prepared, Telling};
+use super::telling::{Bounces, Prepared, Telling};
 use super::{Handoff, NewBody, NewMessage};
 use crate::events::{EventLine, metric};
 use crate::types::{MessageId, Timestamp};
@@ -233,7 +233,7 @@ pub(super) fn list_changes(suppress: &[(SuppressionList, SuppressionEntry)]) -> 
 pub(super) fn settle(settlement: Settlement, now: Timestamp) -> (Transaction, Vec<Accepted>) {
     let Settlement { key, due_at, states, next, mut events, notifications, tellings, sent, marks, suppress } =
         settlement;
-    let claims = sent.iter().filter_map(|entry| entry.claim(key.id)).collect();
+    let claims: Vec<Key> = sent.iter().filter_map(|entry| entry.claim(key.id)).collect();
     let mut changes = Vec::with_capacity(2 + states.len() + sent.len());
     changes.push(match due_at {
         Some(due_at) => Change::Delete { family: Family::Due, key: due_key(due_at, key) },
@@ -266,10 +266,12 @@ pub(super) fn settle(settlement: Settlement, now: Timestamp) -> (Transaction, Ve
         accepted.push(told);
         prepared
     });
-    let tellings = tellings.collect();
+    let tellings: Vec<Prepared> = tellings.collect();
+    let is_any = !tellings.is_empty() || !claims.is_empty();
+    let bounces = is_any.then(|| Box::new(Bounces { tellings, claims }));
     let transaction =
         Transaction { changes, events, marks, lists, accepts, kept, new_jobs, ends, sync, ..Transaction::empty() };
-    (Transaction { tellings, claims, ..transaction }, accepted)
+    (Transaction { bounces, ..transaction }, accepted)
 }
 
 fn prepare(id: MessageId, telling: Telling) -> (Prepared, Accepted) {
