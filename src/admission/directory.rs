@@ -172,6 +172,8 @@ pub struct Directory {
     pub pauses: Arc<Pauses>,
     /// The domain of return paths where the identity has none.
     pub return_path_domain: Option<Domain>,
+    /// The domain of the mailbox simulator: mail to it counts in no quota, and the sandbox lets it pass.
+    pub simulator: Option<Domain>,
     tenants: HashMap<Name, Arc<Tenant>>,
     credentials: HashMap<Arc<str>, Arc<Credential>>,
     identities: Identities,
@@ -191,6 +193,7 @@ impl Directory {
             reputation: Arc::default(),
             pauses: Arc::default(),
             return_path_domain: None,
+            simulator: None,
             tenants,
             credentials: HashMap::new(),
             identities: Identities::default(),
@@ -309,6 +312,11 @@ impl Directory {
     /// All configuration sets, in no order.
     pub fn sets(&self) -> impl Iterator<Item = &Arc<ConfigurationSet>> {
         self.sets.values()
+    }
+
+    /// Whether it is a mailbox of the simulator.
+    pub fn is_simulated(&self, address: &EmailAddress) -> bool {
+        self.simulator.as_ref() == Some(address.domain())
     }
 
     /// Whether a client at this address needs no credential.

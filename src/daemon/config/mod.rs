@@ -21,6 +21,7 @@ mod return_path;
 mod rules;
 pub mod settings;
 mod signing;
+pub(super) mod simulator;
 mod sources;
 #[cfg(test)]
 mod sources_test;
@@ -96,6 +97,8 @@ pub struct Config {
     pub return_path: ReturnPathSettings,
     /// `[feedback]`.
     pub feedback: FeedbackSettings,
+    /// The domain of `[simulator]`; also in `admission`.
+    pub simulator: Option<Domain>,
     /// `[retry]`.
     pub retry: RetrySettings,
     /// `[delivery]` and `[[route]]`.
@@ -151,7 +154,8 @@ impl Config {
 
     /// What counts for reputation.
     pub fn counting(&self) -> Counting {
-        Counting { exempt_domains: self.uncounted_domains.clone(), has_sets: self.admission.has_sets() }
+        let exempt = self.uncounted_domains.iter().chain(&self.simulator);
+        Counting { exempt_domains: exempt.cloned().collect(), has_sets: self.admission.has_sets() }
     }
 
     /// For which reasons addresses go on lists by themselves.
@@ -265,6 +269,10 @@ fn read_root(mut root: Section<'_>) -> Config {
     let (return_path_domain, return_path) = return_path::read(root.child("return_path"), queue.lifetime);
     admission.return_path_domain = return_path_domain;
     let feedback = feedback::read(root.child("feedback"), &listeners);
+    let (forgets, pools) = (feedback.sent_retention.is_zero(), &*sending.pools);
+    let around = simulator::Around { hostname: &hostname, listeners: &listeners, pools, forgets };
+    let simulator = simulator::read(root.child("simulator"), &around);
+    admission.simulator.clone_from(&simulator);
     let signing = signing::signing(&mut root);
     let retry = keeping::retry(root.child("retry"), queue.lifetime);
     let delivery = outbound::delivery(&mut root, delivery, &hostname, sending);
@@ -282,6 +290,7 @@ fn read_root(mut root: Section<'_>) -> Config {
         queue,
         return_path,
         feedback,
+        simulator,
         retry,
         delivery,
         rules,
