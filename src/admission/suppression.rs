@@ -148,6 +148,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn one_mailbox_of_the_simulator_is_as_if_on_the_global_list_and_no_other_address_is() {
+        let mut directory = Directory::relay_only(Vec::new(), std::time::Duration::from_secs(1));
+        let addresses: Vec<EmailAddress> = [
+            "suppressionlist@else.test",
+            "SuppressionList+order.17@simulator.test",
+            "success@simulator.test",
+            "suppressionlist@below.simulator.test",
+            "suppressionlist@simulator.test",
+        ]
+        .iter()
+        .map(|text| EmailAddress::parse(text, false).unwrap())
+        .collect();
+        let addresses: Vec<&EmailAddress> = addresses.iter().collect();
+        // Lists of others hold as ever, in the order of the addresses.
+        let known = vec![(2, listed([None, Some(Complaint), None])), (4, listed([None, Some(Bounce), None]))];
+        let mut found = known.clone();
+        add_simulated(&mut found, &directory, &addresses);
+        assert_eq!(found, known, "there is no simulator");
+        directory.simulator = Some(crate::types::Domain::parse("simulator.test").unwrap());
+        add_simulated(&mut found, &directory, &addresses);
+        let global = listed([Some(Bounce), None, None]);
+        assert_eq!(found, [(1, global), known[0], (4, listed([Some(Bounce), Some(Bounce), None]))]);
+    }
+
     fn reasons() -> impl Strategy<Value = SuppressionReasons> {
         (any::<bool>(), any::<bool>()).prop_map(|(bounce, complaint)| SuppressionReasons { bounce, complaint })
     }

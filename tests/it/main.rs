@@ -59,6 +59,8 @@ mod signing;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
+mod simulator;
+#[cfg(test)]
 mod smuggling;
 #[cfg(test)]
 mod sources;
