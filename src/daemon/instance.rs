@@ -91,8 +91,7 @@ impl Instance {
     /// several threads; the metrics recorder and the TLS provider are installed before.
     pub fn start(config: Config) -> Result<Instance, String> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let (simulating, mut config) = (Simulating::new(Arc::clone(&clock)), config);
-        let simulated = simulating.prepare(&mut config)?;
+        let (simulating, simulated, config) = Simulating::start(config, &clock)?;
         let opened = open_queue(&config, &clock)?;
         let queue = opened.queue.clone();
         let token_keys = Arc::new(TokenKeyFile::open(&config, Arc::clone(&clock))?);
@@ -110,12 +109,7 @@ impl Instance {
         let (checks, settings, keys) = (Arc::clone(&suppression), Arc::clone(&reloadable), token_keys.keys());
         let shared = Shared::new(queue.clone(), Arc::clone(&clock), Arc::new(TcpDialer), checks, settings, keys);
         let counts = Arc::clone(&shared.counts);
-        let intake = SuppressingIntake {
-            suppression,
-            queue: queue.clone(),
-            reloadable: Arc::clone(&reloadable),
-            counts: Arc::clone(&counts),
-        };
+        let intake = SuppressingIntake::new(&queue, suppression, &reloadable, &counts);
         let desk = feedback::open(&config, &queue, token_keys.keys(), &reloadable.load().rules, &clock);
         let ports = Ports {
             settings: Arc::clone(&reception_settings),

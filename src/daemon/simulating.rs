@@ -34,9 +34,11 @@ pub(super) enum Change {
 }
 
 impl Simulating {
-    /// None runs yet.
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, running: Mutex::default() }
+    /// What a daemon starts with: see [`Simulating::prepare`].
+    pub(super) fn start(mut config: Config, clock: &Arc<dyn Clock>) -> Result<(Self, Change, Config), String> {
+        let simulating = Self { clock: Arc::clone(clock), running: Mutex::default() };
+        let change = simulating.prepare(&mut config)?;
+        Ok((simulating, change, config))
     }
 
     /// Starts what a config asks for, and completes the config: where the simulator's mail goes, and where its reports come home.

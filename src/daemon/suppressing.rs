@@ -30,6 +30,17 @@ pub struct SuppressingIntake {
 }
 
 impl SuppressingIntake {
+    /// Puts it together.
+    pub fn new(
+        queue: &Queue,
+        suppression: Arc<dyn SuppressionCheck>,
+        reloadable: &Arc<ArcSwap<Reloadable>>,
+        counts: &Arc<Counts>,
+    ) -> Self {
+        let (reloadable, counts) = (Arc::clone(reloadable), Arc::clone(counts));
+        Self { queue: queue.clone(), suppression, reloadable, counts }
+    }
+
     async fn take(&self, mut message: NewMessage) -> Result<(), AcceptError> {
         let (ended, tallies) = self.ended(&message).await;
         message.ended = ended;

@@ -8,7 +8,7 @@
 //! | `complaint` | 250 | a complaint (RFC 5965) to the return path |
 //! | `suppressionlist` | is never asked for: admission holds the mail back | |
 //! | `latebounce` | 250 | a bounce (RFC 3464) to the return path |
-//! | `full` | 552 5.2.2: mailbox full, for good | |
+//! | `full` | 552 5.2.2 always: mailbox full | |
 //! | `policy` | 554 5.7.1: refused by policy | |
 //! | `defer` | 451 4.3.0 the first time, then 250 | |
 //! | `greylist` | 450 4.7.1 the first time, then 250 | |
