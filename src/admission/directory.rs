@@ -174,6 +174,8 @@ pub struct Directory {
     pub return_path_domain: Option<Domain>,
     /// Whether messages of bulk sets offer unsubscription by mail, to the domain of their return path.
     pub unsubscribes_by_mail: bool,
+    /// The domain of the mailbox simulator: mail to it counts in no quota, and the sandbox lets it pass.
+    pub simulator: Option<Domain>,
     tenants: HashMap<Name, Arc<Tenant>>,
     credentials: HashMap<Arc<str>, Arc<Credential>>,
     identities: Identities,
@@ -194,6 +196,7 @@ impl Directory {
             pauses: Arc::default(),
             return_path_domain: None,
             unsubscribes_by_mail: false,
+            simulator: None,
             tenants,
             credentials: HashMap::new(),
             identities: Identities::default(),
@@ -317,6 +320,11 @@ impl Directory {
     /// All configuration sets, in no order.
     pub fn sets(&self) -> impl Iterator<Item = &Arc<ConfigurationSet>> {
         self.sets.values()
+    }
+
+    /// Whether it is a mailbox of the simulator.
+    pub fn is_simulated(&self, address: &EmailAddress) -> bool {
+        self.simulator.as_ref() == Some(address.domain())
     }
 
     /// Whether a client at this address needs no credential.

@@ -30,6 +30,30 @@ pub fn decide(listed: Listed, tenant: SuppressionReasons, set: Option<Suppressio
     own.chain(global).next().map(|(tier, reason)| Suppressed { tier, reason })
 }
 
+/// What is played by the mailbox of the simulator that is on the global list.
+const LISTED_MAILBOX: &str = "suppressionlist";
+
+/// The mailbox of the simulator that is as if on the global list, for a bounce. In the order of the addresses.
+fn add_simulated(listed: &mut Vec<(usize, Listed)>, directory: &Directory, addresses: &[&EmailAddress]) {
+    let is_listed = |address: &EmailAddress| {
+        let name = address.local_part().split('+').next().unwrap_or_default();
+        directory.is_simulated(address) && name.eq_ignore_ascii_case(LISTED_MAILBOX)
+    };
+    for (position, _) in addresses.iter().enumerate().filter(|(_, address)| is_listed(address)) {
+        match listed.binary_search_by_key(&position, |(position, _)| *position) {
+            Ok(at) => {
+                if let Some((_, listed)) = listed.get_mut(at) {
+                    listed.global.get_or_insert(SuppressionReason::Bounce);
+                }
+            }
+            Err(at) => {
+                let global = Some(SuppressionReason::Bounce);
+                listed.insert(at, (position, Listed { global, ..Listed::default() }));
+            }
+        }
+    }
+}
+
 /// The lists of the queue, read as the directory says.
 pub struct Lists {
     queue: Queue,
@@ -44,6 +68,10 @@ impl Lists {
 }
 
 impl SuppressionCheck for Lists {
+    fn is_idle(&self) -> bool {
+        !self.queue.has_suppressions() && self.directory.load().simulator.is_none()
+    }
+
     fn check<'a>(
         &'a self,
         tenant: &'a str,
@@ -51,11 +79,12 @@ impl SuppressionCheck for Lists {
         addresses: &'a [&'a EmailAddress],
     ) -> BoxFuture<'a, Result<Vec<(usize, Suppressed)>, StoreError>> {
         Box::pin(async move {
-            let listed = self.queue.listed(tenant, set, addresses).await?;
+            let mut listed = self.queue.listed(tenant, set, addresses).await?;
+            let directory = self.directory.load();
+            add_simulated(&mut listed, &directory, addresses);
             if listed.is_empty() {
                 return Ok(Vec::new());
             }
-            let directory = self.directory.load();
             // A tenant that a reload took away: what it had is not known any more.
             let of_tenant =
                 directory.tenant(tenant).map_or_else(SuppressionReasons::default, |tenant| tenant.suppression);
@@ -120,6 +149,31 @@ mod tests {
             let expected = expected.map(|(tier, reason)| Suppressed { tier, reason });
             assert_eq!(decide(listed(reasons), tenant, set), expected, "{reasons:?} {tenant:?} {set:?}");
         }
+    }
+
+    #[test]
+    fn one_mailbox_of_the_simulator_is_as_if_on_the_global_list_and_no_other_address_is() {
+        let mut directory = Directory::relay_only(Vec::new(), std::time::Duration::from_secs(1));
+        let addresses: Vec<EmailAddress> = [
+            "suppressionlist@else.test",
+            "SuppressionList+order.17@simulator.test",
+            "success@simulator.test",
+            "suppressionlist@below.simulator.test",
+            "suppressionlist@simulator.test",
+        ]
+        .iter()
+        .map(|text| EmailAddress::parse(text, false).unwrap())
+        .collect();
+        let addresses: Vec<&EmailAddress> = addresses.iter().collect();
+        // Lists of others hold as ever, in the order of the addresses.
+        let known = vec![(2, listed([None, Some(Complaint), None])), (4, listed([None, Some(Bounce), None]))];
+        let mut found = known.clone();
+        add_simulated(&mut found, &directory, &addresses);
+        assert_eq!(found, known, "there is no simulator");
+        directory.simulator = Some(crate::types::Domain::parse("simulator.test").unwrap());
+        add_simulated(&mut found, &directory, &addresses);
+        let global = listed([Some(Bounce), None, None]);
+        assert_eq!(found, [(1, global), known[0], (4, listed([Some(Bounce), Some(Bounce), None]))]);
     }
 
     fn reasons() -> impl Strategy<Value = SuppressionReasons> {

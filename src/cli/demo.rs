@@ -1,4 +1,4 @@
-//! `posthaste demo`: the real daemon on a temporary directory, the built-in mail host in place of the world, messages
+//! `posthaste demo`: the real daemon on a temporary directory, the mailbox simulator in place of the world, messages
 //! that end in every way, their events as they come, and a summary.
 
 use std::collections::BTreeMap;
@@ -16,36 +16,53 @@ use crate::daemon::config::Config;
 use crate::daemon::instance::Instance;
 use crate::daemon::run::install_tls_provider;
 use crate::events::EventTail;
-use crate::simulator::Simulator;
 
 /// What cannot be delivered in the demo expires after this time.
 const LIFETIME: Duration = Duration::from_secs(8);
 /// How long the next event is waited for before the demo gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Where the demo's mail comes from.
-const SENDER: &str = "shop@demo.test";
+const SENDER: &str = "shop@shop.test";
+/// Where it goes.
+const DOMAIN: &str = "demo.test";
 
-/// A message of the demo: what it shows, and its recipients with the final event that each must have.
+/// The events that each recipient is still to have, in order.
+type Wanted = BTreeMap<&'static str, &'static [&'static str]>;
+
+/// A message of the demo: what it shows, and its recipients with the events that each must have, in this order.
 struct Scene {
     title: &'static str,
-    recipients: &'static [(&'static str, &'static str)],
+    recipients: &'static [(&'static str, &'static [&'static str])],
 }
 
-const SCENES: [Scene; 5] = [
-    Scene { title: "delivered at once", recipients: &[("success@demo.test", "Delivery")] },
-    Scene { title: "greylisted, then delivered", recipients: &[("greylist@demo.test", "Delivery")] },
-    Scene { title: "no such mailbox", recipients: &[("bounce@demo.test", "Bounce")] },
+const SCENES: [Scene; 9] = [
+    Scene { title: "delivered at once", recipients: &[("success@demo.test", &["Delivery"])] },
+    Scene { title: "no such mailbox", recipients: &[("bounce@demo.test", &["Bounce"])] },
+    Scene { title: "delivered, and somebody is out of the office", recipients: &[("ooto@demo.test", &["Delivery"])] },
+    Scene {
+        title: "delivered, and somebody complains",
+        recipients: &[("complaint@demo.test", &["Delivery", "Complaint"])],
+    },
+    Scene {
+        title: "an address on the global suppression list",
+        recipients: &[("suppressionlist@demo.test", &["Bounce"])],
+    },
+    Scene {
+        title: "taken, and bounced by mail later",
+        recipients: &[("latebounce@demo.test", &["Delivery", "Bounce"])],
+    },
+    Scene { title: "greylisted, then delivered", recipients: &[("greylist@demo.test", &["Delivery"])] },
     Scene {
         title: "a host that is never ready, until the lifetime ends",
-        recipients: &[("unavailable@demo.test", "Bounce")],
+        recipients: &[("unavailable@demo.test", &["Bounce"])],
     },
     Scene {
         title: "four recipients, four fates",
         recipients: &[
-            ("success+ann@demo.test", "Delivery"),
-            ("full+bob@demo.test", "Bounce"),
-            ("greylist+cem@other.test", "Delivery"),
-            ("blocked+dee@other.test", "Bounce"),
+            ("success+ann@demo.test", &["Delivery"]),
+            ("full+bob@demo.test", &["Bounce"]),
+            ("greylist+cem@demo.test", &["Delivery"]),
+            ("policy+dee@demo.test", &["Bounce"]),
         ],
     },
 ];
@@ -73,15 +90,11 @@ fn demonstrate(json: bool) -> Result<(), String> {
 }
 
 async fn play(directory: &Path, json: bool) -> Result<(), String> {
-    let host = Simulator::start().await.map_err(|error| format!("cannot start the built-in mail host: {error}"))?;
-    let instance = Arc::new(Instance::start(config(directory, host.address().port())?)?);
+    let instance = Arc::new(Instance::start(config(directory)?)?);
     let (_, address) = instance.local_addrs().into_iter().next().ok_or("the daemon has no listener")?;
-    say(&format!(
-        "posthaste listens on {address}; every domain is routed to the built-in mail host on {}",
-        host.address()
-    ));
+    say(&format!("posthaste listens on {address}; mail for {DOMAIN} goes to its mailbox simulator"));
     say(&format!("queue and event files are in {}\n", directory.display()));
-    let mut wanted = BTreeMap::new();
+    let mut wanted: Wanted = BTreeMap::new();
     for scene in &SCENES {
         submit(address.port(), scene).await?;
         wanted.extend(scene.recipients.iter().copied());
@@ -100,17 +113,16 @@ async fn play(directory: &Path, json: bool) -> Result<(), String> {
     let deferrals = counts.deferred;
     let lines = outcome?;
     say(&format!(
-        "\n{} messages, {} recipients delivered, {} bounced, {deferrals} deferrals on the way, {lines} events; the mail host took {} messages; {}",
+        "\n{} messages, {} recipients delivered, {} bounced, {deferrals} deferrals on the way, {lines} events; {}",
         SCENES.len(),
         counts.delivered,
         counts.bounced,
-        host.messages(),
         if quiet { "orderly stop" } else { "the stop was not orderly" },
     ));
     if quiet { Ok(()) } else { Err("the daemon did not stop in time".to_owned()) }
 }
 
-fn config(directory: &Path, port: u16) -> Result<Config, String> {
+fn config(directory: &Path) -> Result<Config, String> {
     let text = format!(
         r#"
 hostname = "mta.demo.test"
@@ -123,11 +135,8 @@ tls = "none"
 free_space_reserve = "16MiB"
 [retry]
 steps = ["2s"]
-[[route]]
-domains = ["*"]
-host = "127.0.0.1"
-port = {port}
-tls = "none"
+[simulator]
+domain = "{DOMAIN}"
 [events]
 directory = "{data}/events"
 "#,
@@ -158,22 +167,23 @@ async fn submit(port: u16, scene: &Scene) -> Result<(), String> {
 }
 
 /// Prints events until each recipient has its final one; returns how many there were. Blocking.
-fn follow(path: &Path, mut wanted: BTreeMap<&'static str, &'static str>, json: bool) -> Result<u64, String> {
+fn follow(path: &Path, mut wanted: Wanted, json: bool) -> Result<u64, String> {
     let mut tail = EventTail::follow(path).map_err(|error| format!("cannot follow {}: {error}", path.display()))?;
     let mut lines = 0;
-    while !wanted.is_empty() {
+    while wanted.values().any(|left| !left.is_empty()) {
         let line = tail.wait_line(PATIENCE).map_err(|error| format!("cannot read events: {error}"))?;
         let line = line.ok_or_else(|| format!("no event for {wanted:?} within {} s", PATIENCE.as_secs()))?;
         lines += 1;
         let event: Value = serde_json::from_str(&line.json).map_err(|error| format!("event is no JSON: {error}"))?;
         say(&if json { line.json } else { describe(&event) });
         let kind = text(&event, "/eventType").to_owned();
-        if matches!(kind.as_str(), "Delivery" | "Bounce") {
+        if matches!(kind.as_str(), "Delivery" | "Bounce" | "Complaint") {
             for recipient in recipients(&event) {
-                match wanted.remove(recipient.as_str()) {
-                    Some(expected) if expected == kind => {}
-                    Some(expected) => return Err(format!("{recipient} ended with {kind}, not with {expected}")),
-                    None => return Err(format!("{recipient} has a second final event, {kind}")),
+                let left = wanted.get_mut(recipient.as_str()).ok_or_else(|| format!("{recipient} is nobody's"))?;
+                match left.split_first() {
+                    Some((first, rest)) if *first == kind => *left = rest,
+                    Some((first, _)) => return Err(format!("{recipient} has {kind}, not {first}")),
+                    None => return Err(format!("{recipient} has one event too many, {kind}")),
                 }
             }
         }
@@ -194,6 +204,7 @@ fn describe(event: &Value) -> String {
             text(event, "/bounce/bounceSubType"),
             text(event, "/bounce/bouncedRecipients/0/diagnosticCode")
         ),
+        "Complaint" => format!("complaint of type {}", text(event, "/complaint/complaintFeedbackType")),
         "DeliveryDelay" => text(event, "/deliveryDelay/delayedRecipients/0/diagnosticCode").to_owned(),
         _ => String::new(),
     };
@@ -208,6 +219,7 @@ fn recipients(event: &Value) -> Vec<String> {
         "Send" => plain(list("/mail/destination")),
         "Delivery" => plain(list("/delivery/recipients")),
         "Bounce" => named(list("/bounce/bouncedRecipients")),
+        "Complaint" => named(list("/complaint/complainedRecipients")),
         "DeliveryDelay" => named(list("/deliveryDelay/delayedRecipients")),
         _ => Vec::new(),
     }

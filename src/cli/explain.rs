@@ -59,6 +59,7 @@ fn print_route(route: &RouteDetail, out: &mut dyn Write) -> io::Result<()> {
         "mx" => "MX records",
         "implicit_mx" => "the domain itself, as it has no MX record",
         "smart_host" => "a route of the config",
+        "simulator" => "the mailbox simulator of this daemon",
         other => other,
     };
     writeln!(out, "route     {}, port {}", safe(kind), route.port)?;

@@ -96,6 +96,7 @@ fn hosts(route: &Route) -> RouteDetail {
         RouteKind::Mx => "mx",
         RouteKind::ImplicitMx => "implicit_mx",
         RouteKind::SmartHost => "smart_host",
+        RouteKind::Simulator => "simulator",
     };
     let mut hosts: Vec<HostDetail> =
         route.hops.iter().map(|hop| HostDetail { preference: hop.preference, host: hop.host.to_string() }).collect();

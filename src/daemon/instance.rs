@@ -23,6 +23,7 @@ use super::pauses;
 use super::quotas;
 use super::reputation::{self, ReputationHandle};
 use super::signing::{Signatures, SigningKeys};
+use super::simulating::{Simulating, is_reports_listener};
 use super::stamp::{Mint, Stamper};
 use super::suppressing::SuppressingIntake;
 use super::token_keys::{Prepared, TokenKeyFile};
@@ -85,6 +86,7 @@ pub struct Instance {
     clock: Arc<dyn Clock>,
     counts: Arc<Counts>,
     token_keys: Arc<TokenKeyFile>,
+    simulating: Simulating,
     background: CancellationToken,
 }
 
@@ -93,6 +95,7 @@ impl Instance {
     /// several threads; the metrics recorder and the TLS provider are installed before.
     pub fn start(config: Config) -> Result<Instance, String> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (simulating, simulated, config) = Simulating::start(config, &clock)?;
         let opened = open_queue(&config, &clock)?;
         let queue = opened.queue.clone();
         let token_keys = Arc::new(TokenKeyFile::open(&config, Arc::clone(&clock))?);
@@ -110,12 +113,7 @@ impl Instance {
         let (checks, settings, keys) = (Arc::clone(&suppression), Arc::clone(&reloadable), token_keys.keys());
         let shared = Shared::new(queue.clone(), Arc::clone(&clock), Arc::new(TcpDialer), checks, settings, keys);
         let counts = Arc::clone(&shared.counts);
-        let intake = SuppressingIntake {
-            suppression,
-            queue: queue.clone(),
-            reloadable: Arc::clone(&reloadable),
-            counts: Arc::clone(&counts),
-        };
+        let intake = SuppressingIntake::new(&queue, suppression, &reloadable, &counts);
         let desk = feedback::open(&config, &queue, token_keys.keys(), &reloadable.load().rules, signing.own(), &clock);
         let ports = Ports {
             settings: Arc::clone(&reception_settings),
@@ -131,6 +129,7 @@ impl Instance {
         let links = Arc::new(ArcSwap::from_pointee(unsubscribe::Live::load(&config.unsubscribe)?));
         let endpoint = unsubscribe::Endpoint::bind(&config.unsubscribe, &links)?;
         let reception = Reception::start(&config.listeners, ports).map_err(|error| error.to_string())?;
+        simulating.adopt(simulated, &reception);
         // From here on, what is due may be in flight.
         queue.mark_running().map_err(|error| error.to_string())?;
         let queue::Opened { handoffs, committer, unclean_since, was_clean, .. } = opened;
@@ -165,6 +164,7 @@ impl Instance {
             clock,
             counts,
             token_keys,
+            simulating,
             background,
         };
         instance.start_background();
@@ -202,9 +202,10 @@ impl Instance {
         tokio::spawn(server.serve(Arc::new(control), self.background.clone()))
     }
 
-    /// Name and bound address of each listener.
+    /// Name and bound address of each listener of the config.
     pub fn local_addrs(&self) -> Vec<(String, SocketAddr)> {
-        self.reception.local_addrs()
+        let all = self.reception.local_addrs().into_iter();
+        all.filter(|(name, _)| !is_reports_listener(name) || self.config().simulator.is_none()).collect()
     }
 
     /// Open client connections.
@@ -282,6 +283,7 @@ impl Instance {
         new.delivery.hostname.clone_from(&old.delivery.hostname);
         new.queue.data_dir.clone_from(&old.queue.data_dir);
         (new.queue.ready_max, new.queue.body_cache_bytes) = (old.queue.ready_max, old.queue.body_cache_bytes);
+        let simulated = self.simulating.prepare(&mut new)?;
         let reloadable = build_reloadable(&new, &self.signing, &self.resolver, &self.clock)?;
         let (signatures, token_keys, links) = self.prepare_keys(&new).await?;
         self.resolver.reload(&new.dns).map_err(|error| error.to_string())?;
@@ -306,6 +308,7 @@ impl Instance {
         self.links.store(Arc::new(links));
         self.feedback.store(Arc::new(feedback::settings(&new, &reloadable.rules, self.signing.own())));
         self.reloadable.store(Arc::new(reloadable));
+        self.simulating.adopt(simulated, &self.reception);
         self.signing.adopt(signatures);
         self.reception_settings.store(Arc::new(new.reception.clone()));
         pauses::changes(&old.admission, &new.admission).into_iter().for_each(|entry| self.audit.note(entry));
@@ -363,6 +366,7 @@ impl Instance {
             tracing::warn!("deliveries cut at the end of the drain time; they are due again at the next start");
             self.dispatcher_alive.abort();
         }
+        self.simulating.stop();
         self.background.cancel();
         let answering = self.links_task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(task) = answering {

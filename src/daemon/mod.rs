@@ -20,6 +20,7 @@ mod quotas;
 mod reputation;
 pub mod run;
 pub mod signing;
+mod simulating;
 pub mod stamp;
 pub mod suppressing;
 mod token_keys;

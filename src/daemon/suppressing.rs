@@ -1,7 +1,7 @@
 //! The step between reception and the queue that ends suppressed recipients with the acceptance itself.
 //!
 //! Promises: the message is accepted as any other; a recipient that a list holds back has its final state and its event in
-//! the same batch, behind the `Send` event, and no attempt is made for it. Where all lists are empty, nothing is done. Where
+//! the same batch, behind the `Send` event, and no attempt is made for it. Where all lists are empty (and there is no simulator), nothing is done. Where
 //! the store does not answer, everybody is taken for unsuppressed: the check before the attempt comes again.
 
 use std::sync::Arc;
@@ -30,6 +30,17 @@ pub struct SuppressingIntake {
 }
 
 impl SuppressingIntake {
+    /// Puts it together.
+    pub fn new(
+        queue: &Queue,
+        suppression: Arc<dyn SuppressionCheck>,
+        reloadable: &Arc<ArcSwap<Reloadable>>,
+        counts: &Arc<Counts>,
+    ) -> Self {
+        let (reloadable, counts) = (Arc::clone(reloadable), Arc::clone(counts));
+        Self { queue: queue.clone(), suppression, reloadable, counts }
+    }
+
     async fn take(&self, mut message: NewMessage) -> Result<(), AcceptError> {
         let (ended, tallies) = self.ended(&message).await;
         message.ended = ended;
@@ -114,7 +125,7 @@ impl Intake for SuppressingIntake {
     }
 
     fn accept(&self, message: NewMessage) -> BoxFuture<'_, Result<(), AcceptError>> {
-        if !self.queue.has_suppressions() {
+        if self.suppression.is_idle() {
             return self.queue.accept(message);
         }
         if matches!(message.body, NewBody::Inline(_)) {

@@ -10,31 +10,35 @@ use crate::events::metric;
 use crate::policy::token::{self, Addressee, Purpose, TokenKeys};
 use crate::queue::{Granularity, LoadError, StoredMessage};
 use crate::scheduler::Payload;
-use crate::types::{EmailAddress, ReversePath};
+use crate::types::{Domain, EmailAddress, ReversePath};
 
 /// How many recipients of the message may share a transaction.
 pub(super) fn recipients_max(message: &StoredMessage, otherwise: usize) -> usize {
     if message.sends_each_alone() { 1 } else { otherwise }
 }
 
-/// The reverse-path for these recipients: a token at the return path's domain, where the message has one. The null path
-/// stays what it is (RFC 5321 §4.5.5). The same in every attempt.
+/// The reverse-path for these recipients: a token at the return path's domain, where the message has one, else at `simulated`, the
+/// domain of the simulator that it goes to: what that reports finds its message in any case. The null path stays what it is
+/// (RFC 5321 §4.5.5). The same in every attempt.
 pub(super) fn reverse_path<'a>(
     keys: &TokenKeys,
     message: &'a StoredMessage,
     recipients: &[usize],
+    simulated: Option<&Domain>,
 ) -> Cow<'a, ReversePath> {
     let submitted = &message.envelope.reverse_path;
-    let path = match &message.origin.return_path {
+    let own = message.origin.return_path.as_ref().map(|path| (&path.domain, path.granularity));
+    let path = own.or(simulated.map(|domain| (domain, Granularity::PerRecipient)));
+    let (domain, granularity) = match path {
         Some(path) if *submitted != ReversePath::Null => path,
         _ => return Cow::Borrowed(submitted),
     };
-    let addressee = match (path.granularity, recipients) {
+    let addressee = match (granularity, recipients) {
         (Granularity::PerRecipient, [recipient]) => Addressee::recipient(*recipient),
         _ => Addressee::Message,
     };
     let token = token::mint(keys, Purpose::ReturnPath, message.id, addressee);
-    let address = EmailAddress::parse(&format!("{token}@{}", path.domain), false);
+    let address = EmailAddress::parse(&format!("{token}@{domain}"), false);
     Cow::Owned(ReversePath::Mailbox(address.expect("a token is a local part, and what was a domain is one")))
 }
 

@@ -32,7 +32,7 @@ use crate::scheduler::{
     Action, Command, ConnectionId, Destination, LaneName, Lease, Report, RoutingFailure, RoutingFailureKind, SavedLane,
     Settings, Settled, SiteName, SiteReport, Terms, Totals, Verdict, Whereabouts,
 };
-use crate::types::{Domain, SourceName, Timestamp};
+use crate::types::{Domain, PoolName, SourceName, Timestamp};
 
 /// Reports waiting for the dispatcher. Full: workers and the committer wait, so nothing new is started or accepted.
 pub(super) const INPUTS_MAX: usize = 8_192;
@@ -224,7 +224,7 @@ impl Dispatcher {
 /// What limits hold for a route: those of its provider, or of its hosts.
 pub fn destination_of(providers: &Providers, domain: &Domain, route: &Route) -> Destination {
     let found = match route.kind {
-        RouteKind::SmartHost => None,
+        RouteKind::SmartHost | RouteKind::Simulator => None,
         RouteKind::Mx | RouteKind::ImplicitMx => providers.find(domain, route.mail_hosts()),
     };
     let provider = found.map(|provider| Arc::clone(&provider.name));
@@ -232,6 +232,7 @@ pub fn destination_of(providers: &Providers, domain: &Domain, route: &Route) -> 
         site: provider.as_deref().map_or_else(|| route.site.clone(), SiteName::of_provider),
         hosts: route.site.clone(),
         provider,
+        own_pool: (route.kind == RouteKind::Simulator).then(PoolName::simulator),
         expires_at: route.expires_at,
     }
 }

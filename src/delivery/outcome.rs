@@ -99,7 +99,7 @@ impl Results {
 
     /// Looks up which recipients mail is held back from by now, and takes them out. An error: the store does not answer.
     pub(super) async fn hold_back(&mut self, shared: &Shared) -> Result<(), StoreError> {
-        if !shared.queue.has_suppressions() {
+        if shared.suppression.is_idle() {
             return Ok(());
         }
         let recipients = &self.message.envelope.recipients;

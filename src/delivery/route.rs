@@ -5,7 +5,8 @@
 //! end, after the other hops; at most `addresses_per_attempt_max` are tried in all. Where no hop has an address,
 //! [`RouteFailure::of_all`] sums up.
 //!
-//! Promises: the first matching route of the config wins, before any DNS; a failure of DNS is never a bounce; a domain
+//! Promises: the mailbox simulator's own domain goes there, and nothing else does, whatever DNS says; then the first matching route of
+//! the config wins, before any DNS; a failure of DNS is never a bounce; a domain
 //! that has MX records is never sent to its own address instead; what DNS says never leads to this server or into its
 //! network (loop guard), while a route of the config may.
 //! Does not: cache (the resolver does), connect, or keep state; a reload makes a new router, and who holds routes drops
@@ -26,7 +27,7 @@ pub use crate::scheduler::SiteName;
 pub use memory::{CLEAR_HOSTS_MAX, ClearHosts, DEAD_HOSTS_MAX, DeadHosts};
 pub use site::{site_of_hosts, site_of_rule};
 
-use super::settings::{DomainPattern, Egress, Login, NextHop, RouteRule, Settings, TlsMode};
+use super::settings::{DomainPattern, Egress, Login, NextHop, RouteRule, Settings, Simulated, TlsMode};
 use crate::net::{Answer, DnsError, Mx, Resolver};
 use crate::policy::pools::Family;
 use crate::policy::routing::{self, MailHost, MailHosts, NoHosts, RefusedAddress};
@@ -34,6 +35,9 @@ use crate::types::{Clock, Domain, EnhancedStatus, Timestamp};
 
 /// How long a route of the config is good; a reload makes new ones before.
 const RULE_LIFETIME: Duration = Duration::from_secs(300);
+
+/// The site of the mailbox simulator. No host, and no smart host's route, has such a name.
+const SIMULATOR_SITE: &str = "simulator:built-in";
 
 /// Where a route comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +48,8 @@ pub enum RouteKind {
     ImplicitMx,
     /// The config. The loop guard does not apply: a relay on this host or network is what the administrator asked for.
     SmartHost,
+    /// The mailbox simulator in this process. The loop guard does not apply.
+    Simulator,
 }
 
 /// The way to a domain.
@@ -66,10 +72,11 @@ pub struct Route {
 }
 
 impl Route {
-    /// The names of all hosts: whose they are says which provider it is. None for smart hosts. All, since a host that anybody may
+    /// The names of all hosts: whose they are says which provider it is. None for smart hosts and the simulator. All, since a host that anybody may
     /// name beside a provider's must not speak for the provider.
     pub fn mail_hosts(&self) -> impl Iterator<Item = &Domain> {
-        let hops = self.hops.iter().filter(move |_| self.kind != RouteKind::SmartHost);
+        let by_dns = matches!(self.kind, RouteKind::Mx | RouteKind::ImplicitMx);
+        let hops = self.hops.iter().filter(move |_| by_dns);
         hops.filter_map(|hop| if let HopHost::Name(name) = &hop.host { Some(name) } else { None })
     }
 
@@ -263,6 +270,7 @@ pub struct Router {
     resolver: Arc<dyn Resolver>,
     clock: Arc<dyn Clock>,
     rules: Vec<Rule>,
+    simulated: Option<Simulated>,
     /// Names by which MX records may mean us.
     own_names: Vec<Domain>,
     own_addresses: Vec<IpAddr>,
@@ -300,6 +308,7 @@ impl Router {
             resolver,
             clock,
             rules: settings.routes.iter().map(Rule::from).collect(),
+            simulated: settings.simulated.clone(),
             own_names: own_names(settings),
             own_addresses: sources
                 .iter()
@@ -316,6 +325,9 @@ impl Router {
 
     /// Where mail for `domain` goes. Cancel-safe.
     pub async fn route(&self, domain: &Domain) -> RouteOutcome {
+        if let Some(simulated) = self.simulated.as_ref().filter(|simulated| simulated.domain == *domain) {
+            return RouteOutcome::Route(Arc::new(self.simulator_route(simulated.address)));
+        }
         if let Some(rule) = self.rules.iter().find(|rule| rule.matcher.matches(domain)) {
             return RouteOutcome::Route(Arc::new(self.rule_route(rule)));
         }
@@ -326,6 +338,19 @@ impl Router {
                 let (status, rule) = dns_failure();
                 RouteOutcome::Temporary { status, text: error.to_string(), rule }
             }
+        }
+    }
+
+    fn simulator_route(&self, address: SocketAddr) -> Route {
+        Route {
+            site: SiteName::new(SIMULATOR_SITE),
+            kind: RouteKind::Simulator,
+            hops: vec![Hop { preference: 0, host: HopHost::Address(address.ip()) }],
+            port: address.port(),
+            // It never leaves this process.
+            tls: TlsMode::None,
+            login: None,
+            expires_at: self.clock.now().plus(RULE_LIFETIME),
         }
     }
 
@@ -371,7 +396,7 @@ impl Router {
             HopHost::Name(name) => self.lookup(name).await?,
         };
         let allowed = match route.kind {
-            RouteKind::SmartHost => known,
+            RouteKind::SmartHost | RouteKind::Simulator => known,
             RouteKind::Mx | RouteKind::ImplicitMx => self.guard(&hop.host, known)?,
         };
         let usable: Vec<IpAddr> = allowed.into_iter().filter(|address| family.reaches(*address)).collect();

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::policy::pools::{Family, Pools};
+use crate::policy::pools::{Family, Pools, PoolsError};
 use crate::policy::warmup::Warmups;
-use crate::types::{Domain, SourceName};
+use crate::types::{Domain, PoolName, SourceName};
 
 /// How much TLS a connection to a next hop needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,6 +125,15 @@ impl Source {
     }
 }
 
+/// The mailbox simulator in this process: takes the mail for its domain before any route and any DNS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Simulated {
+    /// Exactly this domain, none below it.
+    pub domain: Domain,
+    /// Where it listens: a loopback address.
+    pub address: SocketAddr,
+}
+
 /// Delivery as a whole.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -140,6 +149,8 @@ pub struct Settings {
     pub warmup: Arc<Warmups>,
     /// Routes, first match wins.
     pub routes: Vec<RouteRule>,
+    /// Where there is one.
+    pub simulated: Option<Simulated>,
     /// TLS with MX hosts.
     pub tls: TlsMode,
     /// MX hosts with loopback, private or unspecified addresses are skipped unless this is set (labs).
@@ -197,6 +208,18 @@ impl Default for Timeouts {
     }
 }
 
+impl Settings {
+    /// Mail for the simulator's domain goes there, by a pool and a source of its own: so it uses up nothing of what others may send.
+    /// An error: the config has a pool or a source of that name.
+    pub fn simulate(&mut self, simulated: Simulated) -> Result<(), PoolsError> {
+        let source = SourceName::simulator();
+        self.pools = Arc::new(self.pools.with_pool(PoolName::simulator(), source.clone())?);
+        self.sources.push(Source { name: source, ..Source::default() });
+        self.simulated = Some(simulated);
+        Ok(())
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -206,6 +229,7 @@ impl Default for Settings {
             pools: Arc::default(),
             warmup: Arc::default(),
             routes: Vec::new(),
+            simulated: None,
             tls: TlsMode::Opportunistic,
             allow_private_addresses: false,
             connections_max: 1_000,

@@ -15,7 +15,7 @@ use super::carriage;
 use super::clerk;
 use super::dispatch::Input;
 use super::outcome::{Judge, Results, connect_fates, refused};
-use super::route::{Hop, HopHost, NO_SOURCE_RULE, Route, RouteFailure};
+use super::route::{Hop, HopHost, NO_SOURCE_RULE, Route, RouteFailure, RouteKind};
 use super::session::{BodyReader, BodySource, ConnectCause, ConnectFailure, Session, Target, Transaction, connect};
 use super::settings::{NextHop, Settings, TlsMode};
 use super::shared::{Reloadable, Shared};
@@ -164,7 +164,8 @@ impl Worker {
         if self.session.as_mut().is_some_and(|session| !session.is_quiet()) {
             self.session = None;
         }
-        let needs_tls = payload.message.origin.tls_required;
+        // What goes to the simulator never leaves this process.
+        let needs_tls = payload.message.origin.tls_required && self.route.kind != RouteKind::Simulator;
         // A message that must not go in clear has a connection of its own where this one is.
         if let Some(session) = self.session.take_if(|session| needs_tls && session.about().tls.is_none()) {
             session.quit().await;
@@ -258,7 +259,9 @@ impl Worker {
                 return 0;
             }
         };
-        let reverse_path = carriage::reverse_path(&self.shared.tokens(), message, &indices);
+        let simulated = reloadable.settings.simulated.as_ref().filter(|_| self.route.kind == RouteKind::Simulator);
+        let simulated = simulated.map(|simulated| &simulated.domain);
+        let reverse_path = carriage::reverse_path(&self.shared.tokens(), message, &indices, simulated);
         let transaction = Transaction {
             reverse_path: &reverse_path,
             recipients: &recipients,

@@ -150,6 +150,16 @@ impl Pools {
         Self::new(sources, vec![pool]).ok()
     }
 
+    /// The same, with one more pool that has the one source, without limits.
+    pub fn with_pool(&self, pool: PoolName, source: SourceName) -> Result<Self, PoolsError> {
+        let member = Member { source: source.clone(), weight: 1 };
+        let source = SourceSettings { name: source, family: Family::Any, rates: Rates::default() };
+        let pool =
+            PoolSettings { name: pool, members: vec![member], overflow: None, rates: Rates::default(), managed: None };
+        let sources = self.sources().cloned().chain([source]).collect();
+        Self::new(sources, self.pools().cloned().chain([pool]).collect())
+    }
+
     /// The source of this name.
     pub fn source(&self, name: &str) -> Option<&SourceSettings> {
         self.sources.get(name)

@@ -151,6 +151,9 @@ pub struct Listed {
 
 /// Which recipients mail is held back from. Asked at acceptance and before each attempt.
 pub trait SuppressionCheck: Send + Sync + 'static {
+    /// Nobody can be held back now: there is no need to ask.
+    fn is_idle(&self) -> bool;
+
     /// Positions in `addresses` of those that are held back, rising. An error means that the store does not answer.
     fn check<'a>(
         &'a self,

@@ -12,8 +12,8 @@ use super::memory::{ClientMemory, READ_BYTES_MAX, Reservation, SESSION_BYTES_MAX
 use super::settings::Settings;
 use super::signing::{Job, JobBody, Signed, Signing};
 use super::stamp::{Stamp, StampedHeader};
-use crate::admission::Authority;
 use crate::admission::quota::{self, Exceeded, Quotas, ScopeLimit};
+use crate::admission::{Authority, Directory};
 use crate::events::metric;
 use crate::message::dkim::BodyHasher;
 use crate::message::header;
@@ -254,7 +254,7 @@ impl Assembly {
         whole.extend_from_slice(&body);
         drop(body);
         let (new, authority) = sealed.into_message(id, message.envelope, NewBody::Inline(whole.freeze()), &stamp);
-        self.accept(new, &scopes(&stamp, &authority)).await
+        self.accept(new, &authority, &stamp).await
     }
 
     /// Of a message whose body is in the spool.
@@ -273,7 +273,7 @@ impl Assembly {
             return Err(reply_to(&error));
         }
         let (new, authority) = sealed.into_message(id, envelope, NewBody::Spooled { parts, bytes }, &stamp);
-        self.accept(new, &scopes(&stamp, &authority)).await
+        self.accept(new, &authority, &stamp).await
     }
 
     /// Completes and signs the header.
@@ -396,11 +396,18 @@ impl Assembly {
 
     /// Charges the message to its scopes and hands it over. Once the queue is asked, it may finish without us (this future
     /// may be dropped): then nothing is discarded here, and the charges are the queue's to keep or to drop.
-    async fn accept(mut self, mut new: NewMessage, scopes: &[ScopeLimit]) -> Result<MessageId, Reply> {
+    async fn accept(
+        mut self,
+        mut new: NewMessage,
+        authority: &Authority,
+        stamp: &Stamping<'_>,
+    ) -> Result<MessageId, Reply> {
         let id = new.id;
-        let recipients = u32::try_from(new.envelope.recipients.len()).unwrap_or(u32::MAX);
-        let reservation = self.quotas.reserve(scopes, recipients).map_err(|exceeded| throttled(&exceeded))?;
-        new.charges = reservation.into_charges();
+        let recipients = charged(stamp.caller.directory, &new.envelope);
+        if recipients > 0 {
+            let reservation = self.quotas.reserve(&scopes(stamp, authority), recipients);
+            new.charges = reservation.map_err(|exceeded| throttled(&exceeded))?.into_charges();
+        }
         if let Some(spool) = &mut self.spool {
             spool.handed_over = true;
         }
@@ -413,6 +420,12 @@ impl Assembly {
         }
         result.map(|()| id).map_err(|error| reply_to(&error))
     }
+}
+
+/// The recipients that quotas count: not those at the simulator.
+fn charged(directory: &Directory, envelope: &Envelope) -> u32 {
+    let charged = envelope.recipients.iter().filter(|recipient| !directory.is_simulated(&recipient.address));
+    u32::try_from(charged.count()).unwrap_or(u32::MAX)
 }
 
 /// What a message is charged to.

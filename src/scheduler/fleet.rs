@@ -354,6 +354,8 @@ pub struct Destination {
     pub hosts: super::SiteName,
     /// The provider whose rule matched.
     pub provider: Option<Arc<str>>,
+    /// All mail there goes by this pool, whatever it was accepted for, and what is said there teaches nothing: the mailbox simulator.
+    pub own_pool: Option<PoolName>,
     /// When it is to be asked for again.
     pub expires_at: Timestamp,
 }
@@ -361,7 +363,7 @@ pub struct Destination {
 impl Destination {
     /// A site of its own hosts, by no provider's rule.
     pub fn of_hosts(hosts: super::SiteName, expires_at: Timestamp) -> Self {
-        Self { site: hosts.clone(), hosts, provider: None, expires_at }
+        Self { site: hosts.clone(), hosts, provider: None, own_pool: None, expires_at }
     }
 
     /// Whether it is one for this domain still: kept for later.

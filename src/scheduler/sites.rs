@@ -138,6 +138,8 @@ impl SiteQueue {
 #[derive(Debug)]
 pub(super) struct Site {
     pub(super) provider: Option<Arc<str>>,
+    /// See [`super::fleet::Destination::own_pool`].
+    pub(super) own_pool: Option<PoolName>,
     pub(super) limits: LaneLimits,
     pub(super) lanes: Vec<LaneEntry>,
     /// The sources that have an idle connection here.
@@ -167,6 +169,7 @@ impl Site {
     pub(super) fn new(name: &SiteName, provider: Option<Arc<str>>, limits: LaneLimits) -> Self {
         Self {
             provider,
+            own_pool: None,
             limits,
             lanes: Vec::new(),
             with_idle: SourceSet::default(),
@@ -180,6 +183,24 @@ impl Site {
             failed_by: None,
             failed_hosts: None,
             alarm: None,
+        }
+    }
+
+    /// One whose mail all goes by this pool, if any.
+    pub(super) fn with_pool(self, own_pool: Option<PoolName>) -> Self {
+        Self { own_pool, ..self }
+    }
+
+    /// It is the mailbox simulator: nothing that it says is of a source, and nothing that goes there is of a warm-up.
+    pub(super) fn is_simulated(&self) -> bool {
+        self.own_pool.is_some()
+    }
+
+    /// The queue that mail of a pool, and of a set where that warms up, stands in.
+    pub(super) fn place<'s>(&self, pool: &PoolName, set: &'s str, fleet: &Fleet) -> (PoolName, &'s str) {
+        match &self.own_pool {
+            Some(own) => (fleet.effective(own), ""),
+            None => (fleet.effective(pool), fleet.effective_set(set)),
         }
     }
 
@@ -274,7 +295,7 @@ impl Site {
 
     /// The queue of a class; made where there is none.
     pub(super) fn queue_of(&mut self, name: &SiteName, class: &Class, fleet: &Fleet) -> &mut SiteQueue {
-        let (pool, set) = (fleet.effective(&class.pool), fleet.effective_set(&class.set));
+        let (pool, set) = self.place(&class.pool, &class.set, fleet);
         let at = self.queues.iter().position(|queue| queue.pool == pool && *queue.set == *set).unwrap_or_else(|| {
             self.queues.push(SiteQueue::new(name, (pool, set), fleet));
             self.queues.len() - 1
@@ -284,12 +305,12 @@ impl Site {
 
     /// The queue of a class, if there is one.
     pub(super) fn queue(&self, class: &Class, fleet: &Fleet) -> Option<&SiteQueue> {
-        self.queue_named(&class.pool, fleet.effective_set(&class.set), fleet)
+        self.queue_named(&class.pool, &class.set, fleet)
     }
 
     /// The queue of a pool, and of a set where that is not empty.
     pub(super) fn queue_named(&self, pool: &PoolName, set: &str, fleet: &Fleet) -> Option<&SiteQueue> {
-        let pool = fleet.effective(pool);
+        let (pool, set) = self.place(pool, set, fleet);
         self.queues.iter().find(|queue| queue.pool == pool && *queue.set == *set)
     }
 

@@ -1,63 +1,72 @@
-//! The built-in mail host: a small MX whose mailboxes behave as their names say, in place of the world.
+//! The mailbox simulator: a small mail host within this process, whose mailboxes behave as their names say, in place of the world.
 //!
-//! `posthaste demo` sends to it; it runs the real protocol over real sockets, so that what is seen there is what the
-//! daemon does. Promises: no message leaves it; it never answers for anything but its own loopback listener. Does not:
-//! keep mail, offer TLS, or stand up to hostile clients: its only client is this daemon.
+//! The router sends the mail of one domain to it, by real SMTP over loopback; what mailboxes report comes home by real SMTP, too, so
+//! what is seen there is what the daemon does. `docs/SIMULATOR.md` is its guide, [`mailbox`] its table.
+//!
+//! Promises: it sends nothing to anybody but the listener for feedback that it was told of; it never answers for anything but its own
+//! loopback listener; what it keeps is bounded. Does not: keep mail, offer TLS, survive a restart (what waits to be reported is dropped),
+//! or judge who its client is: a local user who talks to it directly can do no more than at a listener for feedback.
 
 mod mailbox;
+mod post;
+mod report;
 mod session;
+mod visits;
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-/// Recipients whose visits are counted; above, all counts begin again.
-const VISITS_MAX: usize = 10_000;
+use self::post::{Post, REPORTS_MAX, Waiting};
+use self::visits::Visits;
+use crate::types::{Clock, Domain};
 
-/// A running mail host. It ends when it is dropped.
+/// Connections at once. Above: 421 4.3.2, closed.
+const CONNECTIONS_MAX: usize = 1_000;
+/// After an accept that failed, such as for a lack of file handles.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A running simulator. It ends when it is dropped: at once between two messages, else with the message.
 pub struct Simulator {
     address: SocketAddr,
+    home: Arc<OnceLock<SocketAddr>>,
     stop: CancellationToken,
-    received: Arc<Visits>,
 }
 
-/// How often each recipient was asked for, and how many messages were taken.
-#[derive(Default)]
-struct Visits {
-    by_recipient: Mutex<HashMap<String, u32>>,
-    messages: Mutex<u64>,
-}
-
-impl Visits {
-    /// Counts a visit; returns its number, from 1.
-    fn visit(&self, recipient: &str) -> u32 {
-        let mut visits = self.by_recipient.lock().unwrap_or_else(PoisonError::into_inner);
-        if visits.len() >= VISITS_MAX {
-            visits.clear();
-        }
-        let count = visits.entry(recipient.to_owned()).or_default();
-        *count += 1;
-        *count
-    }
-
-    fn message(&self) {
-        *self.messages.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-    }
+/// What all sessions share.
+struct Host {
+    domain: Domain,
+    clock: Arc<dyn Clock>,
+    visits: Mutex<Visits>,
+    reports: mpsc::Sender<Waiting>,
 }
 
 impl Simulator {
-    /// Listens on a free loopback port. Needs a tokio runtime.
-    pub async fn start() -> io::Result<Simulator> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    /// Listens on a free loopback port, for the mailboxes of this domain. Needs a tokio runtime.
+    pub fn start(domain: &Domain, clock: Arc<dyn Clock>) -> io::Result<Simulator> {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
-        let (stop, received) = (CancellationToken::new(), Arc::new(Visits::default()));
-        tokio::spawn(serve(listener, stop.clone(), Arc::clone(&received)));
-        Ok(Simulator { address, stop, received })
+        let (stop, home) = (CancellationToken::new(), Arc::default());
+        let (reports, waiting) = mpsc::channel(REPORTS_MAX);
+        let post = Post {
+            host: domain.clone(),
+            clock: Arc::clone(&clock),
+            home: Arc::clone(&home),
+            written: AtomicU64::new(0),
+        };
+        tokio::spawn(post.run(waiting, stop.clone()));
+        let host = Host { domain: domain.clone(), clock, visits: Mutex::default(), reports };
+        tokio::spawn(serve(listener, Arc::new(host), stop.clone()));
+        Ok(Simulator { address, home, stop })
     }
 
     /// Where it listens.
@@ -65,9 +74,9 @@ impl Simulator {
         self.address
     }
 
-    /// Messages it took.
-    pub fn messages(&self) -> u64 {
-        *self.received.messages.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Where its reports go. Told once; until then they wait for their tries.
+    pub fn report_to(&self, home: SocketAddr) {
+        self.home.get_or_init(|| home);
     }
 }
 
@@ -77,16 +86,29 @@ impl Drop for Simulator {
     }
 }
 
-async fn serve(listener: TcpListener, stop: CancellationToken, visits: Arc<Visits>) {
-    let sessions = TaskTracker::new();
+async fn serve(listener: TcpListener, host: Arc<Host>, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        // A failed accept is the peer's loss: it tries again.
-        if let Ok((stream, _)) = accepted {
-            sessions.spawn(session::run(stream, Arc::clone(&visits), stop.clone()));
+        match (accepted, Arc::clone(&places).try_acquire_owned()) {
+            (Ok((stream, _)), Ok(place)) => {
+                let session = session::run(stream, Arc::clone(&host), stop.clone());
+                tokio::spawn(async move {
+                    session.await;
+                    drop(place);
+                });
+            }
+            (Ok((mut stream, _)), Err(_)) => {
+                // The peer's loss if it does not read it: it tries again.
+                drop(stream.write_all(b"421 4.3.2 Too many connections\r\n").await);
+            }
+            (Err(error), _) => {
+                tracing::warn!(%error, "the simulator cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
 }

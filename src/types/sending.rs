@@ -59,6 +59,11 @@ name! {
 impl PoolName {
     /// The pool of all mail for which nothing else is said.
     pub const DEFAULT: &'static str = "default";
+
+    /// The pool of all mail to the mailbox simulator. No pool of a config has this name where there is one.
+    pub fn simulator() -> Self {
+        Self(SIMULATOR.into())
+    }
 }
 
 impl Default for PoolName {
@@ -72,6 +77,11 @@ impl SourceName {
     /// The source of the default pool where the config names none: the system chooses the address.
     pub const SYSTEM: &'static str = "system";
 
+    /// What mail to the mailbox simulator leaves from. No source of a config has this name where there is one.
+    pub fn simulator() -> Self {
+        Self(SIMULATOR.into())
+    }
+
     /// The name of an address of either family.
     pub fn of_address(address: std::net::IpAddr) -> Self {
         Self(address.to_string().into())
@@ -84,6 +94,9 @@ impl Default for SourceName {
         Self(Self::SYSTEM.into())
     }
 }
+
+/// Pool and source of mail to the mailbox simulator.
+const SIMULATOR: &str = "simulator";
 
 /// What the name of a provider's site begins with. No host, and no smart host's route, has such a name.
 const PROVIDER_SITE: &str = "provider:";

@@ -62,6 +62,8 @@ mod signing;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
+mod simulator;
+#[cfg(test)]
 mod smuggling;
 #[cfg(test)]
 mod sources;

@@ -70,7 +70,7 @@ pub struct Explanation {
 /// A route.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteDetail {
-    /// `mx`, `implicit_mx` (the domain itself), `smart_host` (of the config), or `none`.
+    /// `mx`, `implicit_mx` (the domain itself), `smart_host` (of the config), `simulator`, or `none`.
     pub kind: String,
     /// In order of preference.
     pub hosts: Vec<HostDetail>,

@@ -21,6 +21,7 @@ mod return_path;
 mod rules;
 pub mod settings;
 mod signing;
+pub(super) mod simulator;
 mod sources;
 #[cfg(test)]
 mod sources_test;
@@ -102,6 +103,8 @@ pub struct Config {
     pub feedback: FeedbackSettings,
     /// `[unsubscribe]`; what of it is for messages is in `admission`.
     pub unsubscribe: UnsubscribeSettings,
+    /// The domain of `[simulator]`; also in `admission`.
+    pub simulator: Option<Domain>,
     /// `[retry]`.
     pub retry: RetrySettings,
     /// `[delivery]` and `[[route]]`.
@@ -157,7 +160,8 @@ impl Config {
 
     /// What counts for reputation.
     pub fn counting(&self) -> Counting {
-        Counting { exempt_domains: self.uncounted_domains.clone(), has_sets: self.admission.has_sets() }
+        let exempt = self.uncounted_domains.iter().chain(&self.simulator);
+        Counting { exempt_domains: exempt.cloned().collect(), has_sets: self.admission.has_sets() }
     }
 
     /// For which reasons addresses go on lists by themselves.
@@ -286,6 +290,10 @@ fn read_root(mut root: Section<'_>) -> Config {
         unsubscribe.mail && listeners.iter().any(|listener| listener.takes == ListenerTakes::Feedback);
     let link_lifetime = feedback.sent_retention.min(return_path.token_lifetime);
     unsubscribe::check(&mut root, &unsubscribe, &admission, link_lifetime);
+    let (forgets, pools) = (feedback.sent_retention.is_zero(), &*sending.pools);
+    let around = simulator::Around { hostname: &hostname, listeners: &listeners, pools, forgets };
+    let simulator = simulator::read(root.child("simulator"), &around);
+    admission.simulator.clone_from(&simulator);
     let signing = signing::signing(&mut root);
     let retry = keeping::retry(root.child("retry"), queue.lifetime);
     let delivery = outbound::delivery(&mut root, delivery, &hostname, sending);
@@ -304,6 +312,7 @@ fn read_root(mut root: Section<'_>) -> Config {
         return_path,
         feedback,
         unsubscribe,
+        simulator,
         retry,
         delivery,
         rules,

@@ -33,6 +33,7 @@ pub(super) fn delivery(
         pools: sending.pools,
         warmup: Arc::new(sending.warmups),
         routes: routes(root),
+        simulated: None,
         tls: section.word("tls", default.tls, &TLS_WORDS),
         allow_private_addresses: section.flag("allow_private_addresses", default.allow_private_addresses),
         connections_max: section.count("connections_max", default.connections_max, 1..=100_000),

@@ -8,12 +8,14 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RecordType;
 
 use super::*;
+use crate::delivery::dispatch::destination_of;
 use crate::delivery::settings::Source;
 use crate::net::dns::HickoryResolver;
 use crate::net::dns::responder::{Responder, Say, mx};
 use crate::net::settings::DnsSettings;
 use crate::net::{BoxFuture, DnsError};
-use crate::types::ManualClock;
+use crate::policy::Providers;
+use crate::types::{ManualClock, PoolName};
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
@@ -181,6 +183,38 @@ async fn the_first_matching_rule_wins_before_any_dns() {
         assert_eq!(outcome(&router, name).await, expected, "{name}");
     }
     assert!(zones.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_simulators_own_domain_goes_there_before_every_route_and_nothing_that_dns_says_does() {
+    let zones = Zones::default()
+        .with("sim.test", &["10 mx.sim.test"], &["192.0.2.9"])
+        .with("trick.test", &["10 sim.test"], &[])
+        .with("below.sim.test", &["10 sim.test"], &[]);
+    let relay = RouteRule {
+        domains: DomainPattern::Listed { exact: vec![domain("sim.test")], parents: Vec::new() },
+        host: NextHop::Address(ip("192.0.2.1")),
+        port: 25,
+        tls: TlsMode::Require,
+        login: None,
+    };
+    let mut settings = Settings { routes: vec![relay], ..settings() };
+    let address: SocketAddr = "127.0.0.1:2525".parse().unwrap();
+    let simulated = Simulated { domain: domain("sim.test"), address };
+    settings.simulate(simulated.clone()).unwrap();
+    settings.clone().simulate(simulated).unwrap_err();
+    let router = router(zones, &settings);
+    let found = route(&router, "sim.test").await;
+    assert_eq!((found.kind, found.tls, found.mail_hosts().count()), (RouteKind::Simulator, TlsMode::None, 0));
+    assert_eq!(router.addresses(&found, &found.hops[0], Family::Any).await, Ok(vec![address]));
+    let destination = destination_of(&Providers::built_in(), &domain("sim.test"), &found);
+    assert_eq!(destination.own_pool.as_ref().map(PoolName::as_str), Some("simulator"));
+    for other in ["trick.test", "below.sim.test"] {
+        let found = route(&router, other).await;
+        let expected: SocketAddr = "192.0.2.9:25".parse().unwrap();
+        assert_eq!(router.addresses(&found, &found.hops[0], Family::Any).await, Ok(vec![expected]), "{other}");
+        assert_eq!(destination_of(&Providers::built_in(), &domain(other), &found).own_pool, None);
+    }
 }
 
 #[tokio::test]

@@ -119,11 +119,12 @@ impl Scheduler {
             None if question.site.is_some() => return None,
             None => {
                 let limits = self.settings.providers.limits(provider.as_deref(), self.settings.limits);
-                fresh_site = Site::new(name, provider, limits);
+                let own_pool = destination.and_then(|destination| destination.own_pool.clone());
+                fresh_site = Site::new(name, provider, limits).with_pool(own_pool);
                 &fresh_site
             }
         };
-        let pool = self.fleet.effective(&question.pool);
+        let (pool, _) = site.place(&question.pool, "", &self.fleet);
         let queue = match site.queue_named(&pool, "", &self.fleet) {
             Some(queue) => queue,
             None => {

@@ -76,7 +76,7 @@ impl World {
             let hosts = SiteName::new("mx.example.test");
             let site = self.provider.as_deref().map_or(hosts.clone(), SiteName::new);
             let (provider, expires_at) = (self.provider.clone(), NOW.plus(HOUR * 24));
-            let destination = Destination { site, hosts, provider, expires_at };
+            let destination = Destination { site, hosts, provider, own_pool: None, expires_at };
             self.scheduler.resolved(&domain(), destination, self.now, &mut self.actions);
         }
         self.jobs.len() - 1

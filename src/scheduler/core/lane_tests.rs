@@ -8,6 +8,7 @@ use crate::policy::lane::{Health, Hit, Learned};
 use crate::policy::limits::{LaneLimits, Rates};
 use crate::policy::pools::{Family, Member, PoolSettings, Pools, SourceSettings};
 use crate::policy::reaction::{Reaction, ReactionKind};
+use crate::scheduler::explanation::{Question, SiteExplanation};
 use crate::scheduler::{LaneEventKind, Terms};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -472,4 +473,34 @@ fn jobs_that_were_given_back_after_a_421_carry_how_often() {
         world.actions.retain(|action| matches!(action, Action::Open { .. }));
     }
     world.settle(id, due_again(world.now.plus(Duration::from_secs(1)), 1));
+}
+
+#[test]
+fn a_site_with_a_pool_of_its_own_takes_all_mail_by_it_and_what_it_says_teaches_nothing() {
+    let mut world = world(&["a", "own"], &["default=a", "inside=own"]);
+    let site = |own_pool| Destination {
+        own_pool,
+        ..Destination::of_hosts(SiteName::new("simulator:built-in"), NOW.plus(HOUR))
+    };
+    let domain = Domain::parse("s.test").unwrap();
+    world.accept(&["s.test"]);
+    world.actions.clear();
+    world.scheduler.resolved(&domain, site(PoolName::parse("inside")), NOW, &mut world.actions);
+    let first = given(&mut world);
+    assert_eq!(sources_of(&first), "own");
+    let unreachable = Learned { health: Health::Unreachable("gone".into()), ..Learned::default() };
+    for learned in [blocked(), unreachable] {
+        world.scheduler.connection_learned(first[0].0, &learned, NOW, &mut world.actions);
+    }
+    assert_eq!(next_way(&mut world, "s.test"), "new own", "nothing holds it back");
+    let mut save = Vec::new();
+    world.scheduler.flush_lanes(NOW, &mut save);
+    assert!(!format!("{save:?}").contains("Blocked"), "{save:?}");
+    let Some(SiteExplanation { pool, .. }) = world
+        .scheduler
+        .explain(&Question { domain: Some(domain), destination: None, site: None, pool: PoolName::default() }, NOW)
+    else {
+        panic!("it is known")
+    };
+    assert_eq!(pool.as_str(), "inside");
 }

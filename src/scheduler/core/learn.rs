@@ -3,6 +3,7 @@
 use super::{Connection, JobState, Scheduler};
 use crate::policy::lane::{Change, Health, LaneState, Learned};
 use crate::scheduler::fleet::{Families, SourceId};
+use crate::scheduler::sites::Site;
 use crate::scheduler::{
     Action, ConnectionId, LaneEvent, LaneEventKind, LaneName, LaneSave, Report, SavedLane, SiteName,
 };
@@ -63,6 +64,11 @@ impl Scheduler {
     /// What was learned, as far as it is of the site: that one customer's hosts at a provider cannot be reached says nothing of the
     /// others, unless these cannot either.
     fn of_site(&mut self, name: &SiteName, hosts: &SiteName, learned: &Learned) -> Learned {
+        if self.sites.get(name).is_some_and(Site::is_simulated) {
+            // What mailboxes of a simulator play is not what hosts think of us.
+            let health = if learned.health == Health::Good { Health::Good } else { Health::Unknown };
+            return Learned { health, ..Learned::default() };
+        }
         let mut learned = learned.clone();
         let Some(site) = self.sites.get_mut(name).filter(|site| site.provider.is_some()) else { return learned };
         if matches!(learned.health, Health::Unreachable(_)) {

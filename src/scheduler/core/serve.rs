@@ -192,7 +192,8 @@ impl Scheduler {
         if self.sites.contains_key(name) {
             return;
         }
-        self.sites.insert(name.clone(), Site::new(name, destination.provider.clone(), limits));
+        let site = Site::new(name, destination.provider.clone(), limits).with_pool(destination.own_pool.clone());
+        self.sites.insert(name.clone(), site);
     }
 
     /// Gives a job out, unless it is out already.

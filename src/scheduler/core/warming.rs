@@ -6,6 +6,7 @@ use crate::policy::lane::{Change, Lane, WarmupOrder};
 use crate::policy::limits::Rates;
 use crate::policy::warmup::Tally;
 use crate::scheduler::fleet::{SourceId, meter_limits};
+use crate::scheduler::sites::Site;
 use crate::scheduler::warmup::{WarmupEntry, WarmupFilter};
 use crate::scheduler::{Action, HistorySave, LaneEvent, LaneEventKind, LaneName, Report, SavedLane, SiteName};
 use crate::types::{DayTotals, PoolName, Timestamp};
@@ -26,7 +27,8 @@ impl Scheduler {
         now: Timestamp,
     ) {
         let totals = &report.totals;
-        let Some(site) = self.sites.get_mut(name).filter(|_| totals.sent > 0) else { return };
+        let counts = |site: &&mut Site| totals.sent > 0 && !site.is_simulated();
+        let Some(site) = self.sites.get_mut(name).filter(counts) else { return };
         let provider = site.provider.clone();
         let tally = Tally {
             sent: totals.sent,

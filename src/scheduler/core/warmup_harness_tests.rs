@@ -241,6 +241,7 @@ impl World {
             Action::Resolve(domain) => {
                 let provider = PROVIDERS.iter().position(|name| domain.as_str().starts_with(name)).unwrap();
                 let destination = Destination {
+                    own_pool: None,
                     site: site(provider),
                     hosts: SiteName::new(&format!("mx.{domain}")),
                     provider: Some(PROVIDERS[provider].into()),
