@@ -70,9 +70,7 @@ pub struct Instance {
     reception_settings: Arc<ArcSwap<ReceptionSettings>>,
     admission: Arc<ArcSwap<Directory>>,
     feedback: Arc<ArcSwap<FeedbackDesk>>,
-    links: Arc<ArcSwap<unsubscribe::Live>>,
-    links_task: Mutex<Option<JoinHandle<()>>>,
-    links_alive: Option<AbortHandle>,
+    links: unsubscribe::Links,
     quotas: Arc<Quotas>,
     reputation: ReputationHandle,
     signing: SigningKeys,
@@ -126,20 +124,18 @@ impl Instance {
             signing: Arc::new(Signing::new(cores())),
             inbox: Arc::new(feedback::DeskInbox(Arc::clone(&desk.desk))),
         };
-        let links = Arc::new(ArcSwap::from_pointee(unsubscribe::Live::load(&config.unsubscribe)?));
-        let endpoint = unsubscribe::Endpoint::bind(&config.unsubscribe, &links)?;
+        let links = unsubscribe::Links::open(&config.unsubscribe)?;
         let reception = Reception::start(&config.listeners, ports).map_err(|error| error.to_string())?;
         simulating.adopt(simulated, &reception);
         // From here on, what is due may be in flight.
         queue.mark_running().map_err(|error| error.to_string())?;
         let queue::Opened { handoffs, committer, unclean_since, was_clean, .. } = opened;
-        let scheduler_settings = assembly::scheduler_settings(&config);
-        let saved = saved(&queue, clock.now())?;
+        let (settings, saved) = (assembly::scheduler_settings(&config), saved(&queue, clock.now())?);
         let (dispatcher, dispatcher_task) =
-            Dispatcher::start(shared, scheduler_settings, handoffs, unclean_since, saved, !was_clean);
+            Dispatcher::start(shared, settings, handoffs, unclean_since, saved, !was_clean);
         desk.dispatcher.get_or_init(|| dispatcher.clone());
         let background = CancellationToken::new();
-        let answering = endpoint.map(|endpoint| tokio::spawn(endpoint.serve(desk.desk, background.clone())));
+        links.serve(desk.desk, &background);
         let instance = Instance {
             config: Mutex::new(config),
             queue,
@@ -149,8 +145,6 @@ impl Instance {
             admission,
             feedback: desk.settings,
             links,
-            links_alive: answering.as_ref().map(JoinHandle::abort_handle),
-            links_task: Mutex::new(answering),
             quotas,
             reputation: reputation.start(background.clone()),
             signing,
@@ -260,7 +254,7 @@ impl Instance {
         if self.committer.is_finished() {
             return Some("the committer ended".to_owned());
         }
-        if self.links_alive.as_ref().is_some_and(AbortHandle::is_finished) {
+        if self.links.is_gone() {
             return Some("the answers to links that unsubscribe ended".to_owned());
         }
         if self.reputation.is_gone() {
@@ -305,7 +299,7 @@ impl Instance {
         }
         // Nothing below can fail.
         self.token_keys.adopt(token_keys);
-        self.links.store(Arc::new(links));
+        self.links.adopt(links);
         self.feedback.store(Arc::new(feedback::settings(&new, &reloadable.rules, self.signing.own())));
         self.reloadable.store(Arc::new(reloadable));
         self.simulating.adopt(simulated, &self.reception);
@@ -368,11 +362,7 @@ impl Instance {
         }
         self.simulating.stop();
         self.background.cancel();
-        let answering = self.links_task.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(task) = answering {
-            // It ends by itself, or by its own grace; an error is a panic that is in the log.
-            let _ = task.await;
-        }
+        self.links.ended().await;
         let (events, audit) = (Arc::clone(&self.events), Arc::clone(&self.audit));
         let stopped = tokio::task::spawn_blocking(move || {
             // Sessions are over: nothing more is noted.

@@ -75,4 +75,5 @@ mod suppression;
 mod systemd;
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
 mod unsubscribe;

@@ -289,7 +289,7 @@ fn read_root(mut root: Section<'_>) -> Config {
     admission.unsubscribes_by_mail =
         unsubscribe.mail && listeners.iter().any(|listener| listener.takes == ListenerTakes::Feedback);
     let link_lifetime = feedback.sent_retention.min(return_path.token_lifetime);
-    unsubscribe::check(&mut root, &unsubscribe, &admission, link_lifetime);
+    unsubscribe::check(&root, &unsubscribe, &admission, link_lifetime);
     let (forgets, pools) = (feedback.sent_retention.is_zero(), &*sending.pools);
     let around = simulator::Around { hostname: &hostname, listeners: &listeners, pools, forgets };
     let simulator = simulator::read(root.child("simulator"), &around);

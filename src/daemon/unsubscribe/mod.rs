@@ -9,7 +9,7 @@ mod request;
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -22,6 +22,7 @@ use ipnet::IpNet;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use self::request::{Asked, BODY_BYTES_MAX, Page};
@@ -83,15 +84,64 @@ impl Live {
     }
 }
 
+/// What the daemon has of it: nothing but settings where no address is configured.
+pub(super) struct Links {
+    live: Arc<ArcSwap<Live>>,
+    endpoint: Mutex<Option<Endpoint>>,
+    task: Mutex<Option<JoinHandle<()>>>,
+    alive: OnceLock<AbortHandle>,
+}
+
+impl Links {
+    /// Reads the certificate and binds the address. Needs a tokio runtime; the error is a sentence for the administrator.
+    pub(super) fn open(settings: &UnsubscribeSettings) -> Result<Links, String> {
+        let live = Arc::new(ArcSwap::from_pointee(Live::load(settings)?));
+        let endpoint = Mutex::new(Endpoint::bind(settings, &live)?);
+        Ok(Links { live, endpoint, task: Mutex::default(), alive: OnceLock::new() })
+    }
+
+    /// Begins to answer, until `stop` is cancelled.
+    pub(super) fn serve(&self, desk: Arc<Desk>, stop: &CancellationToken) {
+        if let Some(endpoint) = lock(&self.endpoint).take() {
+            let task = tokio::spawn(endpoint.serve(desk, stop.clone()));
+            self.alive.get_or_init(|| task.abort_handle());
+            *lock(&self.task) = Some(task);
+        }
+    }
+
+    /// What a reload brings.
+    pub(super) fn adopt(&self, live: Live) {
+        self.live.store(Arc::new(live));
+    }
+
+    /// It answered, and does no more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.alive.get().is_some_and(AbortHandle::is_finished)
+    }
+
+    /// Waits until no connection is left, after it was stopped.
+    pub(super) async fn ended(&self) {
+        let task = lock(&self.task).take();
+        if let Some(task) = task {
+            // An error is a panic, which is in the log.
+            let _ = task.await;
+        }
+    }
+}
+
+/// Each value is valid by itself.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A bound listener; nothing is served yet.
-pub(super) struct Endpoint {
+struct Endpoint {
     listener: TcpListener,
     live: Arc<ArcSwap<Live>>,
 }
 
 impl Endpoint {
-    /// Binds the address, if there is one. Needs a tokio runtime; the error is a sentence for the administrator.
-    pub(super) fn bind(settings: &UnsubscribeSettings, live: &Arc<ArcSwap<Live>>) -> Result<Option<Endpoint>, String> {
+    fn bind(settings: &UnsubscribeSettings, live: &Arc<ArcSwap<Live>>) -> Result<Option<Endpoint>, String> {
         let Some(address) = settings.address else { return Ok(None) };
         let bound = std::net::TcpListener::bind(address).and_then(|listener| {
             listener.set_nonblocking(true)?;
@@ -103,10 +153,10 @@ impl Endpoint {
         Ok(Some(Endpoint { listener, live: Arc::clone(live) }))
     }
 
-    /// Serves until `stop` is cancelled.
-    pub(super) async fn serve(self, desk: Arc<Desk>, stop: CancellationToken) {
+    async fn serve(self, desk: Arc<Desk>, stop: CancellationToken) {
         let working = Arc::new(Semaphore::new(WORKING_MAX));
-        let router = Router::new().fallback(answer).with_state(Links { desk, live: Arc::clone(&self.live), working });
+        let router =
+            Router::new().fallback(answer).with_state(Answering { desk, live: Arc::clone(&self.live), working });
         http::serve(self, router, LIMITS, stop).await;
     }
 }
@@ -138,13 +188,13 @@ fn counted(client: IpAddr, proxies: &[IpNet]) -> Option<IpAddr> {
 }
 
 #[derive(Clone)]
-struct Links {
+struct Answering {
     desk: Arc<Desk>,
     live: Arc<ArcSwap<Live>>,
     working: Arc<Semaphore>,
 }
 
-async fn answer(State(links): State<Links>, request: Request) -> Response {
+async fn answer(State(links): State<Answering>, request: Request) -> Response {
     let Some(asked) = request::asked(request.method()) else { return show(Page::NotAllowed) };
     let text = request::token(request.uri()).map(str::to_owned);
     let Some((text, token)) = text.and_then(|text| links.desk.unsubscribe_token(&text).map(|token| (text, token)))
@@ -163,7 +213,7 @@ async fn answer(State(links): State<Links>, request: Request) -> Response {
     }
 }
 
-impl Links {
+impl Answering {
     /// What the store says. It works to its end, whatever becomes of the connection.
     async fn work(&self, asked: Asked, token: TokenContent) -> Page {
         let Ok(permit) = Arc::clone(&self.working).try_acquire_owned() else { return Page::Later };
