@@ -20,7 +20,7 @@ pub struct Notice<'a> {
     pub id: MessageId,
     /// The sender of the message that it is about.
     pub to: &'a EmailAddress,
-    /// Header, empty line and body; CRLF line ends, ending in CRLF, at most [`super::SPOOL_PART_BYTES`].
+    /// Header, empty line and body; CRLF line ends, ending in CRLF, at most [`SPOOL_PART_BYTES`](super::intake::SPOOL_PART_BYTES).
     pub octets: Vec<u8>,
     /// Octets of the header, the empty line included.
     pub header_bytes: usize,

@@ -4,7 +4,7 @@
 //! it says one thing and does another. The report is told at once, and leaves a mark beside the recipient ([`super::feedback`]). When the
 //! recipient ends by a bounce later, nobody is to hear of it again. Whether there is a mark the committer sees when it makes the batch: of
 //! what came first, also within one batch. It asks only where an attempt had been made before this one; what ends at its first attempt
-//! costs nothing, and its own bounce keeps a report in the same batch from being told ([`Bounces::claims`]).
+//! costs nothing, and its own bounce keeps a report in the same batch from being told (`Bounces::claims`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The mailbox simulator: a small mail host within this process, whose mailboxes behave as their names say, in place of the world.
 //!
 //! The router sends the mail of one domain to it, by real SMTP over loopback; what mailboxes report comes home by real SMTP, too, so
-//! what is seen there is what the daemon does. `docs/SIMULATOR.md` is its guide, [`mailbox`] its table.
+//! what is seen there is what the daemon does. `docs/SIMULATOR.md` is its guide, `mailbox` its table.
 //!
 //! Promises: it sends nothing to anybody but the listener for feedback that it was told of; it never answers for anything but its own
 //! loopback listener; what it keeps is bounded. Does not: keep mail, offer TLS, survive a restart (what waits to be reported is dropped),
