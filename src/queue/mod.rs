@@ -28,6 +28,8 @@ mod meta;
 pub mod model;
 pub mod notice;
 mod open;
+#[cfg(test)]
+mod open_tests;
 pub mod outbox;
 mod pages;
 pub mod recover;

@@ -548,25 +548,6 @@ fn limits_refuse_before_anything_is_written() {
 }
 
 #[test]
-fn what_was_due_when_a_clock_that_was_set_back_stopped_is_due_and_doubtful_at_the_start() {
-    block_on(async {
-        let mut world = World::new(Arc::new(ModelStore::new()));
-        let told = world.clock.now();
-        let new = new_message(world.queue().new_id(), 1, NewBody::Inline(Bytes::from_static(b"\r\n")));
-        world.queue().accept(new).await.unwrap();
-        world.close();
-        let back = told.minus(Duration::from_secs(600));
-        world.clock.set(back);
-        world.open();
-        assert_eq!(world.opened.as_ref().unwrap().unclean_since, Some(back));
-        let page = world.queue().due(DueKey::at(Timestamp::from_millis(0)), DueKey::at(Timestamp::MAX), 10).unwrap();
-        assert_eq!(page.jobs.iter().map(|job| job.due_at).collect::<Vec<_>>(), [back]);
-        assert_eq!(violations(&*world.store).unwrap(), [""; 0]);
-        world.close();
-    });
-}
-
-#[test]
 fn an_orderly_stop_is_remembered_and_a_newer_format_is_refused() {
     block_on(async {
         let mut world = World::new(Arc::new(ModelStore::new()));

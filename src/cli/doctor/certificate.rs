@@ -15,9 +15,9 @@ pub(super) fn check(world: &World, listener: &Listener) -> Vec<Finding> {
     let check = Check::new("certificate", Subject::listener(&listener.name));
     let setup = &world.setup;
     let now = world.clock.now();
-    let found = examine(&listener.certificate, &listener.key, &setup.hostname, &setup.extra_roots_pem, now, AHEAD);
+    let found = examine(&listener.certificate, &listener.key, &listener.host, &setup.extra_roots_pem, now, AHEAD);
     match found {
-        Ok(examination) => judge(&check, &setup.hostname, &examination, now),
+        Ok(examination) => judge(&check, &listener.host, &examination, now),
         Err(error) => vec![check.error("unusable", error.to_string()).advice("name a chain and its key in the config")],
     }
 }
@@ -42,7 +42,7 @@ fn judge(check: &Check, hostname: &Domain, found: &Examination, now: Timestamp) 
         }
     }
     if !found.covers_name {
-        let seen = format!("is not for {hostname}, the name in the greeting");
+        let seen = format!("is not for {hostname}, the name in the greeting, or in links");
         let advice = "get one for the name that applications connect to; that is fine where it is another one";
         findings.push(check.warning("other_name", seen).advice(advice));
     }

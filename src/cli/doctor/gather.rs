@@ -18,7 +18,7 @@ use crate::daemon::config::Config;
 use crate::daemon::outlets;
 use crate::delivery::settings::{DomainPattern, NextHop, RouteRule};
 use crate::message::dkim::Key;
-use crate::reception::settings::ListenerTls;
+use crate::reception::settings::{CertificateFiles, ListenerTls};
 use crate::types::Domain;
 
 /// Octets that are read of a key file or of a file of authorities. A longer one is cut, and then is no PEM.
@@ -159,5 +159,13 @@ fn listeners(config: &Config) -> Vec<Listener> {
         ListenerTls::None => None,
         ListenerTls::StartTls(files) | ListenerTls::Implicit(files) => Some((listener.name.clone(), files.clone())),
     });
-    with_tls.map(|(name, files)| Listener { name, certificate: files.certificate, key: files.key }).collect()
+    // Links are opened by the name in them.
+    let url = config.unsubscribe.url.as_deref().and_then(|url| url.strip_prefix("https://"));
+    let host = url.and_then(|rest| Domain::parse(rest.split(['/', ':', '?']).next()?).ok());
+    let links = config.unsubscribe.tls.clone().map(|files| ("unsubscribe".to_owned(), files, host));
+    let listener = |(name, files, host): (String, CertificateFiles, Option<Domain>)| {
+        let host = host.unwrap_or_else(|| config.hostname.clone());
+        Listener { name, certificate: files.certificate, key: files.key, host }
+    };
+    with_tls.map(|(name, files)| (name, files, None)).chain(links).map(listener).collect()
 }

@@ -108,12 +108,14 @@ pub(super) struct SigningKey {
     pub(super) mode: u32,
 }
 
-/// A listener with TLS.
+/// A listener with TLS, or what answers links that unsubscribe.
 #[derive(Clone, Debug)]
 pub(super) struct Listener {
     pub(super) name: String,
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
+    /// What clients connect to it by, as far as we know.
+    pub(super) host: Domain,
 }
 
 impl Setup {
