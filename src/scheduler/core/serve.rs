@@ -166,6 +166,8 @@ impl Scheduler {
 
     /// Sends jobs that were taken out of the line of a site through the look-up of their domains again.
     pub(super) fn reroute(&mut self, name: &SiteName, keys: Vec<JobKey>, now: Timestamp, actions: &mut Vec<Action>) {
+        // A key may stand there more than once: all are out before the first goes back in, or its job would be counted twice.
+        let mut ready = Vec::new();
         for key in keys {
             let Some(job) = self.jobs.get_mut(&key).filter(|job| job.queued_at.as_ref() == Some(name)) else {
                 continue;
@@ -173,8 +175,11 @@ impl Scheduler {
             job.queued_at = None;
             if job.state == JobState::Ready {
                 job.state = JobState::Waiting;
-                self.make_ready(key, now, actions);
+                ready.push(key);
             }
+        }
+        for key in ready {
+            self.make_ready(key, now, actions);
         }
     }
 
