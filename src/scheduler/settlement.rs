@@ -309,6 +309,8 @@ impl<'b> Draft<'_, 'b> {
             self.attempts = self.attempts.max(state.attempts);
             self.at_once = true;
             self.keep_source();
+            // Its new due time says nothing any more of the stop before this attempt.
+            state.ambiguous |= attempt.ambiguous;
             return self.settlement.states.push((u32::try_from(fate.index).unwrap_or(u32::MAX), state));
         }
         self.was_tried = state.attempts > 0 || state.ambiguous || attempt.ambiguous;
