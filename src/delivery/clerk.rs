@@ -107,14 +107,32 @@ fn read(queue: &Queue, key: JobKey, due_at: Option<Timestamp>, unverified: bool)
     Ok(Found::Message(Payload { message: Arc::new(message), body, recipient_headers }))
 }
 
+/// The states of pending recipients, changed.
+fn changed(
+    message: &StoredMessage,
+    group: u16,
+    change: impl Fn(RecipientState) -> RecipientState,
+) -> Vec<(u32, RecipientState)> {
+    let changed = |index| {
+        let state = message.states.get(index).cloned().flatten().unwrap_or_default();
+        (u32::try_from(index).unwrap_or(u32::MAX), change(state))
+    };
+    message.pending(group).map(changed).collect()
+}
+
+/// What a hold writes: the due time of a job that may have been in flight at an unclean stop says so no more once it is released.
+fn held_states(lease: &Lease, message: &StoredMessage) -> Vec<(u32, RecipientState)> {
+    if !lease.ambiguous {
+        return Vec::new();
+    }
+    changed(message, lease.key.group, |state| RecipientState { ambiguous: true, ..state })
+}
+
 async fn release(shared: &Shared, lease: &Lease, message: &StoredMessage, inputs: &mpsc::Sender<Input>) {
     let at = shared.clock.now();
-    let states = message.pending(lease.key.group).map(|index| {
-        let state = message.states.get(index).cloned().flatten().unwrap_or_default();
-        (u32::try_from(index).unwrap_or(u32::MAX), RecipientState { next_attempt_ms: at.millis(), ..state })
-    });
+    let states = changed(message, lease.key.group, |state| RecipientState { next_attempt_ms: at.millis(), ..state });
     let next = Next::Due { at, entry: message.due_entry(lease.key.group, lease.attempts, None) };
-    let settlement = Settlement { states: states.collect(), ..Settlement::new(lease.key, lease.due_at, next) };
+    let settlement = Settlement { states, ..Settlement::new(lease.key, lease.due_at, next) };
     let settled = Settled::Due { at, attempts: lease.attempts, source: None, blocked: false };
     commit(shared, settlement, settled, lease.key, inputs).await;
 }
@@ -122,7 +140,10 @@ async fn release(shared: &Shared, lease: &Lease, message: &StoredMessage, inputs
 async fn hold(shared: &Shared, lease: &Lease, message: &StoredMessage, reason: String, inputs: &mpsc::Sender<Input>) {
     let entry = message.due_entry(lease.key.group, lease.attempts, lease.source.as_ref());
     let due_at = lease.due_at.unwrap_or_else(|| shared.clock.now());
-    move_to(shared, lease, Next::Held { due_at, entry, reason }, Settled::Out, inputs).await;
+    let next = Next::Held { due_at, entry, reason };
+    let settlement =
+        Settlement { states: held_states(lease, message), ..Settlement::new(lease.key, lease.due_at, next) };
+    commit(shared, settlement, Settled::Out, lease.key, inputs).await;
 }
 
 async fn move_to(shared: &Shared, lease: &Lease, next: Next, settled: Settled, inputs: &mpsc::Sender<Input>) {
@@ -234,5 +255,25 @@ fn fate(verdict: &Verdict, message: &StoredMessage, index: usize, now: Timestamp
             }
         },
         Verdict::Hold(_) | Verdict::Release => unreachable!("holding and releasing settle no recipient"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::queue::{NewBody, testing::new_message};
+    use crate::types::MessageId;
+
+    #[test]
+    fn a_job_that_is_held_keeps_the_mark_of_an_unclean_stop() {
+        let id = MessageId::new(Timestamp::EPOCH, 1);
+        let new = new_message(id, 2, NewBody::Inline(Bytes::from_static(b"\r\n")));
+        let message = StoredMessage::from_new(&new);
+        let lease = |ambiguous| Lease { ambiguous, ..Lease::of(JobKey { id, group: 1 }, Some(Timestamp::EPOCH)) };
+        assert_eq!(held_states(&lease(false), &message), []);
+        let [(1, state)] = &held_states(&lease(true), &message)[..] else { panic!("one recipient of the group") };
+        assert!(state.ambiguous);
     }
 }

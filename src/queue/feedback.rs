@@ -16,13 +16,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use queue_format as format;
 use tokio::sync::oneshot;
 
-use super::committer::{Completion, Transaction};
+use super::committer::Transaction;
 use super::intake::{AcceptError, NewBody, NewMessage};
 use super::list_counts::read_raw;
 use super::reputation::ReputationCharge;
 use super::store::{Change, Family, Key, Store, StoreError, StoreErrorKind};
 use super::suppression::{EntryKey, SuppressionEntry, SuppressionList};
-use super::{LoadError, Queue, sent, suppression, telling, transition};
+use super::{Handoff, LoadError, Queue, sent, suppression, telling, transition};
 use crate::events::{EventLine, metric};
 use crate::types::{MessageId, SuppressionReason, Timestamp};
 
@@ -142,22 +142,32 @@ impl Queue {
         self.room_for_all(&notifications)?;
         let (mut transaction, handoffs) = transition::tell(mark.put(at), events, notifications);
         (transaction.lists, transaction.marks) = (lists, marks);
-        let is_known = mark.is_known();
+        Ok(match self.commit_once(transaction, mark, handoffs).await? {
+            true => FeedbackEffect::Applied,
+            false => FeedbackEffect::AlreadyKnown,
+        })
+    }
+
+    /// Commits a transaction unless its mark, which it writes itself, is there: whether it was written. Then its messages are handed on.
+    /// Synced when it returns; runs to its end even where the returned future is dropped once it was handed over.
+    pub(super) async fn commit_once(
+        &self,
+        mut transaction: Transaction,
+        mark: Mark,
+        handoffs: Vec<Handoff>,
+    ) -> Result<bool, AcceptError> {
+        let is_known = Arc::clone(&mark.is_known);
         transaction.mark = Some(Box::new(mark));
         let (reply, answer) = oneshot::channel();
         let queue = self.clone();
-        let done: Completion = Box::new(move |result| {
-            let effect = match result {
-                Err(error) => Err(AcceptError::NotDurable(error.to_string())),
-                Ok(()) if is_known.load(Ordering::Relaxed) => Ok(FeedbackEffect::AlreadyKnown),
-                Ok(()) => {
-                    handoffs.into_iter().for_each(|handoff| queue.hand_off(handoff));
-                    Ok(FeedbackEffect::Applied)
-                }
-            };
-            let _ = reply.send(effect);
+        transaction.done = Box::new(move |result| {
+            let is_new = !is_known.load(Ordering::Relaxed);
+            if result.is_ok() && is_new {
+                handoffs.into_iter().for_each(|handoff| queue.hand_off(handoff));
+            }
+            let written = result.map(|()| is_new).map_err(|error| AcceptError::NotDurable(error.to_string()));
+            let _ = reply.send(written);
         });
-        transaction.done = done;
         self.submit(transaction).await;
         answer.await.unwrap_or(Err(AcceptError::Closed))
     }
@@ -215,11 +225,6 @@ impl Mark {
     /// Under this key, which the transaction itself has to write.
     pub(super) fn at(family: Family, key: Key) -> Self {
         Self { family, key, listed: Vec::new(), record: None, is_known: Arc::default() }
-    }
-
-    /// Whether it was there already, once the transaction is done.
-    pub(super) fn is_known(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.is_known)
     }
 
     /// Whether the outcome of its recipient says the same.

@@ -14,10 +14,9 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use queue_format as format;
-use tokio::sync::oneshot;
 
 use super::Queue;
-use super::committer::{Completion, Transaction};
+use super::committer::Transaction;
 use super::feedback::Mark;
 use super::intake::AcceptError;
 use super::store::{Change, Family, Key};
@@ -102,22 +101,11 @@ impl Queue {
         format::encode_counter(&scope, (rows.len() as u64).max(1), &mut value);
         let mut changes = vec![Change::Put { family: Family::Counter, key, value: value.into() }];
         changes.extend(self.report_sweep());
-        let mark = Mark::at(Family::Counter, key);
-        let is_known = mark.is_known();
-        let (reply, answer) = oneshot::channel();
-        let done: Completion = Box::new(move |result| {
-            let effect = match result {
-                Err(error) => Err(AcceptError::NotDurable(error.to_string())),
-                Ok(()) if is_known.load(Ordering::Relaxed) => Ok(ReportEffect::AlreadyKnown),
-                Ok(()) => Ok(ReportEffect::Taken),
-            };
-            let _ = reply.send(effect);
-        });
-        let mark = Some(Box::new(mark));
-        let transaction =
-            Transaction { changes, events: rows, mark, sync: true, may_fail: true, done, ..Transaction::empty() };
-        self.submit(transaction).await;
-        answer.await.unwrap_or(Err(AcceptError::Closed))
+        let transaction = Transaction { changes, events: rows, sync: true, may_fail: true, ..Transaction::empty() };
+        Ok(match self.commit_once(transaction, Mark::at(Family::Counter, key), Vec::new()).await? {
+            true => ReportEffect::Taken,
+            false => ReportEffect::AlreadyKnown,
+        })
     }
 
     /// Whether the outbox and the disk have room for so many octets of rows.

@@ -26,9 +26,7 @@ impl Told {
         };
         list.push(fate.clone());
     }
-}
 
-impl Told {
     /// Of whom it tells that they failed.
     pub(super) fn failed(&self) -> impl Iterator<Item = usize> {
         self.failed.iter().map(|fate| fate.index)

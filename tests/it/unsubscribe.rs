@@ -21,7 +21,16 @@ struct Streams {
 
 impl Streams {
     fn new(certificate: Option<Certificate>, change: impl FnOnce(ConfigText) -> ConfigText) -> Self {
-        let lab = Lab::new();
+        Self::under(Lab::new(), &[], certificate, change)
+    }
+
+    /// The same, by a wrapper such as the shim's.
+    fn under(
+        lab: Lab,
+        wrapper: &[String],
+        certificate: Option<Certificate>,
+        change: impl FnOnce(ConfigText) -> ConfigText,
+    ) -> Self {
         let mx = lab.mx(2);
         lab.domain("example.test", &[2]);
         let mut config = lab
@@ -39,7 +48,7 @@ impl Streams {
         for set in ["news", "offers"] {
             config = config.table(&format!("[[configuration_set]]\nname = \"{set}\"\nbulk = true\n"));
         }
-        let daemon = lab.daemon_with(change(config));
+        let daemon = Daemon::start_under(lab.dir(), change(config), wrapper);
         Self { lab, mx, daemon, certificate }
     }
 
@@ -284,6 +293,23 @@ fn a_reload_takes_the_new_certificate() {
     // The old one is trusted no more: a handshake with it would fail.
     streams.certificate = Some(renewed);
     assert_eq!(status(&streams.ask("GET", &link, "")), "200");
+    streams.daemon.stop();
+}
+
+#[test]
+fn while_nothing_can_be_written_a_request_is_put_off_and_later_it_counts() {
+    let lab = Lab::new();
+    let shim = Shim::new(lab.dir());
+    let streams = Streams::under(lab, &shim.wrapper(), None, |config| config);
+    let (id, link, _) = streams.send("news");
+    shim.set("store * 0 full");
+    let answer = streams.ask("POST", &link, ONE_CLICK);
+    assert!(status(&answer) == "503" && answer.contains("retry-after: 60\r\n"), "{answer}");
+    shim.clear();
+    let asked = || (status(&streams.ask("POST", &link, ONE_CLICK)) == "200").then_some(());
+    poll(asked, || streams.daemon.log_tail());
+    streams.is_held_back("news");
+    assert_eq!(streams.events_of(&id, "Subscription").len(), 1);
     streams.daemon.stop();
 }
 

@@ -67,7 +67,7 @@ pub(super) fn listeners(root: &mut Section<'_>) -> Vec<ListenerSettings> {
 
 fn listener(mut section: Section<'_>, others: &[ListenerSettings]) -> Option<ListenerSettings> {
     let name = section.required("name", "\"local\", to be seen in logs and metrics", listener_name);
-    let address = section.required("address", "\"127.0.0.1:25\"", socket_address);
+    let address = section.required("address", "\"127.0.0.1:25\"", |value| socket_address(value, 25));
     let tls = listener_tls(&mut section);
     let auth = listener_auth(&mut section, address);
     let takes = section.word("takes", ListenerTakes::default(), &TAKES);
@@ -102,12 +102,13 @@ fn listener_name(value: &Value<'_>) -> Result<String, Problem> {
     Ok(name.to_owned())
 }
 
-fn socket_address(value: &Value<'_>) -> Result<SocketAddr, Problem> {
+/// `port`: the usual one, for what to write instead.
+pub(super) fn socket_address(value: &Value<'_>, port: u16) -> Result<SocketAddr, Problem> {
     let text = value.text()?;
     text.parse().map_err(|_| {
         let remedy = match text.parse::<IpAddr>() {
-            Ok(ip) => format!("add the port: \"{}\"", SocketAddr::new(ip, 25)),
-            Err(_) => "write an IP address and a port, such as \"0.0.0.0:25\" or \"[::1]:2525\"".to_owned(),
+            Ok(ip) => format!("add the port: \"{}\"", SocketAddr::new(ip, port)),
+            Err(_) => format!("write an IP address and a port, such as \"127.0.0.1:{port}\" or \"[::1]:{port}\""),
         };
         Problem::new(format!("{text:?} is not an address with a port"), remedy)
     })

@@ -1,10 +1,10 @@
 //! How the daemon is watched and stopped: `[metrics]`, `[admin]`, `[log]`, `[shutdown]`.
 
-use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use super::findings::{PathKind, Problem};
+use super::intake::socket_address;
 use super::section::Section;
 use super::settings::{AdminSettings, LogFormat, LogLevel, LogSettings, MetricsSettings, ShutdownSettings};
 
@@ -12,13 +12,7 @@ use super::settings::{AdminSettings, LogFormat, LogLevel, LogSettings, MetricsSe
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 pub(super) fn metrics(mut section: Section<'_>) -> MetricsSettings {
-    let address = section.optional("address", |value| {
-        let text = value.text()?;
-        text.parse::<SocketAddr>().map_err(|_| {
-            let remedy = "write an IP address and a port, such as \"127.0.0.1:9625\"";
-            Problem::new(format!("{text:?} is not an address with a port"), remedy)
-        })
-    });
+    let address = section.optional("address", |value| socket_address(value, 9625));
     if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
         let problem = format!("{address} shows the metrics to everybody who can reach it");
         section.warn("address", Problem::new(problem, "write a loopback address, or guard it with a firewall"));

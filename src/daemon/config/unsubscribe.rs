@@ -20,13 +20,7 @@ const LINK_LIFETIME_MIN: Duration = Duration::from_secs(30 * 86_400);
 
 pub(super) fn read(mut section: Section<'_>) -> UnsubscribeSettings {
     let default = UnsubscribeSettings::default();
-    let address = section.optional("address", |value| {
-        let text = value.text()?;
-        text.parse::<SocketAddr>().map_err(|_| {
-            let remedy = "write an IP address and a port, such as \"127.0.0.1:8058\"";
-            Problem::new(format!("{text:?} is not an address with a port"), remedy)
-        })
-    });
+    let address = section.optional("address", |value| intake::socket_address(value, 443));
     let settings = UnsubscribeSettings {
         url: section.optional("url", https_url),
         address,

@@ -28,7 +28,7 @@ fn what_cannot_be_is_refused_with_what_to_write() {
         "[unsubscribe]\nurl = \"http://u.test/\"\naddress = \"u.test:443\"\n",
         &[
             "c.toml:4:7: unsubscribe.url: \"http://u.test/\" is no HTTPS URL of at most 256 octets without < > \" and #; write one such as \"https://mail.example.com/unsubscribe/\"; a token is put behind it",
-            "c.toml:5:11: unsubscribe.address: \"u.test:443\" is not an address with a port; write an IP address and a port, such as \"127.0.0.1:8058\"",
+            "c.toml:5:11: unsubscribe.address: \"u.test:443\" is not an address with a port; write an IP address and a port, such as \"127.0.0.1:443\" or \"[::1]:443\"",
         ],
     );
     refused(

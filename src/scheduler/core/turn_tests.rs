@@ -366,3 +366,23 @@ fn a_lane_with_a_quarter_of_its_connections_has_a_quarter_of_the_turns() {
     }
     assert!((19..=21).contains(&turns[0]) && turns[0] + turns[1] == 100 && a != b, "{turns:?}");
 }
+
+#[test]
+fn a_job_whose_key_stands_twice_in_a_line_is_ready_once_after_the_line_found_its_way_anew() {
+    let mut world = world(&["a"], 1);
+    world.accept(&["one.test"]);
+    let waits = world.accept(&["one.test"]);
+    world.resolve("one.test", "mx");
+    assert_eq!(opened(&mut world).len(), 1);
+    let key = JobKey { id: waits, group: 0 };
+    assert_eq!(world.scheduler.totals().ready, 1);
+    let site = SiteName::new("mx");
+    let class = Arc::clone(&world.scheduler.jobs[&key].class);
+    // As where it was left on disk and read again while its key still stood there.
+    world.scheduler.sites.get_mut(&site).unwrap().queues[0].fair.push(&class, key);
+    let keys = world.scheduler.take_line(&site);
+    assert_eq!(keys, [key, key]);
+    world.scheduler.reroute(&site, keys, NOW, &mut world.actions);
+    assert_eq!(world.scheduler.totals().ready, 1);
+    assert_eq!(world.scheduler.sites[&site].queues[0].fair.flow(&class).unwrap().ready.len(), 1);
+}

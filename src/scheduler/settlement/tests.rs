@@ -38,6 +38,19 @@ fn message() -> StoredMessage {
     }
 }
 
+/// Those of a config without a word on any of it, but for which bounces are mailed.
+fn settings(rule: MailRule) -> SettlementSettings {
+    SettlementSettings {
+        hostname: "mta.test".to_owned(),
+        retry: retry::Settings::default(),
+        mail_bounces: Arc::new(Mailing::by_rule(rule)),
+        notification_lifetime: LIFETIME,
+        signers: Arc::default(),
+        counting: Counting::default(),
+        listing: Arc::default(),
+    }
+}
+
 /// The events of an attempt that sent the final dot and got no reply, ended so long after acceptance.
 fn unanswered(
     age: Duration,
@@ -61,13 +74,8 @@ fn unanswered(
     let words = Words::Local("lost".to_owned());
     let fate = Fate { index: 0, verdict, status: Fault::ConnectionLost.status(), words, way: Arc::default() };
     let settings = SettlementSettings {
-        hostname: "mta.test".to_owned(),
         retry: retry::Settings { delay_notices: vec![Duration::from_secs(600)], ..retry::Settings::default() },
-        mail_bounces: Arc::new(Mailing::by_rule(MailRule::Never)),
-        notification_lifetime: LIFETIME,
-        signers: std::sync::Arc::default(),
-        counting: Counting::default(),
-        listing: std::sync::Arc::default(),
+        ..settings(MailRule::Never)
     };
     let decided = settle(&attempt, &[fate], &settings, &mut || MessageId::new(ACCEPTED_AT, 2));
     let is_marked = |json: &[u8]| String::from_utf8_lossy(json).contains("\"ambiguous\":true");
@@ -109,15 +117,7 @@ fn held_back(tier: SuppressionTier, reason: SuppressionReason, kind: AttemptKind
         source: None,
         original: b"Subject: x\r\n\r\n",
     };
-    let settings = SettlementSettings {
-        hostname: "mta.test".to_owned(),
-        retry: retry::Settings::default(),
-        mail_bounces: Arc::new(Mailing::by_rule(MailRule::Always)),
-        notification_lifetime: LIFETIME,
-        signers: std::sync::Arc::default(),
-        counting: Counting::default(),
-        listing: std::sync::Arc::default(),
-    };
+    let settings = settings(MailRule::Always);
     let fate = Fate::suppressed(0, Suppressed { tier, reason });
     let decided = settle(&attempt, &[fate], &settings, &mut || MessageId::new(ACCEPTED_AT, 2));
     let [event] = &decided.settlement.events[..] else { panic!("one event: {decided:?}") };
@@ -187,15 +187,7 @@ fn remembered(message: &StoredMessage, what: &str, kind: AttemptKind) -> usize {
         "untried" => Fate::untried(0, Arc::default()),
         _ => Fate { index: 0, verdict, status: Fault::ConnectionLost.status(), words, way: Arc::default() },
     };
-    let settings = SettlementSettings {
-        hostname: "mta.test".to_owned(),
-        retry: retry::Settings::default(),
-        mail_bounces: Arc::new(Mailing::by_rule(MailRule::Always)),
-        notification_lifetime: LIFETIME,
-        signers: std::sync::Arc::default(),
-        counting: Counting::default(),
-        listing: std::sync::Arc::default(),
-    };
+    let settings = settings(MailRule::Always);
     settle(&attempt, &[fate], &settings, &mut || MessageId::new(ACCEPTED_AT, 2)).settlement.sent.len()
 }
 
@@ -269,13 +261,8 @@ fn settled_again(
         Fate { index, verdict, status: Fault::ConnectionLost.status(), words, way: Arc::default() }
     };
     let settings = SettlementSettings {
-        hostname: "mta.test".to_owned(),
         retry: retry::Settings { jitter_percent: 0, ..retry::Settings::default() },
-        mail_bounces: Arc::new(Mailing::by_rule(MailRule::Never)),
-        notification_lifetime: LIFETIME,
-        signers: std::sync::Arc::default(),
-        counting: Counting::default(),
-        listing: std::sync::Arc::default(),
+        ..settings(MailRule::Never)
     };
     let fates = [fate(0, first), fate(1, second)];
     let decided = settle(&attempt, &fates, &settings, &mut || MessageId::new(ACCEPTED_AT, 2));
@@ -295,6 +282,30 @@ fn what_was_not_tried_is_due_at_once_unless_another_one_must_not_be_tried_so_soo
     assert_eq!(due_again("blocked", "greylisted", 0), (Some(minute), true));
     let (due, blocked) = due_again("blocked", "delivered", BLOCKS_IN_A_ROW_MAX);
     assert!(due.unwrap() >= minute && !blocked, "the third source in a row is not tried at once");
+}
+
+#[test]
+fn who_may_have_been_in_flight_at_an_unclean_stop_is_marked_though_the_attempt_had_no_room_for_him() {
+    let message = to_many(2);
+    let attempt = |ambiguous| Attempt {
+        message: &message,
+        key: JobKey { id: message.id, group: 0 },
+        due_at: Some(ACCEPTED_AT),
+        now: ACCEPTED_AT,
+        ambiguous,
+        kind: AttemptKind::Counts,
+        blocks: 0,
+        source: None,
+        original: b"",
+    };
+    for ambiguous in [false, true] {
+        let fates = [Fate::untried(0, Arc::default())];
+        let new_id = &mut || MessageId::new(ACCEPTED_AT, 2);
+        let decided = settle(&attempt(ambiguous), &fates, &settings(MailRule::Never), new_id);
+        let [(0, state)] = &decided.settlement.states[..] else { panic!("{decided:?}") };
+        assert!(matches!(decided.settled, Settled::Due { .. }), "its due time tells of the stop no more");
+        assert_eq!(state.ambiguous, ambiguous);
+    }
 }
 
 #[test]
@@ -321,15 +332,7 @@ fn marks(message: &StoredMessage, fates: &[Fate], counting: Counting, now: Times
         source: None,
         original: b"",
     };
-    let settings = SettlementSettings {
-        hostname: "mta.test".to_owned(),
-        retry: retry::Settings::default(),
-        mail_bounces: Arc::new(Mailing::by_rule(MailRule::Never)),
-        notification_lifetime: LIFETIME,
-        signers: std::sync::Arc::default(),
-        counting,
-        listing: std::sync::Arc::default(),
-    };
+    let settings = SettlementSettings { counting, ..settings(MailRule::Never) };
     let decided = settle(&attempt, fates, &settings, &mut || MessageId::new(ACCEPTED_AT, 2));
     assert!(decided.settlement.marks.iter().all(|charge| charge.hour == Hour::of(now)));
     let charges = decided.settlement.marks.into_iter();
@@ -430,15 +433,7 @@ fn suppressed_cancelled_and_exempt_recipients_and_our_own_mail_do_not_count() {
 
 #[test]
 fn what_bounces_after_an_earlier_attempt_is_told_with_all_that_follows_unless_a_report_told_it() {
-    let settings = SettlementSettings {
-        hostname: "mta.test".to_owned(),
-        retry: retry::Settings::default(),
-        mail_bounces: Arc::new(Mailing::by_rule(MailRule::Always)),
-        notification_lifetime: LIFETIME,
-        signers: std::sync::Arc::default(),
-        counting: Counting::default(),
-        listing: std::sync::Arc::default(),
-    };
+    let settings = settings(MailRule::Always);
     let decide = |states: Vec<Option<RecipientState>>, ambiguous| {
         let mut message = StoredMessage { states, ..message() };
         message.envelope.reverse_path = ReversePath::Mailbox(EmailAddress::parse("from@b.test", false).unwrap());

@@ -74,6 +74,17 @@ struct Case {
     diagnostic: &'static str,
 }
 
+/// The host behind it knows no such user. `status` is that of the report.
+const fn gone(status: &'static str) -> Case {
+    let diagnostic = "smtp; 550 5.1.1 no such user here";
+    Case { mailbox: "gone", kinds: ("Permanent", "NoEmail"), status, diagnostic }
+}
+
+/// There the mailbox is full.
+const fn full(status: &'static str) -> Case {
+    Case { mailbox: "full", kinds: ("Transient", "MailboxFull"), status, diagnostic: "smtp; 552 5.2.2 mailbox full" }
+}
+
 /// A server that took mail, hosts before and behind it, and what it says to whom.
 struct Scene {
     lab: Lab,
@@ -196,18 +207,8 @@ fn what_exim_bounces_comes_home() {
     check(
         Unpacked::exim,
         &[
-            Case {
-                mailbox: "gone",
-                kinds: ("Permanent", "NoEmail"),
-                status: "5.0.0",
-                diagnostic: "smtp; 550 5.1.1 no such user here",
-            },
-            Case {
-                mailbox: "full",
-                kinds: ("Transient", "MailboxFull"),
-                status: "5.0.0",
-                diagnostic: "smtp; 552 5.2.2 mailbox full",
-            },
+            gone("5.0.0"),
+            full("5.0.0"),
             Case {
                 mailbox: "strict",
                 kinds: ("Transient", "General"),
@@ -223,23 +224,7 @@ fn what_exim_bounces_comes_home() {
 
 #[test]
 fn what_opensmtpd_bounces_comes_home() {
-    check(
-        Unpacked::opensmtpd,
-        &[
-            Case {
-                mailbox: "gone",
-                kinds: ("Permanent", "NoEmail"),
-                status: "5.0.0",
-                diagnostic: "smtp; 550 5.1.1 no such user here",
-            },
-            Case {
-                mailbox: "full",
-                kinds: ("Transient", "MailboxFull"),
-                status: "5.0.0",
-                diagnostic: "smtp; 552 5.2.2 mailbox full",
-            },
-        ],
-    );
+    check(Unpacked::opensmtpd, &[gone("5.0.0"), full("5.0.0")]);
 }
 
 #[test]
@@ -247,18 +232,8 @@ fn what_sendmail_bounces_comes_home() {
     check(
         Unpacked::sendmail,
         &[
-            Case {
-                mailbox: "gone",
-                kinds: ("Permanent", "NoEmail"),
-                status: "5.1.1",
-                diagnostic: "smtp; 550 5.1.1 no such user here",
-            },
-            Case {
-                mailbox: "full",
-                kinds: ("Transient", "MailboxFull"),
-                status: "5.2.2",
-                diagnostic: "smtp; 552 5.2.2 mailbox full",
-            },
+            gone("5.1.1"),
+            full("5.2.2"),
             Case {
                 mailbox: "program",
                 kinds: ("Undetermined", "Undetermined"),
